@@ -1,0 +1,66 @@
+"""The Protocols of the answer path: what it asks of executors and of screening."""
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Protocol
+
+from prsm.agents.call import ChatCall, Completion, Delta, EmbedCall, Embeddings, Target
+from prsm.core.errors import Kind, PrsmError
+
+
+class UpstreamError(PrsmError):
+    """An upstream failed. ``retryable``: the same call may succeed there; ``upstream_status``: its HTTP status, or 0.
+
+    ``blames_caller`` is True when the upstream refused the request itself (a 4xx that another try cannot mend).
+    """
+
+    kind = Kind.UPSTREAM
+    code = "upstream_error"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        retryable: bool,
+        upstream_status: int = 0,
+        blames_caller: bool = False,
+        kind: Kind | None = None,
+        code: str | None = None,
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(message, kind=kind, code=code, retry_after_s=retry_after_s)
+        self.retryable = retryable
+        self.upstream_status = upstream_status
+        self.blames_caller = blames_caller
+
+
+class Executor(Protocol):
+    """Speaks to one kind of upstream. Every method raises UpstreamError and bounds its own time and bytes."""
+
+    async def chat(self, target: Target, call: ChatCall) -> Completion:
+        """The whole answer."""
+        ...
+
+    def chat_stream(self, target: Target, call: ChatCall) -> AsyncIterator[list[Delta]]:
+        """The answer as it comes: each item is all deltas that arrived together (never empty).
+
+        The last item carries ``usage`` when the upstream metered. Closing the iterator ends the upstream call.
+        """
+        ...
+
+    async def embed(self, target: Target, call: EmbedCall) -> Embeddings:
+        """One vector per text."""
+        ...
+
+    async def aclose(self) -> None:
+        """Close pooled connections."""
+        ...
+
+
+class Screen(Protocol):
+    """A safety check over text; its name appears in the receipt's ``screened_by``. None ship yet."""
+
+    name: str
+
+    async def __call__(self, texts: Sequence[str]) -> None:
+        """Return when the texts may pass; raise PrsmError (kind FORBIDDEN) when they may not."""
+        ...

@@ -1,0 +1,212 @@
+"""PostgreSQL: the engine for tables and reports, the pool for plain set-based SQL, and the migrations.
+
+Both pools are bounded and time out; nothing here knows what the tables mean.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import asyncpg
+from alembic import command
+from alembic.config import Config
+from alembic.util.exc import CommandError
+from sqlalchemy import Connection as SyncConnection
+from sqlalchemy.engine import URL
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from prsm.core.errors import ConfigError, Unavailable
+
+_UNREACHABLE = (OSError, asyncpg.PostgresConnectionError, asyncpg.CannotConnectNowError, asyncpg.InterfaceError)
+
+
+class Connection(Protocol):
+    """The part of an asyncpg connection that is used; asyncpg itself is only partly typed."""
+
+    async def execute(self, query: str, *args: Any) -> str:
+        """Run a statement; answers its command tag."""
+        ...
+
+    async def fetch(self, query: str, *args: Any) -> list[Any]:
+        """All rows."""
+        ...
+
+    async def fetchrow(self, query: str, *args: Any) -> Any:
+        """The first row or None."""
+        ...
+
+    async def fetchval(self, query: str, *args: Any) -> Any:
+        """The first column of the first row or None."""
+        ...
+
+    def transaction(self) -> AbstractAsyncContextManager[Any]:
+        """A transaction block."""
+        ...
+
+    def cursor(self, query: str, *args: Any, prefetch: int = 50) -> AsyncIterable[Any]:
+        """Rows as they are needed; inside a transaction."""
+        ...
+
+    def terminate(self) -> None:
+        """Drop the connection at once."""
+        ...
+
+
+class Pool(Protocol):
+    """The part of an asyncpg pool that is used."""
+
+    async def execute(self, query: str, *args: Any) -> str:
+        """Run a statement on any connection."""
+        ...
+
+    async def fetch(self, query: str, *args: Any) -> list[Any]:
+        """All rows."""
+        ...
+
+    async def fetchrow(self, query: str, *args: Any) -> Any:
+        """The first row or None."""
+        ...
+
+    async def fetchval(self, query: str, *args: Any) -> Any:
+        """The first column of the first row or None."""
+        ...
+
+    def acquire(self) -> AbstractAsyncContextManager[Connection]:
+        """One connection, for a transaction."""
+        ...
+
+    async def close(self) -> None:
+        """Close when all connections are idle."""
+        ...
+
+    def terminate(self) -> None:
+        """Close at once."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Database:
+    """One PostgreSQL, reached in two ways: ``engine`` (SQLAlchemy) and ``pool`` (asyncpg)."""
+
+    url: str
+    engine: AsyncEngine
+    pool: Pool
+
+    async def ping(self) -> float:
+        """Milliseconds one round trip takes now. Raises Unavailable."""
+        started = time.perf_counter()
+        try:
+            await self.pool.fetchval("SELECT 1")
+        except (*_UNREACHABLE, TimeoutError) as error:
+            raise Unavailable(f"PostgreSQL does not answer: {error}") from error
+        return (time.perf_counter() - started) * 1000
+
+    async def close(self) -> None:
+        """Close both pools; connections still in use are ended after five seconds."""
+        try:
+            async with asyncio.timeout(5):
+                await self.pool.close()
+        except TimeoutError:
+            self.pool.terminate()
+        await self.engine.dispose()
+
+
+async def connect(url: str, *, pool_size: int, timeout_ms: int) -> Database:
+    """Open both pools on ``url`` (``postgresql://user:password@host:port/name`` or ``...@/name?host=/socket/dir``).
+
+    ``timeout_ms`` bounds connecting and each statement. Raises ConfigError on a bad URL, Unavailable on no answer.
+    """
+    check_url(url)
+    seconds = timeout_ms / 1000
+    try:
+        pool: Any = await asyncpg.create_pool(  # pyright: ignore[reportUnknownMemberType]
+            url,
+            min_size=1,
+            max_size=pool_size,
+            timeout=seconds,
+            command_timeout=seconds,
+            server_settings={"application_name": "prsm", "statement_timeout": str(timeout_ms)},
+        )
+    except (*_UNREACHABLE, TimeoutError, asyncpg.InvalidAuthorizationSpecificationError) as error:
+        raise Unavailable(
+            f"PostgreSQL cannot be reached: {error}",
+            remedy="Check PRSM_DATABASE_URL, or unset it to use the embedded one.",
+        ) from error
+    engine = create_async_engine(
+        _sqlalchemy_url(url), pool_size=pool_size, max_overflow=0, pool_timeout=seconds, pool_pre_ping=True
+    )
+    return Database(url, engine, pool)
+
+
+async def connect_one(url: str, *, timeout_s: float) -> Connection:
+    """One connection outside the pools, for who must never wait for a pool. Raises what asyncpg raises."""
+    settings = {"application_name": "prsm-ledger"}
+    driver: Any = asyncpg
+    return await driver.connect(url, timeout=timeout_s, command_timeout=timeout_s, server_settings=settings)
+
+
+def check_url(url: str) -> None:
+    """Raise ConfigError unless ``url`` names a PostgreSQL database."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("postgresql", "postgres") or not parts.path.strip("/"):
+        raise ConfigError(
+            "PRSM_DATABASE_URL is not a PostgreSQL address.",
+            remedy="Write it like postgresql://user:password@host/name.",
+        )
+
+
+async def migrate(engine: AsyncEngine, revision: str = "head") -> None:
+    """Bring the tables to ``revision``; two nodes starting at once take turns by an advisory lock."""
+
+    def upgrade(connection: SyncConnection) -> None:
+        connection.exec_driver_sql("SELECT pg_advisory_xact_lock(7011)")
+        command.upgrade(_alembic(connection), revision)
+
+    async with engine.begin() as connection:
+        await connection.run_sync(upgrade)
+
+
+async def downgrade(engine: AsyncEngine, revision: str) -> None:
+    """Take the tables back to ``revision`` (``base`` removes all); data of newer revisions is lost."""
+    async with engine.begin() as connection:
+        await connection.run_sync(lambda sync: command.downgrade(_alembic(sync), revision))
+
+
+async def drift(engine: AsyncEngine) -> str:
+    """Empty when the migrated tables equal the declared ones, else what differs."""
+
+    def check(connection: SyncConnection) -> str:
+        try:
+            command.check(_alembic(connection))
+        except CommandError as error:
+            return str(error)
+        return ""
+
+    async with engine.connect() as connection:
+        return await connection.run_sync(check)
+
+
+def _alembic(connection: SyncConnection) -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    config.attributes["connection"] = connection
+    return config
+
+
+def _sqlalchemy_url(url: str) -> URL:
+    parts = urlsplit(url)
+    query: dict[str, Any] = {name: values[-1] for name, values in parse_qs(parts.query).items()}
+    return URL.create(
+        "postgresql+asyncpg",
+        username=unquote(parts.username) if parts.username else None,
+        password=unquote(parts.password) if parts.password else None,
+        host=parts.hostname,
+        port=parts.port,
+        database=unquote(parts.path.strip("/")),
+        query=query,
+    )

@@ -1,0 +1,335 @@
+"""The FTNS ledger: double entry, holds with capture and release, one sequencer. Only this file moves balances.
+
+Orders of all callers are gathered while the batch before them commits, and go to PostgreSQL together in one
+transaction. A batch whose fate a lost connection hides is sent again as it was: every order is idempotent by id.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+from uuid import UUID
+
+import asyncpg
+
+from prsm.core.database import Connection, Pool
+from prsm.core.errors import Kind, PrsmError, Unavailable
+from prsm.tokenomics.orders import Balance, HoldOrder, Resolution, SettleOrder, hold_refusal, settle_refusal
+from prsm.tokenomics.splits import Leg
+
+Order = TypeVar("Order", HoldOrder, SettleOrder)
+
+_DONE = (0, 1)
+_APPLY = "SELECT settled, held FROM ledger_apply($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,$12,$13,$14)"
+_TRANSIENT = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.SerializationError,
+    asyncpg.DeadlockDetectedError,
+    asyncpg.LockNotAvailableError,
+)
+
+
+@dataclass(slots=True)
+class _Waiting(Generic[Order]):
+    order: Order
+    done: "asyncio.Future[None]"
+    deadline: float
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerLimits:
+    """Bounds: orders per batch, orders waiting, seconds an order may wait, seconds a hold lives."""
+
+    batch_max: int = 1000
+    queue_max: int = 20_000
+    timeout_s: float = 10
+    hold_ttl_s: int = 900
+
+
+class Ledger:
+    """The one door to balances; ``start`` before use, ``close`` after."""
+
+    def __init__(
+        self,
+        connect: Callable[[], Awaitable[Connection]],
+        pool: Pool,
+        limits: LedgerLimits | None = None,
+    ) -> None:
+        """``connect`` opens the sequencer's own asyncpg connection; ``pool`` serves everything else."""
+        self._connect = connect
+        self._pool = pool
+        self._limits = limits or LedgerLimits()
+        self._connection: Connection | None = None
+        self._holds: deque[_Waiting[HoldOrder]] = deque()
+        self._settles: deque[_Waiting[SettleOrder]] = deque()
+        self._wake = asyncio.Event()
+        self._runner: asyncio.Task[None] | None = None
+        self._closing = False
+        self._account_ids: dict[str, int] = {}
+        self.committed_batches = 0
+        self.committed_orders = 0
+
+    def start(self) -> None:
+        """Begin to take orders."""
+        self._runner = asyncio.create_task(self._run(), name="ledger")
+
+    async def close(self) -> None:
+        """Commit what is queued (bounded by the order time-out), then stop."""
+        self._closing = True
+        self._wake.set()
+        if self._runner:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._runner, self._limits.timeout_s)
+        await self._drop_connection()
+
+    @property
+    def waiting(self) -> int:
+        """Orders queued and not yet committed."""
+        return len(self._holds) + len(self._settles)
+
+    async def hold(self, order: HoldOrder) -> None:
+        """Set money aside, durably. Raises LedgerRefusal (no funds, cap), PrsmError (key revoked), Unavailable.
+
+        A caller that is cancelled while waiting leaves no hold behind.
+        """
+        await self._submit(self._holds, order)
+
+    async def capture(
+        self,
+        hold_id: UUID,
+        legs: tuple[Leg, ...],
+        *,
+        receipt: bytes | None = None,
+        answer: bytes | None = None,
+    ) -> None:
+        """Charge a hold and pay ``legs``; what is left of the hold is free again. Durable on return."""
+        ids = tuple([(await self.account_id(leg.account), leg.amount_micro, leg.kind) for leg in legs])
+        total = sum(leg.amount_micro for leg in legs)
+        order = SettleOrder(hold_id, Resolution.CAPTURE, total, ids, receipt, answer)
+        await self._submit(self._settles, order)
+
+    async def release(self, hold_id: UUID) -> None:
+        """Let a hold go; releasing one that ended already is no error."""
+        try:
+            await self._submit(self._settles, SettleOrder(hold_id, Resolution.RELEASE))
+        except PrsmError as error:
+            if error.code not in ("hold_already_resolved", "unknown_hold"):
+                raise
+
+    def release_later(self, hold_id: UUID) -> None:
+        """Let a hold go without waiting; should the order be lost, the hold expires by itself."""
+        waiting = self._waiting(SettleOrder(hold_id, Resolution.RELEASE))
+        waiting.done.add_done_callback(_forget)
+        self._settles.append(waiting)
+        self._wake.set()
+
+    async def transfer(self, transfer_id: UUID, debit: str, credit: str, amount_micro: int, kind: str) -> bool:
+        """Post outside a hold; False when this very transfer stood already. Raises PrsmError when refused."""
+        outcome: int = await self._pool.fetchval(
+            "SELECT ledger_transfer($1,$2,$3,$4,$5)", transfer_id, debit, credit, amount_micro, kind
+        )
+        if outcome == 2:
+            raise PrsmError(
+                f"The account {debit} has too little available.", kind=Kind.PAYMENT_REQUIRED, code="insufficient_funds"
+            )
+        if outcome == 5:
+            raise PrsmError(f"There is no account {debit} or {credit}.", kind=Kind.NOT_FOUND, code="unknown_account")
+        if outcome == 6:
+            raise PrsmError("The transfer id was used already.", kind=Kind.CONFLICT, code="duplicate_transfer")
+        return outcome == 0
+
+    async def account_id(self, name: str) -> int:
+        """The id of an account, opened when it is new."""
+        known = self._account_ids.get(name)
+        if known is not None:
+            return known
+        await self._pool.execute("INSERT INTO ledger_accounts (name) VALUES ($1) ON CONFLICT DO NOTHING", name)
+        found: int = await self._pool.fetchval("SELECT id FROM ledger_accounts WHERE name = $1", name)
+        if len(self._account_ids) >= 100_000:
+            self._account_ids.clear()
+        self._account_ids[name] = found
+        return found
+
+    async def balance(self, account: str) -> Balance:
+        """What an account has and holds; zero for one that was never opened."""
+        row = await self._pool.fetchrow(
+            "SELECT balance_micro, held_micro FROM ledger_accounts WHERE name = $1", account
+        )
+        return Balance(row["balance_micro"], row["held_micro"]) if row else Balance(0, 0)
+
+    async def set_cap(self, api_key_id: UUID, cap_micro: int | None) -> None:
+        """Give a key its budget row, or change its cap; None is no cap of its own."""
+        await self._pool.execute(
+            "INSERT INTO ledger_budgets (api_key_id, cap_micro) VALUES ($1, $2) "
+            "ON CONFLICT (api_key_id) DO UPDATE SET cap_micro = $2",
+            api_key_id,
+            cap_micro,
+        )
+
+    async def expire_due(self, limit: int = 1000) -> int:
+        """End holds whose time is over; answers how many were ended."""
+        return await self._pool.fetchval("SELECT ledger_expire($1)", limit)
+
+    # -- the batcher --------------------------------------------------------------------------------------------
+
+    def _waiting(self, order: Order) -> _Waiting[Order]:
+        loop = asyncio.get_running_loop()
+        return _Waiting(order, loop.create_future(), time.monotonic() + self._limits.timeout_s)
+
+    async def _submit(self, queue: deque[_Waiting[Order]], order: Order) -> None:
+        if len(queue) >= self._limits.queue_max:
+            raise Unavailable(
+                "The ledger has more orders waiting than it may queue.",
+                code="ledger_busy",
+                remedy="Try again shortly.",
+                retry_after_s=1,
+            )
+        waiting = self._waiting(order)
+        queue.append(waiting)
+        self._wake.set()
+        await waiting.done
+
+    async def _run(self) -> None:
+        while self._holds or self._settles or not self._closing:
+            if not (self._holds or self._settles):
+                self._wake.clear()
+                await self._wake.wait()
+            settles = _take(self._settles, self._limits.batch_max)
+            holds = [w for w in _take(self._holds, self._limits.batch_max) if not w.done.cancelled()]
+            await self._commit(settles, holds)
+
+    async def _commit(self, settles: list[_Waiting[SettleOrder]], holds: list[_Waiting[HoldOrder]]) -> None:
+        """Send one batch until it is known to be committed or all its callers have given up."""
+        attempt = 0
+        while settles or holds:
+            try:
+                settled, held = await self._apply([w.order for w in settles], [w.order for w in holds])
+            except _TRANSIENT as error:
+                await self._drop_connection()
+                settles, holds = self._give_up_late(settles, holds, error)
+                await asyncio.sleep(min(0.05 * 2**attempt, 1))
+                attempt += 1
+            except (asyncpg.PostgresError, ValueError, TypeError, OverflowError) as error:
+                await self._isolate(settles, holds, error)
+                return
+            else:
+                self._answer(settles, settled, holds, held)
+                return
+
+    async def _apply(self, settles: list[SettleOrder], holds: list[HoldOrder]) -> tuple[list[int], list[int]]:
+        if self._connection is None:
+            async with asyncio.timeout(self._limits.timeout_s):
+                self._connection = await self._connect()
+        legs = [(place, *leg) for place, order in enumerate(settles, 1) for leg in order.legs]
+        answers = [order.answer for order in settles]
+        async with asyncio.timeout(self._limits.timeout_s):
+            row = await self._connection.fetchrow(
+                _APPLY,
+                [order.hold_id for order in settles],
+                [order.kind for order in settles],
+                [order.captured_micro for order in settles],
+                [order.receipt for order in settles],
+                answers if any(answers) else None,
+                [leg[0] for leg in legs],
+                [leg[1] for leg in legs],
+                [leg[2] for leg in legs],
+                [leg[3] for leg in legs],
+                [order.id for order in holds],
+                [order.account_id for order in holds],
+                [order.api_key_id for order in holds],
+                [order.amount_micro for order in holds],
+                self._limits.hold_ttl_s,
+            )
+        return row["settled"], row["held"]
+
+    def _answer(
+        self,
+        settles: list[_Waiting[SettleOrder]],
+        settled: list[int],
+        holds: list[_Waiting[HoldOrder]],
+        held: list[int],
+    ) -> None:
+        self.committed_batches += 1
+        self.committed_orders += len(settles) + len(holds)
+        for waiting, outcome in zip(settles, settled, strict=True):
+            if not waiting.done.done():
+                _resolve(waiting.done, None if outcome in _DONE else settle_refusal(outcome, waiting.order))
+        for waiting, outcome in zip(holds, held, strict=True):
+            if waiting.done.cancelled():
+                if outcome in _DONE:
+                    self.release_later(waiting.order.id)
+            else:
+                _resolve(waiting.done, None if outcome in _DONE else hold_refusal(outcome, waiting.order))
+
+    def _give_up_late(
+        self, settles: list[_Waiting[SettleOrder]], holds: list[_Waiting[HoldOrder]], error: Exception
+    ) -> tuple[list[_Waiting[SettleOrder]], list[_Waiting[HoldOrder]]]:
+        """Fail the orders that waited too long; whether they were committed is not known, so their holds are let go.
+
+        A release does no harm where the hold was never placed or the capture did commit.
+        """
+        now = time.monotonic()
+        for waiting in (*settles, *holds):
+            if now >= waiting.deadline:
+                if not waiting.done.done():
+                    _resolve(waiting.done, _away(error))
+                if isinstance(waiting.order, HoldOrder):
+                    self.release_later(waiting.order.id)
+                elif waiting.order.kind is Resolution.CAPTURE:
+                    self.release_later(waiting.order.hold_id)
+        return (
+            [w for w in settles if now < w.deadline],
+            [w for w in holds if now < w.deadline],
+        )
+
+    async def _isolate(
+        self, settles: list[_Waiting[SettleOrder]], holds: list[_Waiting[HoldOrder]], error: Exception
+    ) -> None:
+        """One order of the batch is refused by the database itself: halve the batch until it stands alone."""
+        if len(settles) + len(holds) == 1:
+            alone = (settles or holds)[0]
+            if not alone.done.done():
+                _resolve(alone.done, PrsmError(f"The ledger could not carry out the order: {error}"))
+            return
+        half_settles, half_holds = (len(settles) + 1) // 2, len(holds) // 2
+        await self._commit(settles[:half_settles], holds[:half_holds])
+        await self._commit(settles[half_settles:], holds[half_holds:])
+
+    async def _drop_connection(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.terminate()
+
+
+def _take(queue: deque[_Waiting[Order]], most: int) -> list[_Waiting[Order]]:
+    return [queue.popleft() for _ in range(min(most, len(queue)))]
+
+
+def _resolve(done: "asyncio.Future[None]", error: PrsmError | None) -> None:
+    if error is None:
+        done.set_result(None)
+    else:
+        done.set_exception(error)
+
+
+def _forget(done: "asyncio.Future[None]") -> None:
+    """Mark the outcome as seen, so that nobody is warned of it."""
+    if not done.cancelled():
+        done.exception()
+
+
+def _away(error: Exception) -> Unavailable:
+    return Unavailable(
+        f"The ledger could not be reached in time ({type(error).__name__}).",
+        code="ledger_unavailable",
+        remedy="Nothing was charged unless the same request answers otherwise; try again.",
+        retry_after_s=1,
+    )

@@ -1,0 +1,37 @@
+"""How one captured amount is divided; exact to the last micro-FTNS, with a stated remainder rule."""
+
+from dataclasses import dataclass
+
+BPS = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """A part of the revenue in basis points (1/10,000) for ``account``; ``kind`` names it on the posting."""
+
+    account: str
+    kind: str
+    bps: int
+
+
+@dataclass(frozen=True, slots=True)
+class Leg:
+    """One posting of a capture: ``amount_micro`` goes to ``account``."""
+
+    account: str
+    kind: str
+    amount_micro: int
+
+
+def split(amount_micro: int, shares: tuple[Share, ...]) -> tuple[Leg, ...]:
+    """Divide ``amount_micro`` by ``shares``, each rounded down; the remainder goes to the first share.
+
+    Legs of zero are left out. Raises ValueError when the shares are not 10,000 basis points together.
+    """
+    if sum(share.bps for share in shares) != BPS or any(share.bps < 0 for share in shares):
+        raise ValueError(f"shares must be non-negative and sum to {BPS} basis points")
+    amounts = [amount_micro * share.bps // BPS for share in shares]
+    amounts[0] += amount_micro - sum(amounts)
+    return tuple(
+        Leg(share.account, share.kind, amount) for share, amount in zip(shares, amounts, strict=True) if amount
+    )
