@@ -5,10 +5,9 @@ transaction. A batch whose fate a lost connection hides is sent again as it was:
 """
 
 import asyncio
-import contextlib
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 from uuid import UUID
@@ -16,8 +15,9 @@ from uuid import UUID
 import asyncpg
 
 from prsm.core.database import Connection, Pool
-from prsm.core.errors import Kind, PrsmError, Unavailable
-from prsm.tokenomics.orders import Balance, HoldOrder, Resolution, SettleOrder, hold_refusal, settle_refusal
+from prsm.core.errors import InvalidRequest, Kind, PrsmError, Unavailable
+from prsm.core.money import MAX_AMOUNT_MICRO, format_ftns
+from prsm.tokenomics.orders import Balance, Budget, HoldOrder, Resolution, SettleOrder, hold_refusal, settle_refusal
 from prsm.tokenomics.splits import Leg
 
 Order = TypeVar("Order", HoldOrder, SettleOrder)
@@ -34,6 +34,7 @@ _TRANSIENT = (
     asyncpg.SerializationError,
     asyncpg.DeadlockDetectedError,
     asyncpg.LockNotAvailableError,
+    asyncpg.InternalClientError,
 )
 
 
@@ -73,6 +74,7 @@ class Ledger:
         self._wake = asyncio.Event()
         self._runner: asyncio.Task[None] | None = None
         self._closing = False
+        self._current: tuple[_Waiting[HoldOrder] | _Waiting[SettleOrder], ...] = ()
         self._account_ids: dict[str, int] = {}
         self.committed_batches = 0
         self.committed_orders = 0
@@ -82,12 +84,13 @@ class Ledger:
         self._runner = asyncio.create_task(self._run(), name="ledger")
 
     async def close(self) -> None:
-        """Commit what is queued (bounded by the order time-out), then stop."""
+        """Commit what is queued (bounded by the order time-out), then stop; what could not be committed is refused."""
         self._closing = True
         self._wake.set()
         if self._runner:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._runner, self._limits.timeout_s)
+            await asyncio.wait([self._runner], timeout=self._limits.timeout_s)
+            self._runner.cancel()
+            await asyncio.wait([self._runner])
         await self._drop_connection()
 
     @property
@@ -100,7 +103,14 @@ class Ledger:
 
         A caller that is cancelled while waiting leaves no hold behind.
         """
-        await self._submit(self._holds, order)
+        waiting = self._enqueue(self._holds, order)
+        try:
+            await waiting.done
+        except asyncio.CancelledError:
+            # Cancelled after the batch was answered and before this caller woke: nobody else lets the hold go.
+            if not waiting.done.cancelled() and waiting.done.exception() is None:
+                self.release_later(order.id)
+            raise
 
     async def capture(
         self,
@@ -114,12 +124,12 @@ class Ledger:
         ids = tuple([(await self.account_id(leg.account), leg.amount_micro, leg.kind) for leg in legs])
         total = sum(leg.amount_micro for leg in legs)
         order = SettleOrder(hold_id, Resolution.CAPTURE, total, ids, receipt, answer)
-        await self._submit(self._settles, order)
+        await self._enqueue(self._settles, order).done
 
     async def release(self, hold_id: UUID) -> None:
         """Let a hold go; releasing one that ended already is no error."""
         try:
-            await self._submit(self._settles, SettleOrder(hold_id, Resolution.RELEASE))
+            await self._enqueue(self._settles, SettleOrder(hold_id, Resolution.RELEASE)).done
         except PrsmError as error:
             if error.code not in ("hold_already_resolved", "unknown_hold"):
                 raise
@@ -133,6 +143,10 @@ class Ledger:
 
     async def transfer(self, transfer_id: UUID, debit: str, credit: str, amount_micro: int, kind: str) -> bool:
         """Post outside a hold; False when this very transfer stood already. Raises PrsmError when refused."""
+        if not 0 < amount_micro <= MAX_AMOUNT_MICRO or debit == credit:
+            raise InvalidRequest(
+                f"A transfer moves 0.000001 to {format_ftns(MAX_AMOUNT_MICRO)} FTNS between two different accounts."
+            )
         outcome: int = await self._pool.fetchval(
             "SELECT ledger_transfer($1,$2,$3,$4,$5)", transfer_id, debit, credit, amount_micro, kind
         )
@@ -174,9 +188,21 @@ class Ledger:
             cap_micro,
         )
 
-    async def expire_due(self, limit: int = 1000) -> int:
-        """End holds whose time is over; answers how many were ended."""
-        return await self._pool.fetchval("SELECT ledger_expire($1)", limit)
+    async def budgets(self, api_key_ids: Sequence[UUID]) -> dict[UUID, Budget]:
+        """The budgets of keys."""
+        rows = await self._pool.fetch(
+            "SELECT api_key_id, cap_micro, spent_micro, held_micro FROM ledger_budgets WHERE api_key_id = ANY($1)",
+            list(api_key_ids),
+        )
+        return {row["api_key_id"]: Budget(row["cap_micro"], row["spent_micro"], row["held_micro"]) for row in rows}
+
+    async def expire_due(self, step: int = 2000) -> int:
+        """End all holds whose time is over, ``step`` at a time so that orders pass in between; answers how many."""
+        total, done = 0, False
+        while not done:
+            row = await self._pool.fetchrow("SELECT ended, done FROM ledger_expire($1)", step)
+            total, done = total + row["ended"], row["done"]
+        return total
 
     # -- the batcher --------------------------------------------------------------------------------------------
 
@@ -184,7 +210,9 @@ class Ledger:
         loop = asyncio.get_running_loop()
         return _Waiting(order, loop.create_future(), time.monotonic() + self._limits.timeout_s)
 
-    async def _submit(self, queue: deque[_Waiting[Order]], order: Order) -> None:
+    def _enqueue(self, queue: deque[_Waiting[Order]], order: Order) -> _Waiting[Order]:
+        if self._runner is None or self._runner.done():
+            raise _stopped()
         if len(queue) >= self._limits.queue_max:
             raise Unavailable(
                 "The ledger has more orders waiting than it may queue.",
@@ -195,16 +223,27 @@ class Ledger:
         waiting = self._waiting(order)
         queue.append(waiting)
         self._wake.set()
-        await waiting.done
+        return waiting
 
     async def _run(self) -> None:
+        try:
+            await self._take_turns()
+        finally:
+            # However the batcher ends, nobody is left waiting for it.
+            for waiting in (*self._current, *self._settles, *self._holds):
+                if not waiting.done.done():
+                    _resolve(waiting.done, _stopped())
+
+    async def _take_turns(self) -> None:
         while self._holds or self._settles or not self._closing:
             if not (self._holds or self._settles):
                 self._wake.clear()
                 await self._wake.wait()
             settles = _take(self._settles, self._limits.batch_max)
             holds = [w for w in _take(self._holds, self._limits.batch_max) if not w.done.cancelled()]
+            self._current = (*settles, *holds)
             await self._commit(settles, holds)
+            self._current = ()
 
     async def _commit(self, settles: list[_Waiting[SettleOrder]], holds: list[_Waiting[HoldOrder]]) -> None:
         """Send one batch until it is known to be committed or all its callers have given up."""
@@ -217,7 +256,7 @@ class Ledger:
                 settles, holds = self._give_up_late(settles, holds, error)
                 await asyncio.sleep(min(0.05 * 2**attempt, 1))
                 attempt += 1
-            except (asyncpg.PostgresError, ValueError, TypeError, OverflowError) as error:
+            except Exception as error:  # noqa: BLE001 - whatever an order brings about is that order's answer
                 await self._isolate(settles, holds, error)
                 return
             else:
@@ -324,6 +363,15 @@ def _forget(done: "asyncio.Future[None]") -> None:
     """Mark the outcome as seen, so that nobody is warned of it."""
     if not done.cancelled():
         done.exception()
+
+
+def _stopped() -> Unavailable:
+    return Unavailable(
+        "The ledger takes no orders: it was not started, or is stopping.",
+        code="ledger_unavailable",
+        remedy="Try again when the node is up.",
+        retry_after_s=1,
+    )
 
 
 def _away(error: Exception) -> Unavailable:

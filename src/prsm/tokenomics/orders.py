@@ -61,6 +61,15 @@ class Balance:
         return self.balance_micro - self.held_micro
 
 
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What one API key may spend in all (None: no cap of its own), has spent and holds, in micro-FTNS."""
+
+    cap_micro: int | None
+    spent_micro: int
+    held_micro: int
+
+
 class LedgerRefusal(PrsmError):
     """The ledger's rules do not allow the order; nothing was moved."""
 

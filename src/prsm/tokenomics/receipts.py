@@ -26,7 +26,10 @@ class NodeSigner:
 
 @dataclass(frozen=True, slots=True)
 class ReceiptFacts:
-    """What a receipt binds. Digests are SHA-256 in hex; prices are micro-FTNS per million tokens."""
+    """What a receipt binds. Digests are SHA-256 in hex; prices are micro-FTNS per million tokens.
+
+    ``metered_by`` is ``upstream`` where the provider counted the tokens, ``node`` where this node estimated them.
+    """
 
     request_id: UUID
     account: str
@@ -40,6 +43,7 @@ class ReceiptFacts:
     input_tokens: int
     output_tokens: int
     cached_input_tokens: int
+    metered_by: str
     input_price_micro: int
     output_price_micro: int
     held_micro: int
@@ -68,6 +72,7 @@ def sign_receipt(facts: ReceiptFacts, legs: Sequence[Leg], signer: NodeSigner) -
                 "input_tokens": facts.input_tokens,
                 "output_tokens": facts.output_tokens,
                 "cached_input_tokens": facts.cached_input_tokens,
+                "metered_by": facts.metered_by,
             },
             "prices": {
                 "input_micro_per_mtok": facts.input_price_micro,

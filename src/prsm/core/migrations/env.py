@@ -7,8 +7,8 @@ from sqlalchemy import Connection
 
 from prsm.core.models import Base
 
-_UNMANAGED = {"vector_items"}
-"""Tables with types the ORM does not model; their revision is plain SQL."""
+_UNMANAGED = {"vector_items", "vector_collections"}
+"""Tables with types the ORM does not model; ``core.vectors.schema`` declares them."""
 
 
 def _is_managed(item: Any, name: str | None, kind: str, reflected: bool, compare_to: Any) -> bool:

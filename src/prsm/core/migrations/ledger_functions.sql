@@ -1,32 +1,36 @@
 -- The ledger's rules, set-based: one call moves a whole batch in one transaction.
 --
 -- Every writer first locks the one row of ledger_head, so batches follow each other and positions have no gap.
--- Outcomes are answered by the order of the input arrays.
+-- Outcomes are answered by the order of the input arrays, and are those of the same orders sent one after the other.
 --
 -- hold outcomes:    0 held, 1 held before (same id), 2 no funds, 3 key over its cap, 4 key revoked, expired or unknown,
---                   5 account unknown, 6 id was used for another hold
+--                   5 account unknown, 6 id was used for another hold, or for this one and it has ended
 -- settle outcomes:  0 done, 1 done before in the same way, 2 hold unknown, 3 hold ended before in another way,
 --                   4 more than was held
 
 CREATE FUNCTION ledger_hold(
     p_head bigint, p_now timestamptz, p_ids uuid[], p_accounts bigint[], p_keys uuid[], p_amounts bigint[],
-    p_ttl_s integer, OUT head bigint, OUT outcomes smallint[]
+    p_expires timestamptz, OUT head bigint, OUT outcomes smallint[]
 ) LANGUAGE plpgsql AS $$
 DECLARE
     contested boolean;
     place integer;
 BEGIN
     head := p_head;
-    -- Classify each order against what stands before the batch; -1 means it competes with others for the rest.
+    -- Classify each order against what stands before the batch; -1 means it competes with others for the rest,
+    -- -3 that the batch names its id more than once.
     WITH input AS (
         SELECT * FROM unnest(p_ids, p_accounts, p_keys, p_amounts)
             WITH ORDINALITY AS t(id, account_id, key_id, amount, ord)
     ), judged AS (
         SELECT i.ord, CASE
-            WHEN h.id IS NOT NULL AND h.account_id = i.account_id AND h.amount_micro = i.amount THEN 1
-            WHEN h.id IS NOT NULL OR row_number() OVER (PARTITION BY i.id ORDER BY i.ord) > 1 THEN 6
+            WHEN h.id IS NOT NULL THEN CASE
+                WHEN h.account_id = i.account_id AND h.amount_micro = i.amount
+                    AND h.api_key_id IS NOT DISTINCT FROM i.key_id AND r.hold_id IS NULL THEN 1
+                ELSE 6 END
             WHEN a.id IS NULL THEN 5
             WHEN i.key_id IS NOT NULL AND (b.api_key_id IS NULL OR k.revoked_at <= p_now OR k.expires_at <= p_now) THEN 4
+            WHEN count(*) OVER (PARTITION BY i.id) > 1 THEN -3
             WHEN NOT a.allow_negative
                 AND sum(i.amount) OVER (PARTITION BY i.account_id) > a.balance_micro - a.held_micro THEN -1
             WHEN b.cap_micro IS NOT NULL
@@ -34,15 +38,25 @@ BEGIN
             ELSE 0 END AS outcome
         FROM input i
         LEFT JOIN ledger_holds h ON h.id = i.id
+        LEFT JOIN ledger_resolutions r ON r.hold_id = h.id
         LEFT JOIN ledger_accounts a ON a.id = i.account_id
         LEFT JOIN ledger_budgets b ON b.api_key_id = i.key_id
         LEFT JOIN api_keys k ON k.id = i.key_id
     )
-    SELECT array_agg(outcome ORDER BY ord), bool_or(outcome = -1) INTO outcomes, contested FROM judged;
+    SELECT array_agg(outcome ORDER BY ord), bool_or(outcome < 0) INTO outcomes, contested FROM judged;
 
     IF contested THEN
         FOR place IN 1 .. cardinality(p_ids) LOOP
-            IF outcomes[place] = -1 THEN
+            IF outcomes[place] = -3 THEN
+                FOR earlier IN 1 .. place - 1 LOOP
+                    IF p_ids[earlier] = p_ids[place] AND outcomes[earlier] = 0 THEN
+                        outcomes[place] := CASE WHEN p_accounts[earlier] = p_accounts[place]
+                            AND p_amounts[earlier] = p_amounts[place]
+                            AND p_keys[earlier] IS NOT DISTINCT FROM p_keys[place] THEN 1 ELSE 6 END;
+                    END IF;
+                END LOOP;
+            END IF;
+            IF outcomes[place] < 0 THEN
                 outcomes[place] := ledger_reserve(p_accounts[place], p_keys[place], p_amounts[place]);
             ELSIF outcomes[place] = 0 THEN
                 outcomes[place] := -2;  -- still to be reserved below
@@ -71,7 +85,7 @@ BEGIN
     WITH placed AS (
         INSERT INTO ledger_holds (id, position, account_id, api_key_id, amount_micro, expires_at, created_at)
         SELECT o.id, p_head + row_number() OVER (ORDER BY o.ord), o.account_id, o.key_id, o.amount,
-               p_now + make_interval(secs => p_ttl_s), p_now
+               p_expires, p_now
         FROM unnest(p_ids, p_accounts, p_keys, p_amounts, outcomes)
             WITH ORDINALITY AS o(id, account_id, key_id, amount, outcome, ord)
         WHERE o.outcome = 0
@@ -106,19 +120,28 @@ CREATE FUNCTION ledger_settle(
 ) LANGUAGE plpgsql AS $$
 DECLARE
     ended bigint;
+    missing bigint;
 BEGIN
     WITH input AS (
         SELECT * FROM unnest(p_holds, p_kinds, p_captured) WITH ORDINALITY AS t(hold_id, kind, captured, ord)
-    ), judged AS (
-        SELECT i.ord, CASE
-            WHEN h.id IS NULL THEN 2
-            WHEN r.hold_id IS NOT NULL AND r.kind = i.kind AND r.captured_micro = i.captured THEN 1
-            WHEN r.hold_id IS NOT NULL OR row_number() OVER (PARTITION BY i.hold_id ORDER BY i.ord) > 1 THEN 3
-            WHEN i.captured > h.amount_micro THEN 4
-            ELSE 0 END AS outcome
+    ), found AS (
+        -- ``first`` is the place of the order that ends the hold in this batch.
+        SELECT i.*, h.id IS NULL AS unknown, r.kind AS ended_kind, r.captured_micro AS ended_captured,
+            (min(i.ord) FILTER (WHERE i.captured <= h.amount_micro AND r.hold_id IS NULL)
+                OVER (PARTITION BY i.hold_id))::integer AS first
         FROM input i
         LEFT JOIN ledger_holds h ON h.id = i.hold_id
         LEFT JOIN ledger_resolutions r ON r.hold_id = i.hold_id
+    ), judged AS (
+        SELECT ord, CASE
+            WHEN unknown THEN 2
+            WHEN ended_kind = kind AND ended_captured = captured THEN 1
+            WHEN ended_kind IS NOT NULL THEN 3
+            WHEN ord = first THEN 0
+            WHEN ord > first AND p_kinds[first] = kind AND p_captured[first] = captured THEN 1
+            WHEN ord > first THEN 3
+            ELSE 4 END AS outcome
+        FROM found
     )
     SELECT array_agg(outcome ORDER BY ord) INTO outcomes FROM judged;
 
@@ -152,9 +175,15 @@ BEGIN
         WHERE outcomes[l.place] = 0
     ), summed AS (
         SELECT account_id, sum(delta)::bigint AS delta, sum(unheld)::bigint AS unheld FROM moved GROUP BY account_id
+    ), posted AS (
+        UPDATE ledger_accounts a SET balance_micro = a.balance_micro + s.delta, held_micro = a.held_micro - s.unheld
+        FROM summed s WHERE a.id = s.account_id RETURNING 1
     )
-    UPDATE ledger_accounts a SET balance_micro = a.balance_micro + s.delta, held_micro = a.held_micro - s.unheld
-    FROM summed s WHERE a.id = s.account_id;
+    SELECT (SELECT count(*) FROM summed) - (SELECT count(*) FROM posted) INTO missing;
+    IF missing > 0 THEN
+        -- Cheaper than a foreign key, which would lock the account's row once for each leg.
+        RAISE EXCEPTION 'a leg pays an account that does not exist' USING ERRCODE = 'foreign_key_violation';
+    END IF;
 
     WITH summed AS (
         SELECT h.api_key_id, sum(o.captured)::bigint AS captured, sum(h.amount_micro)::bigint AS unheld
@@ -192,9 +221,10 @@ CREATE FUNCTION ledger_apply(
 DECLARE
     before bigint;
     after bigint;
+    swept timestamptz;
     at timestamptz;
 BEGIN
-    SELECT position INTO before FROM ledger_head WHERE id = 1 FOR UPDATE;
+    SELECT position, swept_until INTO before, swept FROM ledger_head WHERE id = 1 FOR UPDATE;
     at := clock_timestamp();
     after := before;
     settled := '{}';
@@ -205,39 +235,42 @@ BEGIN
             p_leg_places, p_leg_accounts, p_leg_amounts, p_leg_kinds) s;
     END IF;
     IF cardinality(p_ids) > 0 THEN
+        -- Should the clock have been set back, the hold still ends after what the sweep has passed already.
         SELECT h.head, h.outcomes INTO after, held FROM ledger_hold(
-            after, at, p_ids, p_accounts, p_keys, p_amounts, p_ttl_s) h;
+            after, at, p_ids, p_accounts, p_keys, p_amounts,
+            greatest(at, swept) + make_interval(secs => p_ttl_s)) h;
     END IF;
     IF after > before THEN
         UPDATE ledger_head SET position = after WHERE id = 1;
     END IF;
 END $$;
 
--- Ends holds whose time is over; answers how many. Each hold passes the sweep once: when its time ends.
-CREATE FUNCTION ledger_expire(p_limit integer) RETURNS integer LANGUAGE plpgsql AS $$
+-- Ends holds whose time is over, in one bounded step: looks at the next p_limit holds by the time they end (and those
+-- that end with the last of them), so that the lock is short whatever has piled up. ``done`` when no more are due.
+CREATE FUNCTION ledger_expire(p_limit integer, OUT ended integer, OUT done boolean) LANGUAGE plpgsql AS $$
 DECLARE
     before bigint;
     swept timestamptz;
+    until timestamptz;
     at timestamptz;
     due uuid[];
 BEGIN
     SELECT position, swept_until INTO before, swept FROM ledger_head WHERE id = 1 FOR UPDATE;
-    at := clock_timestamp();
-    SELECT array_agg(id) INTO due FROM (
-        SELECT h.id FROM ledger_holds h
-        LEFT JOIN ledger_resolutions r ON r.hold_id = h.id
-        WHERE h.expires_at > swept AND h.expires_at <= at AND r.hold_id IS NULL
-        ORDER BY h.expires_at LIMIT p_limit
-    ) d;
-    IF due IS NULL THEN
-        UPDATE ledger_head SET swept_until = at WHERE id = 1;
-        RETURN 0;
+    at := greatest(clock_timestamp(), swept);
+    SELECT expires_at INTO until FROM ledger_holds
+    WHERE expires_at > swept AND expires_at <= at ORDER BY expires_at OFFSET p_limit - 1 LIMIT 1;
+    done := until IS NULL;
+    until := coalesce(until, at);
+    SELECT coalesce(array_agg(h.id ORDER BY h.position), '{}') INTO due FROM ledger_holds h
+    LEFT JOIN ledger_resolutions r ON r.hold_id = h.id
+    WHERE h.expires_at > swept AND h.expires_at <= until AND r.hold_id IS NULL;
+    ended := cardinality(due);
+    UPDATE ledger_head SET position = before + ended, swept_until = until WHERE id = 1;
+    IF ended = 0 THEN
+        RETURN;
     END IF;
-    WITH placed AS (
-        INSERT INTO ledger_resolutions (hold_id, position, kind, captured_micro, created_at)
-        SELECT d.id, before + row_number() OVER (), 3, 0, at FROM unnest(due) AS d(id) RETURNING 1
-    )
-    UPDATE ledger_head SET position = before + (SELECT count(*) FROM placed) WHERE id = 1;
+    INSERT INTO ledger_resolutions (hold_id, position, kind, captured_micro, created_at)
+    SELECT d.id, before + d.ord, 3, 0, at FROM unnest(due) WITH ORDINALITY AS d(id, ord);
     UPDATE ledger_accounts a SET held_micro = a.held_micro - s.amount FROM (
         SELECT account_id, sum(amount_micro)::bigint AS amount FROM ledger_holds WHERE id = ANY (due) GROUP BY 1
     ) s WHERE a.id = s.account_id;
@@ -246,7 +279,6 @@ BEGIN
         WHERE id = ANY (due) AND api_key_id IS NOT NULL GROUP BY 1
     ) s WHERE b.api_key_id = s.api_key_id;
     DELETE FROM idempotency_keys WHERE request_id = ANY (due) AND answer IS NULL;
-    RETURN cardinality(due);
 END $$;
 
 -- A posting outside a hold (grant, payout, correction). Outcomes: 0 done, 1 done before, 2 no funds,

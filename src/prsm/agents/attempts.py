@@ -1,0 +1,120 @@
+"""Trying models until one answers: each candidate in turn, each again as the retry policy allows, through its breaker.
+
+Only what happens before the first byte is tried again. Keeps what was seen of each model for the router.
+"""
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+import structlog
+
+from prsm.agents.call import Target
+from prsm.agents.executors.retry import RetryBudget, RetryPolicy, retry_delay_s
+from prsm.agents.plan import Plan
+from prsm.agents.routers.model_router import Candidate, Health
+from prsm.agents.seams import UpstreamError
+from prsm.core.errors import Kind
+from prsm.monitoring.metrics import Metrics
+from prsm.safety.circuit_breaker import BreakerBoard
+
+T = TypeVar("T")
+
+_SMOOTHING = 0.2
+_log: Any = structlog.get_logger("answer")
+
+
+class Attempts:
+    """Runs one attempt after another and reports each to breakers and metrics."""
+
+    def __init__(self, breakers: BreakerBoard, metrics: Metrics, policy: RetryPolicy) -> None:
+        self._breakers = breakers
+        self._metrics = metrics
+        self._policy = policy
+        self._budget = RetryBudget()
+        self._first_answer_ms: dict[str, float] = {}
+
+    def health(self, name: str) -> Health:
+        """What was seen of a model lately."""
+        return Health(self._breakers.resting(name), self._first_answer_ms.get(name, 0.0))
+
+    async def first_answer(self, plan: Plan, run: Callable[[Target], Awaitable[T]]) -> tuple[Candidate, T]:
+        """The first candidate that answers, with its answer. Raises UpstreamError when none does."""
+        self._budget.note_call()
+        failed: UpstreamError | None = None
+        for candidate in plan.candidates:
+            name = candidate.target.name
+            started_s = time.monotonic()
+            try:
+                answer = await self._try(candidate.target, run, started_s)
+            except UpstreamError as error:
+                if error.blames_caller:
+                    raise
+                failed = error
+                _log.warning(
+                    "model failed", request_id=str(plan.ask.call.request_id), model=name, code=error.code,
+                    status=error.upstream_status,
+                )  # fmt: skip
+            else:
+                self._observe(name, time.monotonic() - started_s)
+                return candidate, answer
+        raise failed or UpstreamError("No model could be tried.", retryable=True)
+
+    def failed_midway(self, target: Target) -> None:
+        """A model's stream broke off after its first piece."""
+        self._breakers.record(target.name, ok=False)
+        self._metrics.upstream_failed(target.name, "cut_off")
+
+    async def _try(self, target: Target, run: Callable[[Target], Awaitable[T]], started_s: float) -> T:
+        attempts = 0
+        while True:
+            if not self._breakers.allow(target.name):
+                raise _resting(target)
+            attempts += 1
+            try:
+                answer = await run(target)
+            except (UpstreamError, TimeoutError) as caught:
+                error = caught if isinstance(caught, UpstreamError) else _too_slow(target)
+            except BaseException:
+                self._breakers.release(target.name)
+                raise
+            else:
+                self._breakers.record(target.name, ok=True)
+                return answer
+            self._breakers.record(target.name, ok=error.blames_caller)
+            self._metrics.upstream_failed(target.name, error.code)
+            delay_s = retry_delay_s(
+                self._policy,
+                self._budget,
+                error,
+                attempts=attempts,
+                elapsed_s=time.monotonic() - started_s,
+                first_byte_sent=False,
+                random=random.random(),  # noqa: S311 - jitter, not a secret
+            )
+            if delay_s is None:
+                raise error
+            await asyncio.sleep(delay_s)
+
+    def _observe(self, name: str, seconds: float) -> None:
+        self._metrics.first_answer(name, seconds)
+        before_ms = self._first_answer_ms.get(name, seconds * 1000)
+        self._first_answer_ms[name] = before_ms + _SMOOTHING * (seconds * 1000 - before_ms)
+
+
+def _resting(target: Target) -> UpstreamError:
+    return UpstreamError(
+        f"{target.name} failed too often and rests for a while.",
+        retryable=False,
+        kind=Kind.UNAVAILABLE,
+        code="model_resting",
+        retry_after_s=5,
+    )
+
+
+def _too_slow(target: Target) -> UpstreamError:
+    return UpstreamError(
+        f"{target.name} did not answer in time.", retryable=False, kind=Kind.TIMEOUT, code="upstream_timeout"
+    )

@@ -1,0 +1,162 @@
+"""Conversations that a client continues by id: kept in PostgreSQL, with Valkey in front, lost by no restart.
+
+PostgreSQL tells how many turns there are and whose they are, each time; the cache saves only the reading of their
+messages, so a stale or missing cache costs time and never truth.
+"""
+
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import msgspec
+
+from prsm.agents.call import Json
+from prsm.core.cache import Cache
+from prsm.core.database import Pool
+from prsm.core.errors import Kind, PrsmError, Unavailable
+
+_CACHE_TTL_S = 3600
+
+
+class _Cached(msgspec.Struct, array_like=True):
+    turns: int
+    messages: list[Json]
+
+
+_decode_cached = msgspec.json.Decoder(_Cached).decode
+_decode_messages = msgspec.json.Decoder(list[Json]).decode
+
+
+class Conversations:
+    """Reads and extends conversations; each has one owner and at most ``max_messages`` messages."""
+
+    def __init__(self, pool: Pool, cache: Cache | None, *, max_messages: int) -> None:
+        self._pool = pool
+        self._cache = cache
+        self._max_messages = max_messages
+
+    async def history(self, conversation_id: UUID, principal_id: UUID) -> list[Json]:
+        """All messages so far, oldest first; empty for an id that is new. Raises PrsmError for another's."""
+        row = await self._pool.fetchrow("SELECT principal_id, turns FROM conversations WHERE id = $1", conversation_id)
+        if row is None:
+            return []
+        if row["principal_id"] != principal_id:
+            raise _unknown(conversation_id)
+        cached = await self._cached(conversation_id)
+        if cached is not None and cached.turns == row["turns"]:
+            return cached.messages
+        turns = await self._pool.fetch(
+            "SELECT messages::text AS messages FROM conversation_turns WHERE conversation_id = $1 ORDER BY seq",
+            conversation_id,
+        )
+        messages = [message for turn in turns for message in _decode_messages(turn["messages"])]
+        await self._keep(conversation_id, _Cached(len(turns), messages))
+        return messages
+
+    async def until(self, request_id: UUID, principal_id: UUID) -> tuple[UUID, list[Json]]:
+        """The conversation that a request's answer belongs to, and its messages up to that answer.
+
+        Raises PrsmError when there is none of this principal, or when it has gone on since.
+        """
+        row = await self._pool.fetchrow(
+            "SELECT c.id, c.turns, t.seq FROM conversation_turns t JOIN conversations c ON c.id = t.conversation_id "
+            "WHERE t.request_id = $1 AND c.principal_id = $2",
+            request_id,
+            principal_id,
+        )
+        if row is None:
+            raise PrsmError(
+                "The previous response is not stored.", kind=Kind.NOT_FOUND, code="previous_response_not_found"
+            )
+        if row["seq"] != row["turns"]:
+            raise PrsmError(
+                "The conversation has gone on after the previous response.",
+                kind=Kind.CONFLICT,
+                code="previous_response_continued",
+                remedy="Continue its last response, or begin a new conversation.",
+            )
+        return row["id"], await self.history(row["id"], principal_id)
+
+    def check_room(self, history: list[Json], added: list[Json]) -> None:
+        """Raise PrsmError when the conversation would grow beyond its limit."""
+        if len(history) + len(added) + 1 > self._max_messages:
+            raise PrsmError(
+                f"The conversation would have more than {self._max_messages} messages.",
+                kind=Kind.CONFLICT,
+                code="conversation_full",
+                remedy="Begin a new one.",
+            )
+
+    async def append(self, conversation_id: UUID, principal_id: UUID, request_id: UUID, messages: list[Json]) -> None:
+        """Add one turn; doing so again for the same request changes nothing."""
+        async with self._pool.acquire() as connection, connection.transaction():
+            seq: int | None = await connection.fetchval(_NEXT_TURN, conversation_id, principal_id)
+            if seq is None:
+                raise _unknown(conversation_id)
+            try:
+                await connection.execute(
+                    _ADD_TURN, conversation_id, seq, request_id, msgspec.json.encode(messages).decode()
+                )
+            except asyncpg.UniqueViolationError:
+                raise PrsmError("The turn is kept already.", kind=Kind.CONFLICT, code="duplicate_request") from None
+        await self._forget(conversation_id)
+
+    async def delete(self, conversation_id: UUID, principal_id: UUID) -> None:
+        """Delete a conversation and its turns. Raises PrsmError when there is none of this owner."""
+        tag = await self._pool.execute(
+            "DELETE FROM conversations WHERE id = $1 AND principal_id = $2", conversation_id, principal_id
+        )
+        if tag == "DELETE 0":
+            raise _unknown(conversation_id)
+        await self._forget(conversation_id)
+
+    async def list_of(self, principal_id: UUID, limit: int) -> list[dict[str, Any]]:
+        """The newest conversations of a principal: id, turns, created_at, updated_at."""
+        rows = await self._pool.fetch(
+            "SELECT id, turns, created_at, updated_at FROM conversations WHERE principal_id = $1 "
+            "ORDER BY updated_at DESC LIMIT $2",
+            principal_id,
+            limit,
+        )
+        return [dict(row) for row in rows]
+
+    async def _cached(self, conversation_id: UUID) -> _Cached | None:
+        if self._cache is None:
+            return None
+        try:
+            raw = await self._cache.get(_key(conversation_id))
+        except Unavailable:
+            return None
+        return _decode_cached(raw) if raw else None
+
+    async def _keep(self, conversation_id: UUID, value: _Cached) -> None:
+        if self._cache is not None:
+            try:
+                await self._cache.set(_key(conversation_id), msgspec.json.encode(value), ttl_s=_CACHE_TTL_S)
+            except Unavailable:
+                return
+
+    async def _forget(self, conversation_id: UUID) -> None:
+        if self._cache is not None:
+            try:
+                await self._cache.delete(_key(conversation_id))
+            except Unavailable:
+                return
+
+
+_NEXT_TURN = """
+INSERT INTO conversations (id, principal_id, turns) VALUES ($1, $2, 1)
+ON CONFLICT (id) DO UPDATE SET turns = conversations.turns + 1, updated_at = now()
+WHERE conversations.principal_id = $2 RETURNING turns
+"""
+_ADD_TURN = (
+    "INSERT INTO conversation_turns (conversation_id, seq, request_id, messages) VALUES ($1, $2, $3, $4::text::jsonb)"
+)
+
+
+def _key(conversation_id: UUID) -> str:
+    return f"conversation:{conversation_id}"
+
+
+def _unknown(conversation_id: UUID) -> PrsmError:
+    return PrsmError(f"There is no conversation {conversation_id}.", kind=Kind.NOT_FOUND, code="unknown_conversation")

@@ -1,0 +1,210 @@
+"""Answers from what is inside the package: the arithmetic teacher and the text encoder, no network and no key.
+
+Both run on one worker thread with a bounded line in front of it; a caller that leaves stops its generation at the
+next token. What the teacher was not trained for is refused in plain words, never guessed.
+"""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, TypeVar, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prsm.agents.call import ChatCall, Choice, Completion, Delta, EmbedCall, Embeddings, Json, Target, Usage
+from prsm.agents.seams import UpstreamError
+from prsm.core.errors import Kind
+from prsm.teachers.arithmetic.teacher import MAX_OUTPUT_TOKENS, ArithmeticTeacher, Piece
+
+Encode = Callable[[Sequence[str]], NDArray[np.float32]]
+CountTokens = Callable[[str], int]
+
+_EMBED_BATCH_TEXTS = 32
+_Result = TypeVar("_Result")
+
+
+def question_of(messages: Sequence[Json]) -> str | None:
+    """The text of the last message when a user wrote it and it is text only; the teacher reads nothing else."""
+    if not messages or messages[-1].get("role") != "user":
+        return None
+    content: Any = messages[-1].get("content")
+    if isinstance(content, str):
+        return content
+    parts = cast("list[Json]", content or [])
+    texts = [str(part["text"]) for part in parts if part.get("type") == "text"]
+    return "\n".join(texts) if parts and len(texts) == len(parts) else None
+
+
+class EmbeddedExecutor:
+    """An ``Executor`` over the parts in this process; ``max_calls`` bounds those running and waiting."""
+
+    def __init__(
+        self, teacher: ArithmeticTeacher, encode: Encode, count_tokens: CountTokens, *, max_calls: int = 64
+    ) -> None:
+        self._teacher = teacher
+        self._encode = encode
+        self._count_tokens = count_tokens
+        self._places = threading.BoundedSemaphore(max_calls)
+        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="embedded")
+
+    async def chat(self, target: Target, call: ChatCall) -> Completion:
+        """The whole answer: what the stream gives, joined."""
+        content, reasoning, finish_reason, usage = "", "", "stop", None
+        async for deltas in self.chat_stream(target, call):
+            content += "".join(delta.content or "" for delta in deltas)
+            reasoning += "".join(delta.reasoning or "" for delta in deltas)
+            finish_reason = deltas[-1].finish_reason or finish_reason
+            usage = deltas[-1].usage
+        return Completion([Choice(content=content, reasoning=reasoning or None, finish_reason=finish_reason)], usage)
+
+    async def chat_stream(self, target: Target, call: ChatCall) -> AsyncIterator[list[Delta]]:
+        """Tokens as the network writes them: the scratchpad as reasoning, the answer as content."""
+        question = self._question(call)
+        limit = min(call.max_output_tokens or MAX_OUTPUT_TOKENS, target.max_output_tokens, MAX_OUTPUT_TOKENS)
+        stops = _StopFilter(_stop_sequences(call.options))
+        generation = _Generation(self._teacher, question, limit)
+        self._submit(generation.run).add_done_callback(generation.close)
+        tokens = 0
+        try:
+            while not stops.has_stopped and (pieces := await generation.arrived()):
+                tokens += len(pieces)
+                if deltas := _deltas(pieces, stops):
+                    yield deltas
+        finally:
+            generation.cancel()
+        reason = "length" if tokens >= limit and not stops.has_stopped else "stop"
+        usage = Usage(self._teacher.count_tokens(question), tokens)
+        yield [Delta(content=stops.rest() or None, finish_reason=reason, usage=usage)]
+
+    async def embed(self, target: Target, call: EmbedCall) -> Embeddings:
+        """One vector per text, encoded in batches on the worker thread."""
+        vectors = await asyncio.wrap_future(self._submit(lambda: self._vectors(call.texts)))
+        width = len(vectors[0]) if vectors else 0
+        if call.dimensions not in (None, width):
+            raise _refusal(f"{target.name} gives {width} dimensions and cannot shorten them.", "invalid_dimensions")
+        return Embeddings(vectors, Usage(sum(map(self._count_tokens, call.texts)), 0))
+
+    async def aclose(self) -> None:
+        """Drops what waits, lets the running call end, and stops the worker."""
+        await asyncio.to_thread(self._worker.shutdown, cancel_futures=True)
+
+    def _question(self, call: ChatCall) -> str:
+        question = question_of(call.messages)
+        if question is None or not self._teacher.understands(question):
+            raise _refusal(
+                f"The embedded teacher answers only {self._teacher.domain}. "
+                "`prsm models add` brings a model for everything else.",
+                "outside_domain",
+            )
+        for option, allowed in _ALLOWED.items():
+            if call.options.get(option) not in allowed:
+                raise _refusal(f"The embedded teacher cannot honour the option {option!r}.", "unsupported_option")
+        return question
+
+    def _submit(self, work: Callable[[], _Result]) -> Future[_Result]:
+        if not self._places.acquire(blocking=False):
+            message = "The embedded models have as many calls waiting as they may hold."
+            raise UpstreamError(message, retryable=True, kind=Kind.UNAVAILABLE, code="overloaded", retry_after_s=1.0)
+        future = self._worker.submit(work)
+        future.add_done_callback(lambda _: self._places.release())
+        return future
+
+    def _vectors(self, texts: Sequence[str]) -> list[list[float]]:
+        vectors: list[list[float]] = []
+        for start in range(0, len(texts), _EMBED_BATCH_TEXTS):
+            vectors += self._encode(texts[start : start + _EMBED_BATCH_TEXTS]).tolist()
+        return vectors
+
+
+_ALLOWED: dict[str, tuple[Any, ...]] = {
+    "n": (None, 1),
+    "response_format": (None, {"type": "text"}),
+    "tool_choice": (None, "auto", "none"),
+}
+
+
+class _Generation:
+    """One answer on its way from the worker thread to the event loop."""
+
+    def __init__(self, teacher: ArithmeticTeacher, question: str, limit: int) -> None:
+        self._teacher, self._question, self._limit = teacher, question, limit
+        self._loop = asyncio.get_running_loop()
+        self._queue: asyncio.Queue[Piece | None] = asyncio.Queue()  # holds at most ``limit`` pieces and the end
+        self._cancelled = threading.Event()
+        self._failure: BaseException | None = None
+
+    def run(self) -> None:
+        """Generates until the end or until cancelled; on the worker thread."""
+        for piece in self._teacher.answer(self._question, self._limit):
+            if self._cancelled.is_set():
+                return
+            self._loop.call_soon_threadsafe(self._queue.put_nowait, piece)
+
+    def close(self, future: "Future[None]") -> None:
+        """Marks the end, also of a call that failed or never ran."""
+        self._failure = None if future.cancelled() else future.exception()
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._queue.put_nowait, None)
+
+    async def arrived(self) -> list[Piece]:
+        """All pieces that are there, at least one; empty at the end."""
+        pieces: list[Piece] = []
+        item = await self._queue.get()
+        while item is not None:
+            pieces.append(item)
+            if self._queue.empty():
+                return pieces
+            item = self._queue.get_nowait()
+        if pieces:
+            self._queue.put_nowait(None)
+        elif self._failure is not None:
+            raise self._failure
+        return pieces
+
+    def cancel(self) -> None:
+        """Stops the worker at its next token."""
+        self._cancelled.set()
+
+
+class _StopFilter:
+    """Lets content through up to the first stop sequence, holding back what may still become one."""
+
+    def __init__(self, sequences: tuple[str, ...]) -> None:
+        self._sequences = sequences
+        self._margin = max(map(len, sequences), default=1) - 1
+        self._held = ""
+        self.has_stopped = False
+
+    def through(self, text: str) -> str:
+        """What of ``text``, and of what was held, may be shown now."""
+        self._held += text
+        found = [at for at in (self._held.find(stop) for stop in self._sequences) if at >= 0]
+        if found:
+            self.has_stopped = True
+            shown, self._held = self._held[: min(found)], ""
+            return shown
+        cut = max(len(self._held) - self._margin, 0)
+        shown, self._held = self._held[:cut], self._held[cut:]
+        return shown
+
+    def rest(self) -> str:
+        """What was held back and did not become a stop sequence."""
+        held, self._held = self._held, ""
+        return held
+
+
+def _deltas(pieces: list[Piece], stops: _StopFilter) -> list[Delta]:
+    reasoning = "".join(piece.text for piece in pieces if piece.is_reasoning)
+    content = stops.through("".join(piece.text for piece in pieces if not piece.is_reasoning))
+    return [delta for delta in (Delta(reasoning=reasoning), Delta(content=content)) if delta.reasoning or delta.content]
+
+
+def _stop_sequences(options: Json) -> tuple[str, ...]:
+    stop: Any = options.get("stop")
+    return tuple(filter(None, [stop] if isinstance(stop, str) else stop or ()))
+
+
+def _refusal(message: str, code: str) -> UpstreamError:
+    return UpstreamError(message, retryable=False, blames_caller=True, kind=Kind.UNPROCESSABLE, code=code)

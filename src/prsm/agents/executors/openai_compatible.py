@@ -1,0 +1,327 @@
+"""Speaks to everything that speaks OpenAI chat: OpenAI, Ollama, vLLM, OpenRouter, LM Studio, another PRSM node.
+
+``base_url`` includes the version (``https://api.openai.com/v1``). Answers are read by typed decoders made once; a
+stream yields one list of deltas per network read, and its usage last, once, whatever the upstream's habit.
+"""
+
+from collections.abc import AsyncIterator, Callable
+from typing import Annotated, Any
+
+import msgspec
+
+from prsm.agents.call import ChatCall, Choice, Completion, Delta, EmbedCall, Embeddings, Json, Target, Usage
+from prsm.agents.executors.http_client import Headers, HttpClient, header_block
+from prsm.agents.executors.sse import SseParser
+from prsm.agents.executors.upstream_errors import bad_answer, cut_off, status_error, stream_error
+from prsm.agents.seams import UpstreamError
+
+ErrorReader = Callable[[int, Headers, bytes, str], UpstreamError]
+
+_MAX_CACHED_KEYS = 1_024
+_MAX_MODELS = 10_000
+_LIST_TOTAL_S = 15.0
+
+
+class OpenAICompatibleExecutor:
+    """An Executor over a shared client. ``read_error`` and ``wire_model`` let a provider have its own notions."""
+
+    def __init__(
+        self,
+        client: HttpClient,
+        *,
+        read_error: ErrorReader | None = None,
+        wire_model: Callable[[str], str] | None = None,
+    ) -> None:
+        self._client = client
+        self._read_error = read_error or _read_error
+        self._wire_model = wire_model
+        self._headers: dict[str, bytes] = {}
+
+    async def chat(self, target: Target, call: ChatCall) -> Completion:
+        """The whole answer."""
+        body = _encode(self._chat_body(target, call, stream=False))
+        url = f"{target.base_url}/chat/completions"
+        response = await self._client.post(url, self.headers(target.api_key), body)
+        if response.status != 200:
+            raise self._read_error(response.status, response.headers, response.body, target.api_key)
+        return completion_of(response.body, target.api_key)
+
+    async def chat_stream(self, target: Target, call: ChatCall) -> AsyncIterator[list[Delta]]:
+        """The answer as it comes."""
+        body = _encode(self._chat_body(target, call, stream=True))
+        url = f"{target.base_url}/chat/completions"
+        stream = await self._client.stream(url, self.headers(target.api_key), body)
+        try:
+            if stream.status != 200:
+                raise self._read_error(stream.status, stream.headers, await stream.read_all(), target.api_key)
+            reader = StreamReader(target.api_key)
+            while not reader.done:
+                data = await stream.read()
+                deltas = reader.feed(data) if data else reader.close()
+                if reader.done:
+                    stream.finish()
+                if deltas:
+                    yield deltas
+        finally:
+            stream.close()
+
+    async def embed(self, target: Target, call: EmbedCall) -> Embeddings:
+        """One vector per text."""
+        body: Json = {"model": self._model(target), "input": call.texts, "encoding_format": "float"}
+        if call.dimensions is not None:
+            body["dimensions"] = call.dimensions
+        url = f"{target.base_url}/embeddings"
+        response = await self._client.post(url, self.headers(target.api_key), _encode(body))
+        if response.status != 200:
+            raise self._read_error(response.status, response.headers, response.body, target.api_key)
+        return embeddings_of(response.body, call.texts, target.api_key)
+
+    async def list_models(self, base_url: str, api_key: str = "") -> list[str]:
+        """The upstream's own names of its models, as far as it lists them; for adding and probing providers."""
+        response = await self._client.get(f"{base_url}/models", self.headers(api_key), total_s=_LIST_TOTAL_S)
+        if response.status != 200:
+            raise self._read_error(response.status, response.headers, response.body, api_key)
+        try:
+            return [model.id for model in _MODELS.decode(response.body).data[:_MAX_MODELS]]
+        except _UNREADABLE as error:
+            raise bad_answer("is not a list of models in the OpenAI format") from error
+
+    async def aclose(self) -> None:
+        """Close pooled connections."""
+        await self._client.aclose()
+
+    def headers(self, api_key: str) -> bytes:
+        """The header lines of a JSON call with ``api_key``."""
+        block = self._headers.get(api_key)
+        if block is None:
+            pairs = [("content-type", "application/json"), ("accept", "application/json, text/event-stream")]
+            if api_key:
+                pairs.append(("authorization", f"Bearer {api_key}"))
+            if len(self._headers) >= _MAX_CACHED_KEYS:
+                self._headers.clear()
+            block = self._headers[api_key] = header_block(*pairs)
+        return block
+
+    def _model(self, target: Target) -> str:
+        return self._wire_model(target.upstream_name) if self._wire_model else target.upstream_name
+
+    def _chat_body(self, target: Target, call: ChatCall, *, stream: bool) -> Json:
+        body: Json = {**call.options, "model": self._model(target), "messages": call.messages, "stream": stream}
+        if stream:
+            body["stream_options"] = {"include_usage": True}
+        if call.max_output_tokens is not None:
+            # OpenAI's reasoning models know the new name only; most others know the old one only.
+            body["max_completion_tokens" if target.kind == "openai" else "max_tokens"] = call.max_output_tokens
+        return body
+
+
+class StreamReader:
+    """The state of one chat stream: bytes in, deltas out, no I/O. ``done`` once nothing more is to come."""
+
+    __slots__ = ("_finished", "_open", "_secret", "_sse", "_usage", "done")
+
+    def __init__(self, secret: str = "") -> None:
+        self._sse = SseParser()
+        self._secret = secret
+        self._usage: Usage | None = None
+        self._open: set[int] = set()
+        self._finished = False
+        self.done = False
+
+    def feed(self, data: bytes) -> list[Delta]:
+        """The deltas that ``data`` completes. Raises UpstreamError."""
+        return self._deltas(self._sse.feed(data))
+
+    def close(self) -> list[Delta]:
+        """The stream's end: its last deltas, or UpstreamError ``upstream_cut_off`` where the answer has no end."""
+        deltas = self._deltas(self._sse.close())
+        if not self.done:
+            if not self._finished or self._open:
+                raise cut_off()
+            self._end(deltas)
+        return deltas
+
+    def _deltas(self, events: list[bytes]) -> list[Delta]:
+        deltas: list[Delta] = []
+        for event in events:
+            if event == b"[DONE]":
+                self._end(deltas)
+                break
+            if not event or event.isspace():
+                continue
+            try:
+                chunk = _CHUNK.decode(event)
+            except _UNREADABLE as error:
+                raise bad_answer("holds an event that is not an OpenAI chunk") from error
+            if chunk.error is not None:
+                raise stream_error(event, secret=self._secret)
+            if chunk.usage is not None:
+                self._usage = usage_of(chunk.usage)
+            for choice in chunk.choices:
+                self._add(choice, deltas)
+        return deltas
+
+    def _add(self, choice: "_ChunkChoice", deltas: list[Delta]) -> None:
+        if choice.finish_reason:
+            self._finished = True
+            self._open.discard(choice.index)
+        else:
+            self._open.add(choice.index)
+        part = choice.delta
+        reasoning = part.reasoning_content or part.reasoning
+        if part.content or reasoning or part.tool_calls or part.refusal or choice.finish_reason or choice.logprobs:
+            deltas.append(
+                Delta(
+                    choice.index,
+                    part.content or None,
+                    reasoning or None,
+                    part.tool_calls or None,
+                    choice.finish_reason or None,
+                    part.refusal,
+                    choice.logprobs,
+                )
+            )
+
+    def _end(self, deltas: list[Delta]) -> None:
+        self.done = True
+        if self._usage is not None:
+            deltas.append(Delta(usage=self._usage))
+
+
+def completion_of(body: bytes, secret: str = "") -> Completion:
+    """A Completion from the bytes of a chat answer. Raises UpstreamError."""
+    try:
+        answer = _ANSWER.decode(body)
+    except _UNREADABLE as error:
+        raise bad_answer("is not in the OpenAI format") from error
+    if answer.error is not None:
+        raise stream_error(body, secret=secret)
+    if not answer.choices:
+        raise bad_answer("holds no choice")
+    return Completion([_choice(choice) for choice in answer.choices], usage_of(answer.usage) if answer.usage else None)
+
+
+def embeddings_of(body: bytes, texts: list[str], secret: str = "") -> Embeddings:
+    """Embeddings from the bytes of an answer, checked against the texts asked for. Raises UpstreamError."""
+    try:
+        answer = _VECTORS.decode(body)
+    except _UNREADABLE as error:
+        raise bad_answer("is not a list of embeddings in the OpenAI format") from error
+    if answer.error is not None:
+        raise stream_error(body, secret=secret)
+    rows = sorted(answer.data, key=lambda row: row.index)
+    vectors = checked_vectors([row.embedding for row in rows], len(texts))
+    metered = answer.usage
+    return Embeddings(vectors, Usage(metered.prompt_tokens, 0) if metered else estimated_usage(texts))
+
+
+def checked_vectors(vectors: list[list[float]], count: int) -> list[list[float]]:
+    """``vectors`` if there is one per text and all are of one length, else UpstreamError."""
+    if len(vectors) != count:
+        raise bad_answer(f"holds {len(vectors)} vectors for {count} texts")
+    if not all(vector and len(vector) == len(vectors[0]) for vector in vectors):
+        raise bad_answer("holds empty vectors or vectors of different lengths")
+    return vectors
+
+
+def estimated_usage(texts: list[str]) -> Usage:
+    """Tokens of embedded texts where the upstream does not meter: one per four UTF-8 bytes, rounded up, per text."""
+    return Usage(sum((len(text.encode("utf-8", "surrogatepass")) + 3) // 4 for text in texts), 0)
+
+
+def usage_of(usage: "_Usage") -> Usage:
+    """The metered usage; cached tokens never exceed the input they are part of."""
+    cached = usage.prompt_tokens_details.cached_tokens if usage.prompt_tokens_details else 0
+    return Usage(usage.prompt_tokens, usage.completion_tokens, min(cached or 0, usage.prompt_tokens))
+
+
+def _choice(choice: "_AnswerChoice") -> Choice:
+    message = choice.message
+    return Choice(
+        choice.index,
+        message.content,
+        message.reasoning_content or message.reasoning or None,
+        message.tool_calls or [],
+        choice.finish_reason or "stop",
+        message.refusal,
+        choice.logprobs,
+    )
+
+
+def _read_error(status: int, headers: Headers, body: bytes, secret: str) -> UpstreamError:
+    return status_error(status, headers, body, secret=secret)
+
+
+_Count = Annotated[int, msgspec.Meta(ge=0, le=2**40)]
+_Index = Annotated[int, msgspec.Meta(ge=0, le=1_023)]
+
+
+class _Details(msgspec.Struct, gc=False):
+    cached_tokens: _Count | None = None
+
+
+class _Usage(msgspec.Struct, gc=False):
+    prompt_tokens: _Count = 0
+    completion_tokens: _Count = 0
+    prompt_tokens_details: _Details | None = None
+
+
+class _Message(msgspec.Struct):
+    content: str | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
+    tool_calls: list[dict[str, Any]] | None = None
+    refusal: str | None = None
+
+
+class _AnswerChoice(msgspec.Struct):
+    message: _Message
+    index: _Index = 0
+    finish_reason: str | None = None
+    logprobs: dict[str, Any] | None = None
+
+
+class _Answer(msgspec.Struct):
+    choices: list[_AnswerChoice] = []
+    usage: _Usage | None = None
+    error: dict[str, Any] | str | None = None
+
+
+class _ChunkChoice(msgspec.Struct):
+    delta: _Message = msgspec.field(default_factory=_Message)
+    index: _Index = 0
+    finish_reason: str | None = None
+    logprobs: dict[str, Any] | None = None
+
+
+class _Chunk(msgspec.Struct):
+    choices: list[_ChunkChoice] = []
+    usage: _Usage | None = None
+    error: dict[str, Any] | str | None = None
+
+
+class _Vector(msgspec.Struct):
+    embedding: list[float]
+    index: int = 0
+
+
+class _Vectors(msgspec.Struct):
+    data: list[_Vector] = []
+    usage: _Usage | None = None
+    error: dict[str, Any] | str | None = None
+
+
+class _Model(msgspec.Struct):
+    id: str
+
+
+class _Models(msgspec.Struct):
+    data: list[_Model]
+
+
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+_ANSWER = msgspec.json.Decoder(_Answer)
+_CHUNK = msgspec.json.Decoder(_Chunk)
+_VECTORS = msgspec.json.Decoder(_Vectors)
+_MODELS = msgspec.json.Decoder(_Models)
+_encode = msgspec.json.Encoder().encode

@@ -1,0 +1,150 @@
+"""From a request to its plan: what it needs, the models that may answer it, and the most it can cost. Pure."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, cast
+from uuid import UUID
+
+from prsm.agents.call import ChatCall, Choice, EmbedCall, Target, Usage
+from prsm.agents.routers.model_router import Candidate, Question
+from prsm.core.errors import Kind, PrsmError
+from prsm.tokenomics.quotes import IMAGE_TOKENS, Price, Quote, estimate_tokens, quote
+
+_EXPECTED_ANSWER_TOKENS = 256
+"""What an answer is expected to have when candidates are compared by price."""
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who pays: the API key's id and the account its owner's money is on."""
+
+    api_key_id: UUID
+    account: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One request on the path. ``request_digest`` is SHA-256 hex of the body as it came, of ``body_bytes`` bytes.
+
+    ``history_bytes`` counts messages that were added from a stored conversation; ``cap_micro`` is the caller's spend
+    cap for this request. ``keep`` makes, of the response's (last) bytes, what is stored for its Idempotency-Key.
+    """
+
+    caller: Caller
+    call: ChatCall | EmbedCall
+    request_digest: str
+    body_bytes: int
+    history_bytes: int = 0
+    cap_micro: int | None = None
+    choices: int = 1
+    keep: Callable[[bytes], bytes] | None = None
+
+    @property
+    def input_bytes(self) -> int:
+        """All bytes that a model gets to read."""
+        return self.body_bytes + self.history_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class PathLimits:
+    """Bounds of one request: its answer's tokens where nobody says, its answer's bytes, and its time."""
+
+    default_output_tokens: int = 4096
+    answer_bytes: int = 4 * 1024 * 1024
+    request_timeout_s: float = 600
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A request, the models it may try with the quote for each, and the hold that covers the dearest of them."""
+
+    ask: Ask
+    candidates: list[Candidate]
+    quotes: dict[str, Quote]
+    held_micro: int
+
+    def fitted(self, target: Target) -> ChatCall:
+        """The chat call with the token limit that ``target`` was quoted for."""
+        call = cast("ChatCall", self.ask.call)
+        return replace(call, max_output_tokens=self.quotes[target.name].output_tokens)
+
+
+def question_of(ask: Ask) -> Question:
+    """What the choice of a model depends on."""
+    call = ask.call
+    input_tokens = estimate_tokens(ask.input_bytes)
+    if isinstance(call, EmbedCall):
+        return Question(frozenset({"embeddings"}), "", input_tokens, 0)
+    needs = {"chat"}
+    if call.options.get("tools"):
+        needs.add("tools")
+    if any(_images(message) for message in call.messages):
+        needs.add("vision")
+    expected = min(call.max_output_tokens or _EXPECTED_ANSWER_TOKENS, _EXPECTED_ANSWER_TOKENS) * ask.choices
+    return Question(frozenset(needs), _last_user_text(call), input_tokens, expected)
+
+
+def make_plan(ask: Ask, candidates: Sequence[Candidate], limits: PathLimits) -> Plan:
+    """Quote every candidate within the caller's cap. Raises PrsmError (code cost_cap_too_low) when none fits."""
+    quotes = {c.target.name: known for c in candidates if (known := _quote(ask, c.target, limits)) is not None}
+    able = [candidate for candidate in candidates if candidate.target.name in quotes]
+    if not able:
+        raise _cap_too_low(ask, candidates)
+    return Plan(ask, able, quotes, max(known.worst_micro for known in quotes.values()))
+
+
+def estimated_usage(ask: Ask, choices: Sequence[Choice]) -> Usage:
+    """Tokens where the upstream did not meter: four bytes each, on both sides."""
+    said = sum(
+        len((choice.content or "").encode("utf-8", "replace"))
+        + len((choice.reasoning or "").encode("utf-8", "replace"))
+        + sum(len(str(call)) for call in choice.tool_calls)
+        for choice in choices
+    )
+    return Usage(estimate_tokens(ask.input_bytes), estimate_tokens(said))
+
+
+def _quote(ask: Ask, target: Target, limits: PathLimits) -> Quote | None:
+    price = Price(target.input_price_micro, target.output_price_micro)
+    call = ask.call
+    if isinstance(call, EmbedCall):
+        return quote(price, ask.input_bytes, 0, choices=1, cap_micro=ask.cap_micro)
+    wanted = call.max_output_tokens or limits.default_output_tokens
+    images = sum(_images(message) for message in call.messages)
+    return quote(
+        price,
+        ask.input_bytes + images * IMAGE_TOKENS,
+        min(wanted, target.max_output_tokens),
+        choices=ask.choices,
+        cap_micro=ask.cap_micro,
+    )
+
+
+def _last_user_text(call: ChatCall) -> str:
+    for message in reversed(call.messages):
+        if message.get("role") == "user":
+            content = message.get("content")
+            if isinstance(content, str):
+                return content
+            parts = cast("list[dict[str, Any]]", content or [])
+            return "\n".join(part.get("text", "") for part in parts if part.get("type") == "text")
+    return ""
+
+
+def _images(message: Mapping[str, Any]) -> int:
+    content = message.get("content")
+    if not isinstance(content, list):
+        return 0
+    return sum(part.get("type") == "image_url" for part in cast("list[dict[str, Any]]", content))
+
+
+def _cap_too_low(ask: Ask, candidates: Sequence[Candidate]) -> PrsmError:
+    cheapest = min(candidate.expected_micro for candidate in candidates)
+    return PrsmError(
+        f"The spend cap of {ask.cap_micro} micro-FTNS does not pay for one token of any able model "
+        f"(expected price: {cheapest} micro-FTNS).",
+        kind=Kind.PAYMENT_REQUIRED,
+        code="cost_cap_too_low",
+        remedy="Raise max_cost_micro.",
+        param="prsm.max_cost_micro",
+    )

@@ -1,0 +1,351 @@
+"""The routes that ask models, for every wire format: admit, parse, answer, respond. The hot path of the node.
+
+An error before the answer begins has its status; after that it is an event of the stream. A client that goes away is
+noticed, and what it was sent is charged.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, cast
+from uuid import UUID
+
+import structlog
+
+from prsm.agents.answer import AnswerStream
+from prsm.agents.billing import Bill
+from prsm.agents.call import ChatCall, Completion, EmbedCall, Embeddings, Json
+from prsm.agents.plan import Ask, Caller
+from prsm.api.formats import Format
+from prsm.api.incoming import EVENT_STREAM, JSON, Headers, Incoming
+from prsm.api.wire import openai_embeddings
+from prsm.api.wire.errors import openai_error
+from prsm.api.wire.parsed import parse_max_cost_micro, parse_session_id
+from prsm.core.clock import uuid7
+from prsm.core.errors import Kind, PrsmError
+from prsm.core.identity import ApiKey
+from prsm.core.rate_limit import Rate, headers, retry_after_s
+from prsm.node import Node
+from prsm.tokenomics.enrolment import account_of
+
+_LIMIT_OPTIONS = ("max_tokens", "max_completion_tokens")
+_log: Any = structlog.get_logger("edge")
+
+
+@dataclass(frozen=True, slots=True)
+class _Session:
+    """The conversation of a request: what was said before, and what this request adds to it."""
+
+    id: UUID
+    history: list[Json]
+    added: list[Json]
+
+
+class Answers:
+    """Handlers over one node."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._in_flight = 0
+
+    @property
+    def in_flight(self) -> int:
+        """Requests being answered now."""
+        return self._in_flight
+
+    async def text(self, incoming: Incoming, make: type[Format]) -> None:
+        """Answer in text, in any wire format."""
+        await self._guarded(
+            incoming, "chat", lambda error: make.error(error, incoming.id), lambda: self._text(incoming, make)
+        )
+
+    async def embeddings(self, incoming: Incoming) -> None:
+        """Embed texts."""
+        await self._guarded(incoming, "embeddings", openai_error, lambda: self._embed(incoming))
+
+    async def admit(self, incoming: Incoming, scope: str) -> ApiKey:
+        """The caller's key, within its scope and rate. Raises PrsmError."""
+        key = await self._node.identities.authenticate(incoming.token())
+        key.require(scope)
+        rate = self._rate(key)
+        decision = self._node.limiter.check(key.prefix, rate)
+        incoming.extra += headers(rate, decision)
+        if not decision.allowed:
+            raise PrsmError(
+                "The API key has used up its requests for now.",
+                kind=Kind.RATE_LIMITED,
+                code="rate_limit_exceeded",
+                remedy="Wait as Retry-After says.",
+                retry_after_s=retry_after_s(decision),
+            )
+        return key
+
+    async def _guarded(
+        self, incoming: Incoming, operation: str, write: Callable[[PrsmError], bytes], work: Callable[[], Any]
+    ) -> None:
+        """Run ``work``; whatever it raises becomes a response in the caller's own error shape."""
+        metrics = self._node.metrics
+        started_s = asyncio.get_running_loop().time()
+        outcome = "ok"
+        self._in_flight += 1
+        try:
+            if self._in_flight > self._node.settings.max_inflight_requests:
+                raise _busy()
+            await work()
+        except PrsmError as error:
+            outcome = error.code
+            incoming.refuse(error, write(error))
+        except asyncio.CancelledError:
+            outcome = "client_left"
+            raise
+        except Exception as error:  # noqa: BLE001 - the last door: the caller gets an answer, the operator a trace
+            outcome = "internal_error"
+            _log.exception("request failed", request_id=str(incoming.id))
+            hidden = PrsmError(f"The node failed at this request ({type(error).__name__}); its log says more.")
+            incoming.refuse(hidden, write(hidden))
+        finally:
+            self._in_flight -= 1
+            metrics.request_ended(operation, outcome, asyncio.get_running_loop().time() - started_s)
+
+    async def _text(self, incoming: Incoming, make: type[Format]) -> None:
+        node = self._node
+        key = await self.admit(incoming, "chat")
+        body = await incoming.body(node.settings.body_limit_bytes)
+        fmt = make(incoming.id, body, node.settings.body_limit_bytes)
+        digest = hashlib.sha256(body)
+        named = incoming.header("idempotency-key")
+        if named is not None and await self._replayed(incoming, key, named, digest.digest()):
+            return
+        try:
+            session = await self._session(incoming, fmt, key)
+            ask = _ask(incoming, fmt, key, session, digest.hexdigest(), len(body))
+            if fmt.call.stream:
+                await self._stream(incoming, fmt, ask, session, key, keep=named is not None)
+            else:
+                await self._whole(incoming, fmt, ask, session, key, keep=named is not None)
+        except BaseException:
+            if named is not None:
+                await asyncio.shield(node.idempotency.free(incoming.id))
+            raise
+
+    async def _whole(
+        self, incoming: Incoming, fmt: Format, ask: Ask, session: _Session | None, key: ApiKey, *, keep: bool
+    ) -> None:
+        def render(completion: Completion, bill: Bill) -> bytes:
+            nonlocal answer
+            answer = completion
+            return fmt.render(completion, bill.model, _prsm(bill, session))
+
+        answer: Completion | None = None
+        if keep:
+            ask = replace(ask, keep=_as_it_is)
+        response, bill = await self._node.path.chat(ask, render)
+        await self._remember(session, key, incoming.id, answer)
+        incoming.respond(200, [JSON, *_bill_headers(bill)], response)
+
+    async def _stream(
+        self, incoming: Incoming, fmt: Format, ask: Ask, session: _Session | None, key: ApiKey, *, keep: bool
+    ) -> None:
+        sent = bytearray()
+
+        def transcript(closing: bytes) -> bytes:
+            return bytes(sent) + closing
+
+        if keep:
+            ask = replace(ask, keep=transcript)
+        stream = await self._node.path.chat_stream(ask)
+        watch: asyncio.Future[None] = asyncio.ensure_future(incoming.proto.client_disconnect())
+        task = cast("asyncio.Task[Any]", asyncio.current_task())
+
+        def gone(done: "asyncio.Future[None]") -> None:
+            if not done.cancelled():
+                task.cancel()
+
+        watch.add_done_callback(gone)
+        try:
+            await self._flow(incoming, fmt, stream, session, key, sent if keep else None)
+        except BaseException:
+            await stream.leave()
+            raise
+        finally:
+            watch.cancel()
+
+    async def _flow(
+        self,
+        incoming: Incoming,
+        fmt: Format,
+        stream: AnswerStream,
+        session: _Session | None,
+        key: ApiKey,
+        sent: bytearray | None,
+    ) -> None:
+        def render(completion: Completion, bill: Bill) -> bytes:
+            nonlocal answer
+            answer = completion
+            return out.finish(completion.usage or bill.usage, _prsm(bill, session))
+
+        async def send(data: bytes) -> None:
+            if data:
+                if sent is not None:
+                    sent.extend(data)
+                await transport.send_bytes(data)
+
+        answer: Completion | None = None
+        target = stream.candidate.target
+        out = fmt.open_stream(target.name)
+        shown = [EVENT_STREAM, ("cache-control", "no-store"), *_model_headers(target.name, stream.candidate.reason)]
+        transport = incoming.proto.response_stream(200, [*shown, *incoming.extra])
+        try:
+            await send(out.start())
+            while (deltas := await stream.next()) is not None:
+                await send(out.feed(deltas))
+            closing, _ = await stream.finish(render)
+            await self._remember(session, key, incoming.id, answer)
+        except PrsmError as error:
+            _log.warning("stream failed", request_id=str(incoming.id), code=error.code)
+            closing = out.fail(error)
+        await transport.send_bytes(closing)
+
+    async def _embed(self, incoming: Incoming) -> None:
+        node = self._node
+        key = await self.admit(incoming, "embeddings")
+        body = await incoming.body(node.settings.body_limit_bytes)
+        parsed = openai_embeddings.parse(body, max_bytes=node.settings.body_limit_bytes)
+        digest = hashlib.sha256(body)
+        named = incoming.header("idempotency-key")
+        if named is not None and await self._replayed(incoming, key, named, digest.digest()):
+            return
+
+        def render(embeddings: Embeddings, bill: Bill) -> bytes:
+            return openai_embeddings.render(embeddings, model=bill.model, prsm=_prsm(bill, None), base64=parsed.base64)
+
+        ask = Ask(
+            caller=Caller(key.id, account_of(key.principal_id)),
+            call=EmbedCall(incoming.id, parsed.texts, parsed.model, parsed.dimensions),
+            request_digest=digest.hexdigest(),
+            body_bytes=len(body),
+            cap_micro=_cap(incoming, parsed.prsm.max_cost_micro),
+            keep=_as_it_is if named is not None else None,
+        )
+        try:
+            response, bill = await node.path.embed(ask, render)
+        except BaseException:
+            if named is not None:
+                await asyncio.shield(node.idempotency.free(incoming.id))
+            raise
+        incoming.respond(200, [JSON, *_bill_headers(bill)], response)
+
+    async def _replayed(self, incoming: Incoming, key: ApiKey, named: str, digest: bytes) -> bool:
+        """Whether the Idempotency-Key had an answer already, which then was sent again."""
+        stored = await self._node.idempotency.claim(key.id, named, incoming.id, digest)
+        if stored is None:
+            return False
+        incoming.extra[0] = ("x-request-id", str(stored.request_id))
+        kind = JSON if stored.answer.startswith(b"{") else EVENT_STREAM
+        incoming.respond(200, [kind, ("idempotent-replayed", "true")], stored.answer)
+        return True
+
+    async def _session(self, incoming: Incoming, fmt: Format, key: ApiKey) -> _Session | None:
+        """The conversation this request continues or begins, if it asks for one."""
+        conversations = self._node.conversations
+        header = incoming.header("x-prsm-session")
+        session_id = parse_session_id(header) if header else fmt.session_id
+        if fmt.previous_id is not None:
+            session_id, history = await conversations.until(fmt.previous_id, key.principal_id)
+        elif session_id is not None:
+            history = await conversations.history(session_id, key.principal_id)
+        elif fmt.store:
+            session_id, history = uuid7(), []
+        else:
+            return None
+        added = fmt.call.messages
+        conversations.check_room(history, added)
+        return _Session(session_id, history, added)
+
+    async def _remember(
+        self, session: _Session | None, key: ApiKey, request_id: UUID, answer: Completion | None
+    ) -> None:
+        if session is None or answer is None:
+            return
+        turn = [message for message in session.added if not (session.history and message["role"] == "system")]
+        turn += [_as_message(choice) for choice in answer.choices[:1]]
+        await self._node.conversations.append(session.id, key.principal_id, request_id, turn)
+
+    def _rate(self, key: ApiKey) -> Rate:
+        if key.rate_limit_per_minute is None:
+            return self._node.rate
+        return Rate.per_minute(key.rate_limit_per_minute, min(self._node.rate.burst, key.rate_limit_per_minute))
+
+
+def _ask(incoming: Incoming, fmt: Format, key: ApiKey, session: _Session | None, digest: str, body_bytes: int) -> Ask:
+    call = fmt.call
+    history = session.history if session else []
+    options = {name: value for name, value in call.options.items() if name not in _LIMIT_OPTIONS}
+    return Ask(
+        caller=Caller(key.id, account_of(key.principal_id)),
+        call=ChatCall(
+            incoming.id,
+            [*history, *call.messages] if history else call.messages,
+            call.model,
+            call.stream,
+            call.max_output_tokens,
+            options,
+        ),
+        request_digest=digest,
+        body_bytes=body_bytes,
+        history_bytes=sum(len(str(message)) * 4 for message in history),
+        cap_micro=_cap(incoming, call.prsm.max_cost_micro),
+        choices=call.n,
+    )
+
+
+def _as_it_is(response: bytes) -> bytes:
+    return response
+
+
+def _cap(incoming: Incoming, in_body: int | None) -> int | None:
+    header = incoming.header("x-prsm-max-cost-micro")
+    return parse_max_cost_micro(header) if header else in_body
+
+
+def _prsm(bill: Bill, session: _Session | None) -> Json:
+    shown: Json = {
+        "cost_micro": bill.captured_micro,
+        "model": bill.model,
+        "provider": bill.provider,
+        "reason": bill.reason,
+        "receipt_id": str(bill.request_id),
+    }
+    if session is not None:
+        shown["session_id"] = str(session.id)
+    return shown
+
+
+def _model_headers(model: str, reason: str) -> Headers:
+    return [("x-prsm-model", model), ("x-prsm-reason", reason)]
+
+
+def _bill_headers(bill: Bill) -> Headers:
+    return [
+        *_model_headers(bill.model, bill.reason),
+        ("x-prsm-cost-micro", str(bill.captured_micro)),
+        ("x-prsm-receipt", str(bill.request_id)),
+    ]
+
+
+def _as_message(choice: Any) -> Json:
+    message: Json = {"role": "assistant", "content": choice.content or ""}
+    if choice.tool_calls:
+        message["tool_calls"] = choice.tool_calls
+    return message
+
+
+def _busy() -> PrsmError:
+    return PrsmError(
+        "The node has as many requests in work as it may.",
+        kind=Kind.UNAVAILABLE,
+        code="overloaded",
+        remedy="Try again shortly.",
+        retry_after_s=1,
+    )

@@ -1,0 +1,76 @@
+"""The HTTP edge: one RSGI application in which the routes that ask models are bare handlers and the rest is FastAPI.
+
+Every path is served by exactly one handler; every refusal, whatever its path, has a body that the client can read.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from granian.constants import HTTPModes, Interfaces
+from granian.http import HTTP1Settings
+from granian.log import LogLevels
+from granian.server.embed import Server
+
+from prsm.api import asgi_bridge
+from prsm.api.answers import Answers
+from prsm.api.formats import ChatFormat, MessagesFormat, ResponsesFormat
+from prsm.api.incoming import Incoming
+from prsm.api.node_api import build_node_api
+from prsm.core.errors import PrsmError
+from prsm.node import Node
+
+Handler = Callable[[Incoming], Awaitable[None]]
+
+_MAX_HEADER_BYTES = 64 * 1024
+
+
+class Edge:
+    """The RSGI application of one node."""
+
+    def __init__(self, node: Node) -> None:
+        answers = Answers(node)
+        self._node = node
+        self._api = build_node_api(node, answers)
+        self._hot: dict[str, Handler] = {
+            "/v1/chat/completions": lambda incoming: answers.text(incoming, ChatFormat),
+            "/v1/responses": lambda incoming: answers.text(incoming, ResponsesFormat),
+            "/v1/messages": lambda incoming: answers.text(incoming, MessagesFormat),
+            "/v1/embeddings": answers.embeddings,
+        }
+        node.metrics.gauge("prsm_requests_in_flight", "Requests being answered.", lambda: answers.in_flight)
+
+    async def __rsgi__(self, scope: Any, proto: Any) -> None:
+        """One request."""
+        if scope.proto != "http":
+            proto.close(404)
+            return
+        incoming = Incoming(scope, proto)
+        handler = self._hot.get(scope.path)
+        if handler is not None and scope.method == "POST":
+            await handler(incoming)
+            return
+        try:
+            await asgi_bridge.serve(self._api, incoming, self._node.settings.body_limit_bytes)
+        except PrsmError as error:
+            incoming.refuse(error)
+
+
+async def serve(node: Node) -> None:
+    """Listen until cancelled, then end open requests in good order."""
+    server = Server(
+        Edge(node),
+        address=node.settings.host,
+        port=node.settings.port,
+        interface=Interfaces.RSGI,
+        http=HTTPModes.http1,
+        websockets=False,
+        backlog=4096,
+        backpressure=node.settings.max_inflight_requests * 2,
+        http1_settings=HTTP1Settings(header_read_timeout=15_000, max_buffer_size=_MAX_HEADER_BYTES),
+        log_level=LogLevels.warning,
+        log_access=False,
+    )
+    try:
+        await server.serve()
+    finally:
+        server.stop()

@@ -1,0 +1,304 @@
+"""Every setting of the node, typed and bounded, in one frozen object that is built once and handed down.
+
+Sources, later wins: defaults, the file, the environment, the flags; each value remembers which one it came from. A
+setting that is unknown, wrong or at odds with another stops the start with a sentence; nothing is guessed or dropped.
+"""
+
+import difflib
+import re
+import tomllib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Self, cast
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from prsm.core.errors import ConfigError
+from prsm.core.money import MAX_AMOUNT_MICRO, MICRO_PER_FTNS
+
+ENV_PREFIX = "PRSM_"
+TEST_PREFIX = "PRSM_TEST_"
+CONFIG_ENV = "PRSM_CONFIG"
+FILE_NAME = "prsm.toml"
+SECRETS = frozenset({"database_url", "redis_url"})
+BASIS_POINTS = 10_000
+HOLD_MARGIN_S = 60
+"""A hold outlives the longest request by more than this, so that it never expires under a running one."""
+
+_HOURS_24_S = 86_400
+_MIB = 1024 * 1024
+_MUST_BE = "must_be"
+
+
+def _whole(default: int, low: int, high: int, meaning: str) -> Any:  # Any: what pydantic's Field() itself claims
+    must_be = f"a whole number from {low} to {high}"
+    return Field(default, ge=low, le=high, description=meaning, json_schema_extra={_MUST_BE: must_be})
+
+
+def _chosen(default: str, must_be: str, meaning: str, pattern: str | None = None) -> Any:
+    return Field(default, pattern=pattern, description=meaning, json_schema_extra={_MUST_BE: must_be}, max_length=2048)
+
+
+def _url(schemes: str, must_be: str, meaning: str) -> Any:
+    return Field(
+        "",
+        pattern=rf"^(({schemes})://\S+)?$",
+        description=meaning,
+        json_schema_extra={_MUST_BE: must_be},
+        repr=False,
+        max_length=2048,
+    )
+
+
+class Settings(BaseModel):
+    """All settings. Units stand last in the names; money is micro-FTNS; shares are basis points."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+    home: Path = Field(
+        Path("~/.prsm"),
+        description="Folder of the node: its key, its embedded servers' data, its settings file.",
+        json_schema_extra={_MUST_BE: "the path of a folder"},
+    )
+    host: str = _chosen("127.0.0.1", "an address or host name", "Address the node listens on.", r"^[^\s/]{1,255}$")
+    port: int = _whole(8420, 1, 65_535, "TCP port the node listens on.")
+    workers: int = _whole(1, 1, 64, "Worker processes that answer requests.")
+    max_inflight_requests: int = _whole(12_000, 1, 1_000_000, "Requests in work at once per worker; more get a 503.")
+    body_limit_bytes: int = _whole(10 * _MIB, 1024, 1024 * _MIB, "Largest request body accepted.")
+    request_timeout_s: int = _whole(600, 1, _HOURS_24_S, "Longest time one request may take from start to end.")
+    log_level: Literal["debug", "info", "warning", "error"] = _chosen(
+        "info", "debug, info, warning or error", "Least important log line that is written."
+    )
+    log_format: Literal["console", "json"] = _chosen(
+        "console", "console or json", "Log lines for a person (console) or for a machine (json)."
+    )
+
+    database_url: str = _url(
+        "postgresql|postgres", "empty or a postgresql:// address", "PostgreSQL to use; empty runs the embedded one."
+    )
+    database_pool_size: int = _whole(10, 1, 1000, "PostgreSQL connections per worker, at most.")
+    database_timeout_ms: int = _whole(5000, 10, 600_000, "Longest time one database statement may take.")
+    redis_url: str = _url(
+        "redis|rediss|unix", "empty or a redis://, rediss:// or unix:// address", "Valkey to use; empty: embedded."
+    )
+
+    upstream_connect_timeout_s: int = _whole(5, 1, 300, "Longest wait for a connection to a provider.")
+    upstream_first_byte_timeout_s: int = _whole(120, 1, 3600, "Longest wait for the first byte of a provider's answer.")
+    upstream_idle_timeout_s: int = _whole(60, 1, 3600, "Longest silence inside a provider's answer.")
+    upstream_connections_per_origin: int = _whole(20_000, 1, 65_535, "Open connections to one provider, at most.")
+    answer_limit_bytes: int = _whole(4 * _MIB, 1024, 1024 * _MIB, "Largest answer taken from a provider.")
+    retry_attempts: int = _whole(3, 1, 10, "Tries of one call at one provider, the first one included.")
+    retry_budget_s: int = _whole(20, 0, 3600, "Time that retries of one request may use together.")
+    breaker_failure_ratio_bps: int = _whole(
+        5000, 1, BASIS_POINTS, "Share of failed calls that opens a model's circuit breaker, in basis points."
+    )
+    breaker_open_s: int = _whole(10, 1, 3600, "How long an open circuit breaker keeps calls away from a model.")
+    default_max_output_tokens: int = _whole(
+        4096, 1, 10_000_000, "Output tokens held for when the caller states no limit."
+    )
+
+    rate_limit_per_minute: int = _whole(6000, 1, 1_000_000, "Sustained requests per minute of one API key.")
+    rate_limit_burst: int = _whole(600, 1, 1_000_000, "Requests one API key may send at once after a pause.")
+
+    hold_ttl_s: int = _whole(900, 1, 7 * _HOURS_24_S, "Age at which an unresolved hold is released.")
+    welcome_grant_micro: int = _whole(
+        100 * MICRO_PER_FTNS, 0, MAX_AMOUNT_MICRO, "Micro-FTNS given to each new account, once."
+    )
+    split_owner_bps: int = _whole(7000, 0, BASIS_POINTS, "Model owner's share of each capture, in basis points.")
+    split_executor_bps: int = _whole(2000, 0, BASIS_POINTS, "Executor's share of each capture, in basis points.")
+    split_treasury_bps: int = _whole(1000, 0, BASIS_POINTS, "Treasury's share of each capture, in basis points.")
+    ledger_batch_max: int = _whole(1000, 1, 10_000, "Ledger operations written in one transaction, at most.")
+    ledger_queue_max: int = _whole(20_000, 1, 1_000_000, "Ledger operations that may wait; more get a 503.")
+    ledger_timeout_s: int = _whole(10, 1, 600, "Longest wait for one ledger operation.")
+
+    idempotency_ttl_s: int = _whole(_HOURS_24_S, 60, 30 * _HOURS_24_S, "How long an Idempotency-Key is remembered.")
+    conversation_max_messages: int = _whole(1000, 2, 100_000, "Messages kept in one conversation, at most.")
+
+    encoder_threads: int = _whole(1, 1, 64, "Processor threads of the text encoder, per worker.")
+    teacher_enabled: bool = Field(
+        True,
+        description="Offer the embedded teacher, which answers arithmetic with no provider configured.",
+        json_schema_extra={_MUST_BE: "true or false"},
+    )
+
+    @field_validator("home")
+    @classmethod
+    def _absolute(cls, home: Path) -> Path:
+        return home.expanduser().absolute()
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        for rule in _RULES:
+            if not rule.holds(self):
+                raise _Disagreement(rule)
+        return self
+
+
+class Row(NamedTuple):
+    """One line of ``prsm config``; ``value`` is safe to show."""
+
+    name: str
+    value: str
+    source: str
+    meaning: str
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """The settings, and for each name where its value came from (``environment PRSM_PORT``)."""
+
+    settings: Settings
+    provenance: dict[str, str]
+
+    def describe(self) -> list[Row]:
+        """Every setting with value, source and meaning; passwords are masked."""
+        return [
+            Row(name, _shown(name, getattr(self.settings, name)), self.provenance[name], field.description or "")
+            for name, field in Settings.model_fields.items()
+        ]
+
+
+def load_settings(env: Mapping[str, str], flags: Mapping[str, Any], file: Path | None = None) -> Loaded:
+    """Merge all sources and validate. A flag that is None was not given.
+
+    ``file`` (or ``PRSM_CONFIG``) must exist; without either, ``prsm.toml`` in the home folder is read if it is there.
+    Raises ConfigError naming every offending setting, its source, the limit and, for a misspelt one, the likely name.
+    """
+    flags = {name: value for name, value in flags.items() if value is not None}
+    path = _config_path(env, flags, file)
+    given = [
+        *((name, value, f"file {path}") for name, value in _read_toml(path).items()),
+        *((_env_name(key), value, f"environment {key}") for key, value in env.items() if _is_setting(key)),
+        *((name, value, f"flag --{name.replace('_', '-')}") for name, value in flags.items()),
+    ]
+    unknown = [_unknown(name, source) for name, _, source in given if name not in Settings.model_fields]
+    if unknown:
+        raise ConfigError("\n".join(unknown), remedy=_REMEDY)
+    values = {name: value for name, value, _ in given}
+    provenance = dict.fromkeys(Settings.model_fields, "default") | {name: source for name, _, source in given}
+    return Loaded(_validate(values, provenance), provenance)
+
+
+def mask_url(url: str) -> str:
+    """The address without its password: neither ``user:password@`` nor ``?password=`` is shown."""
+    masked = re.sub(r"(?<=://)([^:/@]*):.*@", r"\1:***@", url)
+    return re.sub(r"(?i)((?:ssl)?password=)[^&]*", r"\1***", masked)
+
+
+_REMEDY = "`prsm config` lists every setting with its meaning."
+
+
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    """A law between settings: the names it binds, the test, and the sentence."""
+
+    names: tuple[str, ...]
+    holds: Callable[[Settings], bool]
+    sentence: str
+
+
+class _Disagreement(ValueError):
+    def __init__(self, rule: _Rule) -> None:
+        super().__init__(rule.sentence)
+        self.rule = rule
+
+
+_RULES = (
+    _Rule(
+        ("hold_ttl_s", "request_timeout_s"),
+        lambda s: s.hold_ttl_s > s.request_timeout_s + HOLD_MARGIN_S,
+        f"hold_ttl_s must be more than request_timeout_s + {HOLD_MARGIN_S}, or a hold could expire under a request",
+    ),
+    _Rule(
+        ("split_owner_bps", "split_executor_bps", "split_treasury_bps"),
+        lambda s: s.split_owner_bps + s.split_executor_bps + s.split_treasury_bps == BASIS_POINTS,
+        f"split_owner_bps, split_executor_bps and split_treasury_bps must add up to {BASIS_POINTS}",
+    ),
+    _Rule(
+        ("ledger_batch_max", "ledger_queue_max"),
+        lambda s: s.ledger_batch_max <= s.ledger_queue_max,
+        "ledger_batch_max must not be more than ledger_queue_max",
+    ),
+)
+
+
+def _config_path(env: Mapping[str, str], flags: Mapping[str, Any], file: Path | None) -> Path | None:
+    explicit = file or (Path(env[CONFIG_ENV]).expanduser() if env.get(CONFIG_ENV) else None)
+    if explicit is not None:
+        return explicit
+    home = flags.get("home") or env.get(f"{ENV_PREFIX}HOME") or Settings.model_fields["home"].default
+    path = Path(home).expanduser().absolute() / FILE_NAME
+    return path if path.exists() else None
+
+
+def _read_toml(path: Path | None) -> dict[str, Any]:
+    if path is None:
+        return {}
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"The settings file {path} cannot be read: {error.strerror}.") from error
+    except ValueError as error:  # TOML and UTF-8 errors alike
+        raise ConfigError(f"The settings file {path} is not valid TOML: {error}.") from error
+
+
+def _is_setting(env_name: str) -> bool:
+    return env_name.startswith(ENV_PREFIX) and not env_name.startswith(TEST_PREFIX) and env_name != CONFIG_ENV
+
+
+def _env_name(key: str) -> str:
+    """``PRSM_PORT`` -> ``port``; what is not a setting's exact name stays as it is and is reported as unknown."""
+    name = key.removeprefix(ENV_PREFIX).lower()
+    return name if name in Settings.model_fields and key == key.upper() else key
+
+
+def _unknown(name: str, source: str) -> str:
+    close = difflib.get_close_matches(name.removeprefix(ENV_PREFIX).lower(), Settings.model_fields, n=1)
+    if close and source.startswith("environment"):
+        close = [f"{ENV_PREFIX}{close[0].upper()}"]
+    hint = f" Did you mean {close[0]}?" if close else ""
+    return f"There is no setting {name} ({source}).{hint}"
+
+
+def _validate(values: Mapping[str, Any], provenance: Mapping[str, str]) -> Settings:
+    # pydantic reads True as 1; a switch where a number belongs is a mistake.
+    switches = [n for n, v in values.items() if isinstance(v, bool) and Settings.model_fields[n].annotation is int]
+    try:
+        if not switches:
+            return Settings.model_validate(dict(values))
+    except ValidationError as error:
+        problems = [_sentence(values, provenance, item["loc"], item.get("ctx", {})) for item in error.errors()]
+    else:
+        problems = [_wrong(name, values, provenance) for name in switches]
+    # The cause is dropped: pydantic repeats the input, which may hold a password.
+    raise ConfigError("\n".join(problems), remedy=_REMEDY) from None
+
+
+def _sentence(
+    values: Mapping[str, Any], provenance: Mapping[str, str], loc: tuple[int | str, ...], ctx: Mapping[str, Any]
+) -> str:
+    broken = ctx.get("error")
+    if not isinstance(broken, _Disagreement):
+        return _wrong(str(loc[0]), values, provenance)
+    return f"{broken}; now {_and(_current(name, values, provenance) for name in broken.rule.names)}."
+
+
+def _wrong(name: str, values: Mapping[str, Any], provenance: Mapping[str, str]) -> str:
+    must_be = cast("dict[str, str]", Settings.model_fields[name].json_schema_extra)[_MUST_BE]
+    return f"The setting {name} is {_shown(name, values[name])!r} ({provenance[name]}); it must be {must_be}."
+
+
+def _current(name: str, values: Mapping[str, Any], provenance: Mapping[str, str]) -> str:
+    return f"{name} is {values.get(name, Settings.model_fields[name].default)} ({provenance[name]})"
+
+
+def _and(parts: Iterable[str]) -> str:
+    *first, last = parts
+    return f"{', '.join(first)} and {last}"
+
+
+def _shown(name: str, value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return mask_url(str(value)) if name in SECRETS else str(value)[:200]

@@ -1,0 +1,133 @@
+"""Text becomes a unit vector here: all-MiniLM-L6-v2 with u8 weights, run by onnxruntime, checked by hash before use.
+
+One text's vector does not depend on what it is batched with. Every method may be called from several threads at once.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+from tokenizers import Tokenizer
+
+from prsm.core.errors import ConfigError, InvalidRequest
+
+DIMENSION: Final = 384
+MAX_TOKENS: Final = 256
+"""What the model reads of one text, its two markers included; the rest of a longer text is left out."""
+
+_MAX_CHARS = 65_536
+"""Characters tokenized of one text. 254 words of the longest kind the vocabulary splits need 25,400."""
+_MAX_BATCH_TOKENS = 2_048
+"""Padded tokens of one run: bounds the memory of a run at some 40 MB whatever the caller sends."""
+_runtime: Any = onnxruntime  # it ships no types
+_ASSETS = Path(__file__).parent / "assets" / "encoder"
+_REQUIRED = frozenset({"model.onnx", "tokenizer.json"})
+_REMEDY = "Reinstall prsm, or derive the files again with tools/build_encoder.py."
+
+
+class _Manifest(msgspec.Struct, frozen=True):
+    model: str
+    dimension: int
+    max_tokens: int
+    sha256: dict[str, str]
+
+
+class TextEncoder:
+    """all-MiniLM-L6-v2; make one with ``load`` and keep it, it holds some 90 MB."""
+
+    def __init__(self, session: Any, tokenizer: Tokenizer, model: str, sha256: str) -> None:
+        self._session = session
+        self._tokenizer = tokenizer
+        self.model: Final = model
+        self.sha256: Final = sha256
+        """SHA-256 of ``model.onnx``: vectors of different digests must not be compared."""
+
+    @classmethod
+    def load(cls, directory: Path | None = None, threads: int = 1) -> "TextEncoder":
+        """Read, check and start the encoder; ``threads`` are those one run may use.
+
+        Raises ConfigError when a file is missing or differs from the manifest beside it.
+        """
+        manifest, files = _read_checked(directory or _ASSETS)
+        options = _runtime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        session = _runtime.InferenceSession(files["model.onnx"], options, providers=["CPUExecutionProvider"])
+        tokenizer = Tokenizer.from_str(files["tokenizer.json"].decode())
+        tokenizer.no_padding()
+        tokenizer.no_truncation()
+        return cls(session, tokenizer, manifest.model, manifest.sha256["model.onnx"])
+
+    def encode(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        """One unit vector per text, [len(texts), 384], in the order given; a text beyond MAX_TOKENS is cut there."""
+        if isinstance(texts, str):
+            raise InvalidRequest("encode takes a sequence of texts, not one text.", param="texts")
+        ids = [self._read_ids(text[:_MAX_CHARS]) for text in texts]
+        vectors = np.empty((len(ids), DIMENSION), np.float32)
+        for batch in _batches([len(row) for row in ids]):
+            vectors[batch] = self._run([ids[index] for index in batch])
+        return vectors
+
+    def count_tokens(self, text: str) -> int:
+        """Tokens of the whole text, its two markers included; ``encode`` reads the first MAX_TOKENS of them."""
+        return len(self._tokenizer.encode(_mend(text)))
+
+    def _read_ids(self, text: str) -> list[int]:
+        ids = self._tokenizer.encode(_mend(text)).ids
+        return ids if len(ids) <= MAX_TOKENS else [*ids[: MAX_TOKENS - 1], ids[-1]]
+
+    def _run(self, rows: list[list[int]]) -> npt.NDArray[np.float32]:
+        shape = (len(rows), max(map(len, rows)))
+        input_ids, mask = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
+        for index, row in enumerate(rows):
+            input_ids[index, : len(row)] = row
+            mask[index, : len(row)] = 1
+        return self._session.run(["embedding"], {"input_ids": input_ids, "attention_mask": mask})[0]
+
+
+def _batches(lengths: Sequence[int]) -> list[list[int]]:
+    """Indices grouped from short to long, so that little is padding, each group within _MAX_BATCH_TOKENS."""
+    batches: list[list[int]] = []
+    for index in sorted(range(len(lengths)), key=lengths.__getitem__):
+        if not batches or (len(batches[-1]) + 1) * lengths[index] > _MAX_BATCH_TOKENS:
+            batches.append([])
+        batches[-1].append(index)
+    return batches
+
+
+def _mend(text: str) -> str:
+    """``text`` as Unicode scalar values: surrogate halves that belong together are joined, lone ones become U+FFFD."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
+def _read_checked(directory: Path) -> tuple[_Manifest, Mapping[str, bytes]]:
+    """Every file the manifest names, read once, so that what was hashed is what is run."""
+    try:
+        manifest = msgspec.json.decode((directory / "manifest.json").read_bytes(), type=_Manifest)
+        files = {name: (directory / name).read_bytes() for name in manifest.sha256}
+    except OSError as error:
+        raise ConfigError(f"The text encoder cannot be read: {error}.", remedy=_REMEDY) from error
+    except msgspec.DecodeError as error:
+        raise ConfigError(f"{directory / 'manifest.json'} is not a manifest: {error}.", remedy=_REMEDY) from error
+    if missing := _REQUIRED - files.keys():
+        raise ConfigError(f"{directory / 'manifest.json'} does not name {', '.join(sorted(missing))}.", remedy=_REMEDY)
+    for name, content in files.items():
+        if hashlib.sha256(content).hexdigest() != manifest.sha256[name]:
+            raise ConfigError(f"{directory / name} does not have the SHA-256 of its manifest.", remedy=_REMEDY)
+    if (manifest.dimension, manifest.max_tokens) != (DIMENSION, MAX_TOKENS):
+        raise ConfigError(
+            f"The encoder in {directory} has {manifest.dimension} dimensions and {manifest.max_tokens} tokens; "
+            f"this node needs {DIMENSION} and {MAX_TOKENS}.",
+            remedy=_REMEDY,
+        )
+    return manifest, files

@@ -1,0 +1,77 @@
+"""The transactional outbox: an event is written with the change that caused it and published afterwards.
+
+Delivery is at least once and in order of writing; who listens must bear a repeat. The ledger is its own ordered log
+and does not pass through here.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+import structlog
+
+from prsm.core.database import Connection, Pool
+from prsm.core.errors import PrsmError
+
+Publish = Callable[[str, bytes], Awaitable[Any]]
+
+_log: Any = structlog.get_logger("outbox")
+
+
+async def emit(connection: Connection | Pool, topic: str, payload: dict[str, Any]) -> None:
+    """Write an event; give the connection whose transaction makes the change."""
+    await connection.execute(
+        "INSERT INTO outbox (topic, payload) VALUES ($1, $2::text::jsonb)", topic, msgspec.json.encode(payload).decode()
+    )
+
+
+class OutboxPublisher:
+    """Moves events to ``publish``; several nodes on one database take turns by row locks."""
+
+    def __init__(self, pool: Pool, publish: Publish, *, poll_s: float = 0.5, batch: int = 200) -> None:
+        self._pool = pool
+        self._publish = publish
+        self._poll_s = poll_s
+        self._batch = batch
+        self._wake = asyncio.Event()
+
+    def hint(self) -> None:
+        """There is something new: do not wait for the next poll."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Publish until cancelled; an outage of either side only delays."""
+        while True:
+            try:
+                moved = await self.publish_once()
+            except (OSError, PrsmError, TimeoutError) as error:
+                _log.warning("events wait", reason=str(error))
+                moved = 0
+            if moved < self._batch:
+                self._wake.clear()
+                try:
+                    await asyncio.wait_for(self._wake.wait(), self._poll_s)
+                except TimeoutError:
+                    continue
+
+    async def publish_once(self) -> int:
+        """Publish one batch; answers how many. Rows are marked only when their events are out."""
+        async with self._pool.acquire() as connection, connection.transaction():
+            rows = await connection.fetch(
+                "SELECT id, topic, payload::text AS payload FROM outbox WHERE published_at IS NULL "
+                "ORDER BY id LIMIT $1 FOR UPDATE SKIP LOCKED",
+                self._batch,
+            )
+            for row in rows:
+                await self._publish(row["topic"], row["payload"].encode())
+            if rows:
+                await connection.execute(
+                    "UPDATE outbox SET published_at = now() WHERE id = ANY($1)", [row["id"] for row in rows]
+                )
+        return len(rows)
+
+    async def backlog(self) -> int:
+        """Events not yet published."""
+        count: int = await self._pool.fetchval("SELECT count(*) FROM outbox WHERE published_at IS NULL")
+        return count

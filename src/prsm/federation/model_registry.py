@@ -1,0 +1,263 @@
+"""The models this node can ask: providers and models in PostgreSQL, and one immutable snapshot of them in memory.
+
+A request reads only the snapshot. Changes are written with an event, and every node on the database reloads on it.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+import asyncpg
+
+from prsm.core.database import Pool
+from prsm.core.errors import InvalidRequest, Kind, PrsmError
+from prsm.core.events import emit
+from prsm.core.seams import Filter, VectorIndex, VectorItem
+
+CHANGED = "models.changed"
+PROVIDER_KINDS = ("openai", "anthropic", "huggingface", "ollama", "vllm", "openrouter", "prsm", "embedded")
+CAPABILITIES = ("chat", "tools", "vision", "embeddings")
+MAX_PRICE_MICRO = 10**12
+MAX_TOKENS = 100_000_000
+
+Seal = Callable[[str, str], str]
+Embed = Callable[[Sequence[str]], Awaitable[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Provider:
+    """Where models are reached. ``api_key`` is plaintext here and sealed at rest."""
+
+    name: str
+    kind: str
+    base_url: str = ""
+    api_key: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """What callers may name: ``name`` is ``provider/model``; prices are micro-FTNS per million tokens."""
+
+    name: str
+    provider: str
+    upstream_name: str
+    capabilities: frozenset[str]
+    domain: str | None = None
+    context_tokens: int = 8192
+    max_output_tokens: int = 4096
+    input_price_micro: int = 0
+    output_price_micro: int = 0
+    description: str = ""
+    version: str = ""
+    cid: str = ""
+    owner_account: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Catalogue:
+    """One consistent view: models by name, providers by name, and models by their short name."""
+
+    models: MappingProxyType[str, Model]
+    providers: MappingProxyType[str, Provider]
+    by_short_name: MappingProxyType[str, tuple[Model, ...]]
+
+    def find(self, name: str) -> tuple[Model, ...]:
+        """The models a caller means by ``name``: the full name, or the part after the provider's."""
+        exact = self.models.get(name)
+        return (exact,) if exact else self.by_short_name.get(name, ())
+
+
+def build_catalogue(providers: Sequence[Provider], models: Sequence[Model]) -> Catalogue:
+    """Index models and providers; models whose provider is not known are left out."""
+    known = {provider.name: provider for provider in providers}
+    able = {model.name: model for model in models if model.provider in known}
+    short: dict[str, tuple[Model, ...]] = {}
+    for model in able.values():
+        short[model.upstream_name] = (*short.get(model.upstream_name, ()), model)
+    return Catalogue(MappingProxyType(able), MappingProxyType(known), MappingProxyType(short))
+
+
+def check_provider(provider: Provider) -> None:
+    """Raise InvalidRequest unless the provider can be used."""
+    _check_name(provider.name, "provider")
+    if provider.kind not in PROVIDER_KINDS:
+        raise InvalidRequest(f"A provider's kind is one of {', '.join(PROVIDER_KINDS)}.", param="kind")
+    if provider.kind != "embedded" and not provider.base_url.startswith(("http://", "https://")):
+        raise InvalidRequest("A provider's base_url begins with http:// or https://.", param="base_url")
+    if any(ord(c) <= 32 or ord(c) > 126 for c in provider.base_url + provider.api_key):
+        raise InvalidRequest("base_url and api_key are plain ASCII without spaces.", param="base_url")
+    if len(provider.base_url) > 2000 or len(provider.api_key) > 4000:
+        raise InvalidRequest("base_url has at most 2,000 and api_key at most 4,000 characters.", param="base_url")
+
+
+def check_model(model: Model) -> None:
+    """Raise InvalidRequest, naming the field, unless every value is in its range."""
+    _check_name(model.provider, "provider")
+    if model.name != f"{model.provider}/{model.upstream_name}":
+        raise InvalidRequest("A model's name is provider/model.", param="name")
+    if not 1 <= len(model.upstream_name) <= 200 or not model.upstream_name.isprintable():
+        raise InvalidRequest("A model's name has 1 to 200 printable characters.", param="upstream_name")
+    unknown = model.capabilities - set(CAPABILITIES)
+    if unknown or not model.capabilities:
+        raise InvalidRequest(f"Capabilities are some of {', '.join(CAPABILITIES)}.", param="capabilities")
+    for name in ("input_price_micro", "output_price_micro"):
+        if not 0 <= getattr(model, name) <= MAX_PRICE_MICRO:
+            raise InvalidRequest(f"{name} is from 0 to {MAX_PRICE_MICRO} micro-FTNS per million tokens.", param=name)
+    for name in ("context_tokens", "max_output_tokens"):
+        if not 1 <= getattr(model, name) <= MAX_TOKENS:
+            raise InvalidRequest(f"{name} is from 1 to {MAX_TOKENS}.", param=name)
+    if len(model.description) > 4000 or "\0" in model.description:
+        raise InvalidRequest("A description has at most 4,000 characters and no NUL.", param="description")
+
+
+class ModelRegistry:
+    """Reads and writes the catalogue; ``seal`` and ``unseal`` protect providers' secrets at rest."""
+
+    def __init__(
+        self,
+        pool: Pool,
+        *,
+        seal: Seal,
+        unseal: Seal,
+        built_in: tuple[Sequence[Provider], Sequence[Model]] = ((), ()),
+        index: VectorIndex | None = None,
+        embed: Embed | None = None,
+    ) -> None:
+        """``built_in`` stand beside the stored ones; ``index`` with ``embed`` makes models findable by description."""
+        self._pool = pool
+        self._seal = seal
+        self._unseal = unseal
+        self._built_in = built_in
+        self._index = index
+        self._embed = embed
+        self.catalogue = build_catalogue(*built_in)
+
+    async def reload(self) -> Catalogue:
+        """Read the catalogue anew."""
+        providers = [
+            Provider(row["name"], row["kind"], row["base_url"], self._opened(row["name"], row["sealed_key"]))
+            for row in await self._pool.fetch("SELECT name, kind, base_url, sealed_key FROM providers ORDER BY name")
+        ]
+        models = [_model(row) for row in await self._pool.fetch("SELECT * FROM models ORDER BY name")]
+        self.catalogue = build_catalogue([*self._built_in[0], *providers], [*self._built_in[1], *models])
+        return self.catalogue
+
+    async def put_provider(self, provider: Provider) -> None:
+        """Add a provider or change it. Raises InvalidRequest."""
+        check_provider(provider)
+        if provider.name in {built_in.name for built_in in self._built_in[0]}:
+            raise PrsmError(f"{provider.name} is built in and cannot be changed.", kind=Kind.CONFLICT, code="built_in")
+        sealed = self._seal(provider.api_key, f"provider:{provider.name}") if provider.api_key else ""
+        async with self._pool.acquire() as connection, connection.transaction():
+            await connection.execute(
+                "INSERT INTO providers (name, kind, base_url, sealed_key) VALUES ($1, $2, $3, $4) "
+                "ON CONFLICT (name) DO UPDATE SET kind = $2, base_url = $3, sealed_key = $4",
+                provider.name,
+                provider.kind,
+                provider.base_url.rstrip("/"),
+                sealed,
+            )
+            await emit(connection, CHANGED, {"provider": provider.name})
+        await self.reload()
+
+    async def put_model(self, model: Model) -> None:
+        """Add a model or change it, and index its description. Raises InvalidRequest."""
+        check_model(model)
+        values = (
+            model.name,
+            model.provider,
+            model.upstream_name,
+            sorted(model.capabilities),
+            model.domain,
+            model.context_tokens,
+            model.max_output_tokens,
+            model.input_price_micro,
+            model.output_price_micro,
+            model.description,
+            model.version,
+            model.cid,
+            model.owner_account,
+        )
+        try:
+            async with self._pool.acquire() as connection, connection.transaction():
+                await connection.execute(_PUT_MODEL, *values)
+                await emit(connection, CHANGED, {"model": model.name})
+        except asyncpg.ForeignKeyViolationError:
+            raise PrsmError(
+                f"There is no provider {model.provider}.",
+                kind=Kind.NOT_FOUND,
+                code="unknown_provider",
+                remedy="Add it first: prsm models add --help.",
+            ) from None
+        await self.reload()
+        await self.index([model])
+
+    async def remove_model(self, name: str) -> None:
+        """Forget a model; its provider goes with its last model. Raises PrsmError when there is none."""
+        async with self._pool.acquire() as connection, connection.transaction():
+            provider = await connection.fetchval("DELETE FROM models WHERE name = $1 RETURNING provider", name)
+            if provider is None:
+                raise PrsmError(f"There is no model {name} to remove.", kind=Kind.NOT_FOUND, code="unknown_model")
+            await connection.execute(
+                "DELETE FROM providers WHERE name = $1 AND NOT EXISTS (SELECT 1 FROM models WHERE provider = $1)",
+                provider,
+            )
+            await emit(connection, CHANGED, {"model": name})
+        if self._index:
+            await self._index.delete([name])
+        await self.reload()
+
+    async def index(self, models: Sequence[Model]) -> None:
+        """Make models findable by their descriptions."""
+        if self._index and self._embed and models:
+            vectors = await self._embed([f"{model.name}. {model.description}" for model in models])
+            await self._index.upsert(
+                [
+                    VectorItem(model.name, vector, _attributes(model))
+                    for model, vector in zip(models, vectors, strict=True)
+                ]
+            )
+
+    async def search(self, text: str, limit: int, filters: Sequence[Filter] = ()) -> list[tuple[Model, float]]:
+        """Models whose descriptions mean something like ``text``, best first, with their similarity."""
+        if not (self._index and self._embed):
+            raise PrsmError("This node has no search by description.", kind=Kind.UNAVAILABLE, code="search_off")
+        vector = (await self._embed([text]))[0]
+        hits = await self._index.search(vector, limit, filters)
+        models = self.catalogue.models
+        return [(models[hit.id], hit.similarity) for hit in hits if hit.id in models]
+
+    def _opened(self, name: str, sealed: str) -> str:
+        return self._unseal(sealed, f"provider:{name}") if sealed else ""
+
+
+_PUT_MODEL = """
+INSERT INTO models (name, provider, upstream_name, capabilities, domain, context_tokens, max_output_tokens,
+    input_price_micro, output_price_micro, description, version, cid, owner_account)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
+ON CONFLICT (name) DO UPDATE SET provider = $2, upstream_name = $3, capabilities = $4, domain = $5,
+    context_tokens = $6, max_output_tokens = $7, input_price_micro = $8, output_price_micro = $9, description = $10,
+    version = $11, cid = $12, owner_account = $13, updated_at = now()
+"""
+
+
+def _check_name(name: str, param: str) -> None:
+    if not 1 <= len(name) <= 64 or not name.replace("-", "").replace("_", "").replace(".", "").isalnum():
+        raise InvalidRequest("A provider's name has 1 to 64 letters, digits, '-', '_' or '.'.", param=param)
+
+
+def _attributes(model: Model) -> dict[str, str | int | bool]:
+    return {
+        "provider": model.provider,
+        "input_price_micro": model.input_price_micro,
+        "output_price_micro": model.output_price_micro,
+        "context_tokens": model.context_tokens,
+        **{capability: capability in model.capabilities for capability in CAPABILITIES},
+    }
+
+
+def _model(row: Any) -> Model:
+    values: dict[str, Any] = {name: row[name] for name in Model.__slots__}
+    values["capabilities"] = frozenset(row["capabilities"])
+    return Model(**values)

@@ -1,0 +1,54 @@
+"""New principals and keys together with their money: an account, the welcome grant, and each key's budget.
+
+Every step can be done again without doing it twice, so a crash between two of them is mended by asking again.
+"""
+
+from uuid import NAMESPACE_OID, UUID, uuid5
+
+from prsm.core.identity import ApiKey, Grant, Identities, IssuedKey, Principal, Role
+from prsm.tokenomics.ftns_service import Ledger
+
+
+def account_of(principal_id: UUID) -> str:
+    """The name of a principal's ledger account."""
+    return f"principal:{principal_id}"
+
+
+class Enrolment:
+    """Makes principals and keys that can pay."""
+
+    def __init__(self, identities: Identities, ledger: Ledger, *, welcome_grant_micro: int) -> None:
+        self._identities = identities
+        self._ledger = ledger
+        self._welcome_grant_micro = welcome_grant_micro
+
+    async def principal(self, name: str, role: Role) -> Principal:
+        """A new principal with an account and the welcome grant."""
+        principal = await self._identities.create_principal(name, role)
+        await self.welcome(principal.id)
+        return principal
+
+    async def welcome(self, principal_id: UUID) -> None:
+        """Open the account and give the grant; a principal gets it once, however often this is called."""
+        account = account_of(principal_id)
+        await self._ledger.account_id(account)
+        if self._welcome_grant_micro:
+            grant_id = uuid5(NAMESPACE_OID, f"welcome:{principal_id}")
+            await self._ledger.transfer(grant_id, "issuance", account, self._welcome_grant_micro, "welcome_grant")
+
+    async def key(self, principal_id: UUID, grant: Grant, *, actor: ApiKey | None, cap_micro: int | None) -> IssuedKey:
+        """A new key with its budget. A crash between the two leaves a key that cannot spend."""
+        issued = await self._identities.create_key(principal_id, grant, actor=actor)
+        await self._ledger.set_cap(issued.key.id, cap_micro)
+        return issued
+
+    async def rotate(self, key_id: UUID, *, actor: ApiKey | None, grace_s: int) -> IssuedKey:
+        """A new key like an old one; it inherits what the old key's cap had left, and no money is spent twice."""
+        before = (await self._ledger.budgets([key_id])).get(key_id)
+        issued = await self._identities.rotate(key_id, actor=actor, grace_s=grace_s)
+        left = None
+        if before is not None and before.cap_micro is not None:
+            left = max(0, before.cap_micro - before.spent_micro - before.held_micro)
+            await self._ledger.set_cap(key_id, before.spent_micro + before.held_micro)
+        await self._ledger.set_cap(issued.key.id, left)
+        return issued

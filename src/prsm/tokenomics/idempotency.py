@@ -1,0 +1,89 @@
+"""Idempotency keys: a caller's retry is answered with the first answer and pays nothing.
+
+A key is claimed before the hold is placed; its answer is stored in the transaction of the capture, and a release
+frees it. The claim need not be flushed by itself: the hold's commit, which is, comes after it in the same log.
+"""
+
+from dataclasses import dataclass
+from uuid import UUID
+
+from prsm.core.database import Pool
+from prsm.core.errors import InvalidRequest, Kind, PrsmError
+
+MAX_KEY_CHARS = 255
+
+_CLAIM = """
+INSERT INTO idempotency_keys (api_key_id, key, request_id, request_digest, created_at)
+VALUES ($1, $2, $3, $4, now()) ON CONFLICT DO NOTHING RETURNING request_id
+"""
+_FIND = "SELECT request_id, request_digest, answer FROM idempotency_keys WHERE api_key_id = $1 AND key = $2"
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """The answer that a key stands for, and the request that it was given to."""
+
+    request_id: UUID
+    answer: bytes
+
+
+class IdempotencyKeys:
+    """Claims, finds and forgets keys; the ledger's functions fill in the answers."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    async def claim(self, api_key_id: UUID, key: str, request_id: UUID, digest: bytes) -> Stored | None:
+        """None when the key is now this request's; else the stored answer of the request that had it.
+
+        Raises InvalidRequest for a malformed key, and PrsmError (CONFLICT) when the key names a request that is still
+        being answered, or one with another body.
+        """
+        if not 1 <= len(key) <= MAX_KEY_CHARS or not key.isascii() or not key.isprintable():
+            raise InvalidRequest(
+                f"Idempotency-Key has 1 to {MAX_KEY_CHARS} printable ASCII characters.", param="idempotency-key"
+            )
+        if await self._insert(api_key_id, key, request_id, digest):
+            return None
+        row = await self._pool.fetchrow(_FIND, api_key_id, key)
+        if row is None:
+            raise _in_progress()
+        if row["request_digest"] != digest:
+            raise PrsmError(
+                "The Idempotency-Key was used for a request with another body.",
+                kind=Kind.UNPROCESSABLE,
+                code="idempotency_key_reused",
+                remedy="Send a new key.",
+            )
+        if row["answer"] is None:
+            raise _in_progress()
+        return Stored(row["request_id"], row["answer"])
+
+    async def free(self, request_id: UUID) -> None:
+        """Give up a claim whose request ended before its hold was placed."""
+        await self._pool.execute("DELETE FROM idempotency_keys WHERE request_id = $1 AND answer IS NULL", request_id)
+
+    async def forget_old(self, ttl_s: int) -> int:
+        """Delete keys older than ``ttl_s``, and claims without hold that a crash left; answers how many."""
+        tag = await self._pool.execute(
+            "DELETE FROM idempotency_keys i WHERE created_at < now() - make_interval(secs => $1) "
+            "OR (answer IS NULL AND created_at < now() - interval '2 minutes' "
+            "AND NOT EXISTS (SELECT 1 FROM ledger_holds h WHERE h.id = i.request_id))",
+            ttl_s,
+        )
+        return int(tag.split()[-1])
+
+    async def _insert(self, api_key_id: UUID, key: str, request_id: UUID, digest: bytes) -> bool:
+        async with self._pool.acquire() as connection, connection.transaction():
+            await connection.execute("SET LOCAL synchronous_commit = off")
+            return await connection.fetchval(_CLAIM, api_key_id, key, request_id, digest) is not None
+
+
+def _in_progress() -> PrsmError:
+    return PrsmError(
+        "The request with this Idempotency-Key is still being answered.",
+        kind=Kind.CONFLICT,
+        code="request_in_progress",
+        remedy="Ask again in a moment.",
+        retry_after_s=1,
+    )

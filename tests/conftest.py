@@ -1,0 +1,30 @@
+"""Servers shared by all integration tests of a session, started only when a test asks for one."""
+
+import itertools
+from collections.abc import Iterator
+
+import pytest
+from tests.support.servers import new_database, postgres_server, valkey_server
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """One PostgreSQL server for the session; tests take ``fresh_database`` rather than this."""
+    with postgres_server(tmp_path_factory.mktemp("postgres")) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def valkey_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """One Valkey server for the session; its data is shared, so tests use names or namespaces of their own."""
+    with valkey_server(tmp_path_factory.mktemp("valkey")) as url:
+        yield url
+
+
+@pytest.fixture
+def fresh_database(postgres_url: str) -> Iterator[str]:
+    """The URL of a new empty database, dropped after the test."""
+    with new_database(postgres_url, f"test_{next(_numbers)}") as url:
+        yield url

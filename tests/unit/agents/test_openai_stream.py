@@ -1,0 +1,193 @@
+"""The OpenAI reader and the error reader, without a socket."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from prsm.agents.call import Delta, Usage
+from prsm.agents.executors.openai_compatible import StreamReader, completion_of, embeddings_of, estimated_usage
+from prsm.agents.executors.upstream_errors import clean, parse_error_body, retry_after_s, status_error
+from prsm.agents.seams import UpstreamError
+
+
+def event(**chunk: Any) -> bytes:
+    return b"data: " + json.dumps(chunk).encode() + b"\n\n"
+
+
+def choice(content: str | None = None, finish: str | None = None, index: int = 0) -> bytes:
+    return event(choices=[{"index": index, "delta": {"content": content}, "finish_reason": finish}])
+
+
+DONE = b"data: [DONE]\n\n"
+STREAM = (
+    choice("")
+    + choice("Hel")
+    + choice("lo Zoë")
+    + event(choices=[], usage=None)
+    + choice(None, "stop")
+    + event(choices=[], usage={"prompt_tokens": 3, "completion_tokens": 2})
+    + DONE
+)
+
+
+@given(st.lists(st.integers(0, len(STREAM)), max_size=20))
+def test_any_split_of_a_stream_gives_the_same_deltas(cuts: list[int]) -> None:
+    reader = StreamReader()
+    deltas: list[Delta] = []
+    for start, end in zip([0, *sorted(cuts)], [*sorted(cuts), len(STREAM)], strict=True):
+        deltas.extend(reader.feed(STREAM[start:end]))
+    assert reader.done
+    assert deltas == [
+        Delta(content="Hel"),
+        Delta(content="lo Zoë"),
+        Delta(finish_reason="stop"),
+        Delta(usage=Usage(3, 2)),
+    ]
+
+
+def test_usage_in_every_chunk_is_told_once_and_last() -> None:
+    reader = StreamReader()
+    deltas: list[Delta] = []
+    for tokens in (1, 2, 3):
+        last = "stop" if tokens == 3 else None
+        part = {"index": 0, "delta": {"content": "x"}, "finish_reason": last}
+        deltas += reader.feed(event(choices=[part], usage={"prompt_tokens": 9, "completion_tokens": tokens}))
+    assert [d.usage for d in deltas] == [None, None, None]
+    assert reader.feed(DONE) == [Delta(usage=Usage(9, 3))]
+
+
+def test_a_stream_without_done_is_whole_when_every_choice_finished() -> None:
+    reader = StreamReader()
+    reader.feed(choice("a", "stop") + choice("b", index=1))
+    with pytest.raises(UpstreamError) as caught:
+        reader.close()
+    assert caught.value.code == "upstream_cut_off"
+    reader = StreamReader()
+    reader.feed(choice("a", "stop") + choice("b", index=1) + choice(None, "length", index=1))
+    assert reader.close() == []
+    assert reader.done
+
+
+def test_a_stream_of_nothing_is_cut_off() -> None:
+    with pytest.raises(UpstreamError, match="before the answer was finished"):
+        StreamReader().close()
+
+
+def test_the_last_empty_line_may_be_missing() -> None:
+    reader = StreamReader()
+    reader.feed(choice("a", "stop") + DONE.rstrip())
+    assert not reader.done
+    assert reader.close() == []
+    assert reader.done
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"choices": [{"index": -1, "delta": {}}]},
+        {"choices": [{"index": 0, "delta": {"content": 5}}]},
+        {"choices": [], "usage": {"prompt_tokens": -1}},
+        {"choices": [], "usage": {"prompt_tokens": 2**60}},
+        {"choices": {}},
+    ],
+)
+def test_chunks_that_lie_about_their_form_are_refused(bad: dict[str, Any]) -> None:
+    with pytest.raises(UpstreamError) as caught:
+        StreamReader().feed(event(**bad))
+    assert caught.value.code == "upstream_bad_answer"
+
+
+def test_cached_tokens_never_exceed_the_input() -> None:
+    usage = {"prompt_tokens": 4, "completion_tokens": 1, "prompt_tokens_details": {"cached_tokens": 9}}
+    answer = {"choices": [{"message": {"content": "x"}, "finish_reason": "stop"}], "usage": usage}
+    assert completion_of(json.dumps(answer).encode()).usage == Usage(4, 1, 4)
+
+
+def test_several_choices_refusals_and_logprobs_come_through() -> None:
+    choices = [
+        {"index": 0, "message": {"content": "x"}, "finish_reason": "length", "logprobs": {"content": []}},
+        {"index": 1, "message": {"content": None, "refusal": "no"}, "finish_reason": "stop"},
+    ]
+    completion = completion_of(json.dumps({"choices": choices}).encode())
+    assert [c.finish_reason for c in completion.choices] == ["length", "stop"]
+    assert (completion.choices[0].logprobs, completion.choices[1].refusal) == ({"content": []}, "no")
+    assert completion.usage is None
+
+
+@pytest.mark.parametrize("body", [b"", b"null", b"[]", b'{"choices":[]}', b"\xff", b"[" * 100_000])
+def test_answers_that_are_none(body: bytes) -> None:
+    with pytest.raises(UpstreamError) as caught:
+        completion_of(body)
+    assert caught.value.code == "upstream_bad_answer"
+
+
+def test_an_error_inside_a_200_is_an_error() -> None:
+    with pytest.raises(UpstreamError, match="no luck"):
+        completion_of(b'{"error":{"message":"no luck","code":502}}')
+
+
+@pytest.mark.parametrize("vectors", [[[1.0]], [[1.0], [1.0, 2.0]], [[], []]])
+def test_vectors_that_do_not_fit_are_refused(vectors: list[list[float]]) -> None:
+    data = [{"index": i, "embedding": v} for i, v in enumerate(vectors)]
+    with pytest.raises(UpstreamError, match="vectors"):
+        embeddings_of(json.dumps({"data": data}).encode(), ["a", "b"])
+
+
+def test_unmetered_texts_count_a_token_per_four_bytes() -> None:
+    assert estimated_usage(["", "abcd", "abcde", "ü" * 4, "\ud800"]) == Usage(0 + 1 + 2 + 2 + 1, 0)
+
+
+@pytest.mark.parametrize(
+    ("body", "message", "code"),
+    [
+        (b'{"error":{"message":"m","type":"t","code":"c"}}', "m", "c"),
+        (b'{"error":{"message":"m","code":400}}', "m", "400"),
+        (b'{"type":"error","error":{"type":"overloaded_error","message":"m"}}', "m", "overloaded_error"),
+        (b'{"error":"m"}', "m", ""),
+        (b'{"detail":"m"}', "m", ""),
+        (b'{"detail":[{"loc":["x"]}]}', "", ""),
+        (b'{"message":"m"}', "m", ""),
+        (b"<html>", "", ""),
+        (b'{"error":7}', "", ""),
+        (b"", "", ""),
+        (b'{"error":"' + b"x" * 70_000 + b'"}', "", ""),
+    ],
+)
+def test_error_bodies(body: bytes, message: str, code: str) -> None:
+    parsed = parse_error_body(body)
+    assert (parsed.message, parsed.code) == (message, code)
+
+
+def test_an_empty_account_is_not_a_rate_limit() -> None:
+    error = status_error(429, [], b'{"error":{"message":"quota","code":"insufficient_quota"}}')
+    assert (error.code, error.retryable, error.upstream_status) == ("upstream_no_credit", False, 429)
+
+
+def test_keys_never_come_back_in_messages() -> None:
+    secret = "key with spaces"
+    said = f"bad {secret} or sk-abc***XYZ, Bearer abc.def, hf_abcdefgh, {'a1' * 20}\x00\n{'long ' * 200}"
+    line = clean(said, secret)
+    assert line.startswith("bad [key] or [key], [key] [key], [key] long")
+    assert len(line) <= 303
+    refused = status_error(401, [], json.dumps({"error": {"message": "Incorrect API key: zzz"}}).encode())
+    assert "zzz" not in refused.message
+
+
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        ([(b"retry-after", b"7")], 7.0),
+        ([(b"retry-after", b" 1.5 ")], 1.5),
+        ([(b"retry-after", b"9"), (b"retry-after-ms", b"250")], 0.25),
+        ([(b"retry-after", b"Wed, 21 Oct 2015 07:28:00 GMT")], None),
+        ([(b"retry-after", b"-1")], None),
+        ([(b"retry-after", b"9" * 400)], None),
+        ([(b"retry-after", "²".encode())], None),
+        ([], None),
+    ],
+)
+def test_retry_after(headers: list[tuple[bytes, bytes]], expected: float | None) -> None:
+    assert retry_after_s(headers) == expected

@@ -1,0 +1,177 @@
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from prsm.core.config import SECRETS, Settings, load_settings, mask_url
+from prsm.core.errors import ConfigError
+
+HOME = {"PRSM_HOME": "/nowhere/prsm"}
+
+
+def refusal(env: dict[str, str] | None = None, flags: dict[str, object] | None = None, file: Path | None = None) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load_settings(HOME | (env or {}), flags or {}, file)
+    return caught.value.message
+
+
+def test_defaults_are_valid_and_absolute() -> None:
+    loaded = load_settings({}, {"home": "relative"})
+    assert loaded.settings.port == 8420
+    assert loaded.settings.home == Path("relative").absolute()
+    assert loaded.provenance["port"] == "default"
+    assert loaded.provenance["home"] == "flag --home"
+    assert Settings().home == Path("~/.prsm").expanduser()
+
+
+def test_every_setting_has_a_meaning_and_a_limit() -> None:
+    for name, field in Settings.model_fields.items():
+        assert field.description, name
+        assert isinstance(field.json_schema_extra, dict), name
+        assert field.json_schema_extra["must_be"], name
+
+
+def test_later_sources_win(tmp_path: Path) -> None:
+    (tmp_path / "prsm.toml").write_text('port = 1001\nworkers = 2\nlog_level = "debug"\nteacher_enabled = false\n')
+    env = {"PRSM_HOME": str(tmp_path), "PRSM_PORT": "1002", "PRSM_WORKERS": "3", "PRSM_TEST_ANYTHING": "x", "PATH": "y"}
+    loaded = load_settings(env, {"port": 1003, "workers": None})
+    s = loaded.settings
+    assert (s.port, s.workers, s.log_level, s.teacher_enabled) == (1003, 3, "debug", False)
+    assert loaded.provenance["port"] == "flag --port"
+    assert loaded.provenance["workers"] == "environment PRSM_WORKERS"
+    assert loaded.provenance["log_level"] == f"file {tmp_path / 'prsm.toml'}"
+    assert loaded.provenance["host"] == "default"
+
+
+def test_the_file_may_be_named(tmp_path: Path) -> None:
+    named = tmp_path / "other.toml"
+    named.write_text("port = 1001")
+    assert load_settings(HOME | {"PRSM_CONFIG": str(named)}, {}).settings.port == 1001
+    assert load_settings(HOME, {}, named).settings.port == 1001
+
+
+def test_a_named_file_must_exist_and_be_toml(tmp_path: Path) -> None:
+    assert "cannot be read" in refusal(file=tmp_path / "absent.toml")
+    assert "cannot be read" in refusal({"PRSM_CONFIG": str(tmp_path / "absent.toml")})
+    (tmp_path / "bad.toml").write_text("port = = 1")
+    assert "not valid TOML" in refusal(file=tmp_path / "bad.toml")
+    (tmp_path / "bytes.toml").write_bytes(b"\xff\xfe")
+    assert "not valid TOML" in refusal(file=tmp_path / "bytes.toml")
+
+
+@pytest.mark.parametrize(
+    ("key", "hint"),
+    [
+        ("PRSM_PROT", "Did you mean PRSM_PORT?"),
+        ("PRSM_DATABSE_URL", "Did you mean PRSM_DATABASE_URL?"),
+        ("PRSM_port", "Did you mean PRSM_PORT?"),
+        ("PRSM_Port", "Did you mean PRSM_PORT?"),
+        ("PRSM_", ""),
+        ("PRSM_ZZZZZZ", ""),
+    ],
+)
+def test_unknown_environment_is_named(key: str, hint: str) -> None:
+    message = refusal({key: "1"})
+    assert f"There is no setting {key} (environment {key})." in message
+    assert hint in message
+    assert ("Did you mean" in message) == bool(hint)
+
+
+def test_unknown_file_and_flag_settings_are_named_all_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "prsm.toml"
+    path.write_text("wrokers = 1\n[database]\nurl = 'x'\n")
+    message = refusal(file=path, flags={"prt": 1})
+    assert f"There is no setting wrokers (file {path}). Did you mean workers?" in message
+    assert "There is no setting database" in message
+    assert "There is no setting prt (flag --prt). Did you mean port?" in message
+
+
+@pytest.mark.parametrize(
+    ("env", "sentence"),
+    [
+        (
+            {"PRSM_PORT": "99999"},
+            "The setting port is '99999' (environment PRSM_PORT); it must be a whole number from 1 to 65535.",
+        ),
+        ({"PRSM_WORKERS": "0"}, "a whole number from 1 to 64"),
+        ({"PRSM_WORKERS": "two"}, "a whole number from 1 to 64"),
+        ({"PRSM_WORKERS": ""}, "a whole number from 1 to 64"),
+        ({"PRSM_WORKERS": "9" * 5000}, "a whole number from 1 to 64"),
+        ({"PRSM_LOG_LEVEL": "loud"}, "it must be debug, info, warning or error."),
+        ({"PRSM_TEACHER_ENABLED": "maybe"}, "it must be true or false."),
+        ({"PRSM_DATABASE_URL": "mysql://u:hunter2@h/d"}, "it must be empty or a postgresql:// address."),
+        ({"PRSM_REDIS_URL": "localhost:6379"}, "it must be empty or a redis://"),
+        ({"PRSM_HOST": "a b"}, "it must be an address or host name."),
+    ],
+)
+def test_wrong_values_are_refused_by_name_source_and_limit(env: dict[str, str], sentence: str) -> None:
+    message = refusal(env)
+    assert sentence in message
+    assert next(iter(env)) in message
+    assert "hunter2" not in message
+    assert len(message) < 500
+
+
+def test_file_values_of_the_wrong_type_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "prsm.toml"
+    path.write_text("port = true\n")
+    assert "The setting port is 'true'" in refusal(file=path)
+    path.write_text("workers = 1.5\n")
+    assert "The setting workers is '1.5'" in refusal(file=path)
+    path.write_text("[host]\na = 1\n")
+    assert "The setting host is" in refusal(file=path)
+
+
+def test_two_wrong_values_give_two_sentences() -> None:
+    assert refusal({"PRSM_PORT": "0", "PRSM_WORKERS": "0"}).count("\n") == 1
+
+
+def test_a_hold_outlives_its_request() -> None:
+    message = refusal({"PRSM_REQUEST_TIMEOUT_S": "840"})
+    assert message == (
+        "hold_ttl_s must be more than request_timeout_s + 60, or a hold could expire under a request; "
+        "now hold_ttl_s is 900 (default) and request_timeout_s is 840 (environment PRSM_REQUEST_TIMEOUT_S)."
+    )
+    assert load_settings(HOME | {"PRSM_REQUEST_TIMEOUT_S": "839"}, {}).settings.request_timeout_s == 839
+
+
+def test_splits_add_up_and_batches_fit() -> None:
+    assert "must add up to 10000" in refusal({"PRSM_SPLIT_OWNER_BPS": "7001"})
+    fine = HOME | {"PRSM_SPLIT_OWNER_BPS": "8000", "PRSM_SPLIT_EXECUTOR_BPS": "1000"}
+    assert load_settings(fine, {}).settings.split_owner_bps == 8000
+    assert "ledger_batch_max must not be more" in refusal({"PRSM_LEDGER_QUEUE_MAX": "999"})
+
+
+def test_rules_bind_however_settings_are_built() -> None:
+    with pytest.raises(ValidationError):
+        Settings(hold_ttl_s=1)
+    with pytest.raises(ValidationError):
+        Settings().port = 1
+
+
+def test_describe_masks_passwords_and_tells_sources() -> None:
+    env = HOME | {"PRSM_DATABASE_URL": "postgresql://me:s3cr3t@db/prsm", "PRSM_REDIS_URL": "redis://:s3cr3t@cache:6379"}
+    loaded = load_settings(env, {})
+    rows = {row.name: row for row in loaded.describe()}
+    assert list(rows) == list(Settings.model_fields)
+    assert rows["database_url"].value == "postgresql://me:***@db/prsm"
+    assert rows["database_url"].source == "environment PRSM_DATABASE_URL"
+    assert rows["teacher_enabled"].value == "true"
+    assert all("s3cr3t" not in part for row in rows.values() for part in row)
+    assert "s3cr3t" not in repr(loaded)
+    assert set(rows) >= SECRETS
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("", ""),
+        ("postgresql://db/prsm", "postgresql://db/prsm"),
+        ("postgresql://me@db/prsm", "postgresql://me@db/prsm"),
+        ("postgresql://me:p@ss/w:rd@db/prsm", "postgresql://me:***@db/prsm"),
+        ("postgresql://db/prsm?user=me&password=pw&sslmode=require", "postgresql://db/prsm?user=me&password=***&sslmode=require"),
+        ("redis://:pw@h:6379/0", "redis://:***@h:6379/0"),
+    ],
+)  # fmt: skip
+def test_mask(url: str, shown: str) -> None:
+    assert mask_url(url) == shown
