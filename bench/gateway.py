@@ -12,19 +12,21 @@ import contextlib
 import json
 import os
 import platform
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import psutil
+
 from bench.processes import Cores, cpu_s, memory, raise_file_limit, share_cores, spawn
 from bench.report import IDLE, STREAMS, table
 from bench.servers import MODELS, ROOT, SERVERS, Server, Site, UpstreamServer
@@ -42,10 +44,6 @@ class Scenario:
 
     name: str
     connections: int
-
-    def body(self) -> dict[str, Any]:
-        """The call every connection sends."""
-        return _body(self.name, self.name != "plain")
 
 
 class Load:
@@ -86,7 +84,7 @@ def measure(server: Server, upstream: UpstreamServer, scenario: Scenario, args: 
         "mode": "closed",
         "port": server.site.port,
         "headers": server.headers,
-        "body": scenario.body(),
+        "body": _body(server, scenario.name),
         "connections": scenario.connections,
         "markers": TOKENS,
         "seconds": args.seconds,
@@ -115,7 +113,7 @@ def measure_idle(server: Server, upstream: UpstreamServer, args: argparse.Namesp
         "mode": "hold",
         "port": server.site.port,
         "headers": server.headers,
-        "body": _body("idle", True),
+        "body": _body(server, "idle"),
         "connections": args.idle,
         "markers": 1,
         "ramp_s": args.ramp_s,
@@ -188,6 +186,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
 def main() -> None:
     args = _arguments()
+    signal.signal(signal.SIGTERM, _unwind)
     raise_file_limit()
     result = run(args)
     text = table(result)
@@ -199,10 +198,17 @@ def main() -> None:
     print(f"\nwritten to {path.relative_to(ROOT)}")
 
 
-def _body(kind: str, stream: bool) -> dict[str, Any]:
+def _unwind(number: int, _frame: object) -> None:
+    """Leave by an exception, so that every process is ended on the way out."""
+    sys.exit(128 + number)
+
+
+def _body(server: Server, kind: str) -> dict[str, Any]:
+    """The call every connection sends; all but ``plain`` stream."""
     assert f"bench-{kind}" in MODELS
-    call: dict[str, Any] = {"model": f"bench-{kind}", "messages": _MESSAGES, "max_tokens": 64, "temperature": 0.7}
-    return {**call, "stream": True} if stream else call
+    model = f"{server.model_prefix}bench-{kind}"
+    call: dict[str, Any] = {"model": model, "messages": _MESSAGES, "max_tokens": 64, "temperature": 0.7}
+    return call if kind == "plain" else {**call, "stream": True}
 
 
 def _figures(seen: dict[str, Any], used_s: list[float]) -> dict[str, float]:
@@ -246,7 +252,7 @@ def _free_port() -> int:
 
 
 @contextlib.contextmanager
-def _alarm(process: subprocess.Popen[str], limit_s: float) -> Iterator[None]:
+def _alarm(process: subprocess.Popen[str], limit_s: float) -> Generator[None]:
     """End the generator if it says nothing for so long; the read then sees the end of its output."""
     timer = threading.Timer(limit_s, process.kill)
     timer.start()
@@ -287,7 +293,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--hold-s", type=float, default=10.0, help="how long idle streams rest")
     parser.add_argument("--ramp-s", type=float, default=300.0, help="longest time to open the idle streams")
     parser.add_argument("--drain-s", type=float, default=120.0, help="longest wait for the last answers")
-    parser.add_argument("--warmup", type=int, default=100, help="requests before each window")
+    parser.add_argument(
+        "--warmup", type=int, default=100, help="requests before each window, at least one per connection"
+    )
     parser.add_argument("--no-pin", action="store_true", help="let servers and load share all cores")
     parser.add_argument("--quick", action="store_true", help="one round, 2 s, 1 and 50 connections, 500 idle streams")
     args = parser.parse_args()

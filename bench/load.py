@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 import uvloop
+
 from bench.http_reader import ResponseReader
 from bench.upstream import MARKER
 
@@ -39,6 +40,7 @@ class Job:
     warmup_requests: int = 100
     drain_s: float = 120.0
     ramp_s: float = 180.0
+    first_token_s: float = 60.0
 
     def request(self) -> bytes:
         """The request as bytes; the same for every send."""
@@ -84,7 +86,7 @@ class Client(asyncio.Protocol):
         self.transport: asyncio.Transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast(asyncio.Transport, transport)
+        self.transport = cast("asyncio.Transport", transport)
 
     def send(self) -> None:
         """Send the request; the run hears ``answered`` or ``failed`` exactly once."""
@@ -94,24 +96,31 @@ class Client(asyncio.Protocol):
         self._sent_ns = time.perf_counter_ns()
         self.transport.write(self._run.request)
 
+    def abandon(self, why: str) -> None:
+        """Give up on the answer under way; the run hears ``failed``."""
+        self.busy = False
+        self.transport.abort()
+        self._run.failed(self, why)
+
     def data_received(self, data: bytes) -> None:
         if self._first_token_us < 0 and _MARKER in data:
             self._first_token_us = (time.perf_counter_ns() - self._sent_ns) // 1000
             self._run.first_token(self)
         if not self.busy:
-            self._fail("unasked bytes")
+            self._run.tally.errors["unasked bytes"] += 1
+            self.transport.abort()
             return
         try:
             complete = self._reader.feed(data)
         except ValueError:
-            self._fail("malformed")
+            self.abandon("malformed")
             return
         if complete:
             self._complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self.busy:
-            self._fail("closed by the server")
+            self.abandon("closed by the server")
         else:
             self._run.lost(self)
 
@@ -119,21 +128,16 @@ class Client(asyncio.Protocol):
         latency_us = (time.perf_counter_ns() - self._sent_ns) // 1000
         reader = self._reader
         if reader.status != 200:
-            self._fail(f"status {reader.status}")
+            self.abandon(f"status {reader.status}")
             return
         body = reader.body
         if body.count(_MARKER) != self._run.job.markers or (self._run.streaming and _END_OF_STREAM not in body):
-            self._fail("wrong body")
+            self.abandon("wrong body")
             return
         self.busy = False
         if reader.closes:
             self.transport.close()
         self._run.answered(self, latency_us, self._first_token_us)
-
-    def _fail(self, why: str) -> None:
-        self.busy = False
-        self.transport.abort()
-        self._run.failed(self, why)
 
 
 class Run:
@@ -150,7 +154,7 @@ class Run:
         self._in_flight = 0
         self._rest = asyncio.Event()
         self._reconnects: set[asyncio.Task[None]] = set()
-        self._waiting: dict[Client, asyncio.Future[bool]] = {}
+        self._waiting: dict[Client, asyncio.Future[None]] = {}
 
     async def connect(self) -> Client | None:
         """One more connection, or None (counted as an error)."""
@@ -163,12 +167,18 @@ class Run:
         self.clients.add(client)
         return client
 
-    async def closed_phase(self, quota: int, seconds: float, width: int) -> Tally:
-        """Send on ``width`` connections until quota or time is used up; wait for every answer, at most drain_s."""
+    async def fill(self) -> None:
+        """Connect until the job's number of connections is there; one that fails is not tried again."""
+        missing = self.job.connections - len(self.clients)
+        for start in range(0, missing, _CONNECT_WIDTH):
+            await asyncio.gather(*(self.connect() for _ in range(min(_CONNECT_WIDTH, missing - start))))
+
+    async def closed_phase(self, quota: int, seconds: float) -> Tally:
+        """Send on all connections until quota or time is used up; wait for every answer, at most drain_s."""
         self.tally = Tally()
         self._quota, self._deadline_s = quota, time.perf_counter() + seconds
         self._rest.clear()
-        for client in list(self.clients)[:width]:
+        for client in list(self.clients):
             self._next(client)
         try:
             async with asyncio.timeout(seconds + self.job.drain_s):
@@ -186,12 +196,15 @@ class Run:
         opened = self._waiting[client] = asyncio.get_running_loop().create_future()
         self._in_flight += 1
         client.send()
-        if not await opened:
-            self.clients.discard(client)
+        try:
+            async with asyncio.timeout(self.job.first_token_s):
+                await opened
+        except TimeoutError:
+            client.abandon(f"no first token in {self.job.first_token_s:.0f} s")
 
     def first_token(self, client: Client) -> None:
         """Called by a client: its stream began."""
-        self._open(client, True)
+        self._wake(client)
 
     def answered(self, client: Client, latency_us: int, first_token_us: int) -> None:
         """Called by a client: a good answer is complete."""
@@ -205,7 +218,7 @@ class Run:
         """Called by a client: its request came to nothing; its connection is gone."""
         self.tally.errors[why] += 1
         self._in_flight -= 1
-        self._open(client, False)
+        self._wake(client)
         self.lost(client)
         self._settle()
 
@@ -242,23 +255,22 @@ class Run:
         if self._in_flight == 0 and not (self._may_send() and (self.clients or self._reconnects)):
             self._rest.set()
 
-    def _open(self, client: Client, opened: bool) -> None:
+    def _wake(self, client: Client) -> None:
         waiting = self._waiting.pop(client, None)
         if waiting is not None and not waiting.done():
-            waiting.set_result(opened)
+            waiting.set_result(None)
 
 
 async def closed(job: Job) -> None:
-    """Connect, warm up, wait for ``go``, measure."""
+    """Connect, warm up with at least one answer per connection at full width, wait for ``go``, measure."""
     run = Run(job)
-    for start in range(0, job.connections, _CONNECT_WIDTH):
-        width = min(_CONNECT_WIDTH, job.connections - start)
-        await asyncio.gather(*(run.connect() for _ in range(width)))
-    warm = await run.closed_phase(job.warmup_requests, job.drain_s, 20)
+    await run.fill()
+    warm = await run.closed_phase(max(job.warmup_requests, job.connections), job.drain_s)
+    await run.fill()
     _say({"connected": len(run.clients), "warmup_errors": dict(warm.errors)})
     await _hear("go")
     cpu_s = time.process_time()
-    tally = await run.closed_phase(sys.maxsize, job.seconds, job.connections)
+    tally = await run.closed_phase(sys.maxsize, job.seconds)
     _say({**tally.report(), "generator_cpu_s": time.process_time() - cpu_s})
 
 

@@ -6,7 +6,7 @@ Run by uvicorn with uvloop and httptools; ``BENCH_UPSTREAM`` is the base address
 
 import json
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 
 import aiohttp
@@ -42,7 +42,7 @@ async def _relay(upstream: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
 
 
 @asynccontextmanager
-async def _lifespan(app: Starlette) -> AsyncIterator[None]:
+async def _lifespan(app: Starlette) -> AsyncGenerator[None]:
     connector = aiohttp.TCPConnector(limit=0)
     async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=None)) as session:
         app.state.session = session

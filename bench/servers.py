@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Protocol
 
 import psutil
+
 from bench.processes import Cores, Family, spawn, wait_until
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -26,6 +27,8 @@ _REQUIREMENTS = {
     "litellm": ["litellm[proxy]==1.102.4"],
 }
 _START_S = 120.0
+_KEEP_ALIVE_S = "600"
+"""uvicorn's default of 5 s would close waiting connections of a slow server between warm-up and measurement."""
 _NO_NETWORK = {
     "LITELLM_LOCAL_MODEL_COST_MAP": "True",
     "LITELLM_LOCAL_ANTHROPIC_BETA_HEADERS": "True",
@@ -33,7 +36,13 @@ _NO_NETWORK = {
     "LITELLM_LOCAL_BLOG_POSTS": "True",
     "LITELLM_LOCAL_POLICY_TEMPLATES": "True",
 }
-_UNLIMITED_POOL = {"AIOHTTP_CONNECTOR_LIMIT": "0", "AIOHTTP_CONNECTOR_LIMIT_PER_HOST": "0"}
+_WIDE_POOL = {"AIOHTTP_CONNECTOR_LIMIT": "100000", "AIOHTTP_CONNECTOR_LIMIT_PER_HOST": "100000"}
+"""LiteLLM takes 0 as "not set" and then holds 100 upstream connections only."""
+_NO_ACCESS_LOG = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "loggers": {"uvicorn.access": {"level": "WARNING"}},
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +63,7 @@ class Server(Protocol):
     """What the measurement needs of a server."""
 
     name: str
+    model_prefix: str
     site: Site
     headers: dict[str, str]
 
@@ -117,10 +127,12 @@ class PassthroughServer(_Started):
     """``bench/passthrough.py`` under uvicorn with uvloop and httptools, one worker."""
 
     name = "passthrough"
+    model_prefix = ""
 
     def start(self) -> None:
         python = ensure_peer(self.name)
-        flags = "--loop uvloop --http httptools --no-access-log --log-level warning --backlog 4096".split()
+        flags = ["--loop", "uvloop", "--http", "httptools", "--backlog", "4096", "--timeout-keep-alive", _KEEP_ALIVE_S]
+        flags += ["--no-access-log", "--log-level", "warning"]
         address = ["--host", "127.0.0.1", "--port", str(self.site.port)]
         env = {"BENCH_UPSTREAM": self.site.upstream_url}
         self._spawn([python, "-m", "uvicorn", "bench.passthrough:app", *address, *flags], env)
@@ -131,6 +143,7 @@ class LiteLLMServer(_Started):
     """LiteLLM's proxy as it documents it for production, without a database: master key, one worker, no callbacks."""
 
     name = "litellm"
+    model_prefix = ""
 
     def start(self) -> None:
         python = ensure_peer(self.name)
@@ -138,9 +151,12 @@ class LiteLLMServer(_Started):
         self.site.folder.mkdir(parents=True, exist_ok=True)
         config = self.site.folder / "config.yaml"  # JSON is YAML
         config.write_text(json.dumps(self._config(), indent=2))
+        log_config = self.site.folder / "log.json"
+        log_config.write_text(json.dumps(_NO_ACCESS_LOG))
         command: list[str | Path] = [python.parent / "litellm", "--config", config, "--host", "127.0.0.1"]
         command += ["--port", str(self.site.port), "--num_workers", "1", "--telemetry", "False"]
-        env = {"LITELLM_MODE": "PRODUCTION", "LITELLM_LOG": "ERROR", **_NO_NETWORK, **_UNLIMITED_POOL}
+        command += ["--log_config", log_config, "--keepalive_timeout", _KEEP_ALIVE_S]
+        env = {"LITELLM_MODE": "PRODUCTION", "LITELLM_LOG": "ERROR", **_NO_NETWORK, **_WIDE_POOL}
         self._spawn(command, env)
         self._wait(lambda: _status(self.site.port, "/health/liveliness") == 200, self.name)
 
@@ -160,6 +176,7 @@ class NodeServer(_Started):
     """The PRSM node as an operator starts it, with its embedded PostgreSQL and Valkey, in a fresh home."""
 
     name = "node"
+    model_prefix = "bench/"
 
     def start(self) -> None:
         home = self.site.folder / "home"
@@ -169,26 +186,26 @@ class NodeServer(_Started):
             "PRSM_PORT": str(self.site.port),
             "PRSM_RATE_LIMIT_PER_MINUTE": "1000000",
             "PRSM_RATE_LIMIT_BURST": "1000000",
-            "PRSM_WELCOME_GRANT_MICRO": "1000000000000",
-            "PRSM_LOG_LEVEL": "warning",
+            "PRSM_WELCOME_GRANT_MICRO": str(10**12),
         }
+        key_file = home / "operator.key"
         self._spawn([_prsm(), "up"], env, home)
-        self._wait(lambda: _status(self.site.port, "/readyz") == 200 and self._key(), self.name)
-        self.headers = {"authorization": f"Bearer {self._key()}"}
+        self._wait(lambda: key_file.exists() and _status(self.site.port, "/readyz") == 200, self.name)
+        self.headers = {"authorization": f"Bearer {key_file.read_text().strip()}"}
         self.add_upstream_models(env)
 
     def add_upstream_models(self, env: dict[str, str]) -> None:
-        """Tell the node of the upstream with its own command, as an operator would."""
+        """Tell the node of the upstream with its own command, as an operator would; at a price, so that money moves."""
+        told = ["--kind", "openai", "--base-url", f"{self.site.upstream_url}/v1", "--price-in", "1", "--price-out", "4"]
         for name in MODELS:
-            command = [_prsm(), "models", "add", name, "--kind", "openai", "--base-url", f"{self.site.upstream_url}/v1"]
-            subprocess.run(command, env={**_clean_env(), **env}, check=True, capture_output=True, timeout=60)
+            command = [_prsm(), "models", "add", self.model_prefix + name, *told]
+            environment = {**_clean_env(), **env, "PROVIDER_API_KEY": "sk-upstream"}
+            done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+            if done.returncode:
+                raise RuntimeError(f"prsm models add {name} failed: {done.stderr[-2000:]}")
 
     def front(self) -> list[psutil.Process]:
-        return [process for process in self.members() if not re.search("postgres|valkey|redis", process.name())]
-
-    def _key(self) -> str:
-        found = re.search(r"prsm_[A-Za-z0-9_-]{20,}", self._log.read_text())
-        return found.group() if found else ""
+        return [process for process in self.members() if not re.search("postgres|valkey", process.name())]
 
 
 SERVERS: dict[str, type[NodeServer | PassthroughServer | LiteLLMServer]] = {
@@ -240,7 +257,9 @@ def _prsm() -> Path:
 
 
 def _clean_env() -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if not name.startswith(("PRSM_", "LITELLM_", "DATABASE_"))}
+    return {
+        name: value for name, value in os.environ.items() if not name.startswith(("PRSM_", "LITELLM_", "DATABASE_"))
+    }
 
 
 def _status(port: int, path: str) -> int:

@@ -85,6 +85,7 @@ def target(base: str, model: str) -> Target:
     return Target(name=model, upstream_name=model, provider="bench", kind="compatible", base_url=base, api_key="sk-x")
 
 
+@functools.cache
 def call_of(model: str, *, streamed: bool = False) -> ChatCall:
     return ChatCall(uuid7(), MESSAGES, model, stream=streamed, options={"temperature": 0.5})
 

@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import structlog
 
 from prsm.agents.answer import AnswerPath
@@ -102,9 +103,7 @@ async def servers(settings: Settings) -> AsyncGenerator[tuple[str, str], None]:
                     valkey = EmbeddedValkey(site)
                     stack.push_async_callback(valkey.stop)
                     embedded.append(valkey)
-            urls = dict(
-                zip([s.name for s in embedded], await asyncio.gather(*[s.start() for s in embedded]), strict=True)
-            )
+            urls = dict(zip([s.name for s in embedded], await asyncio.gather(*map(_start, embedded)), strict=True))
             watcher = asyncio.create_task(_watch(embedded))
             stack.push_async_callback(_cancel, [watcher])
             yield urls.get("postgres", postgres_url), urls.get("valkey", valkey_url)
@@ -340,6 +339,17 @@ async def _repeat(every_s: float, work: Callable[[], Awaitable[Any]]) -> None:
             failing = False
 
 
+async def _start(server: EmbeddedServer) -> str:
+    """Start a server; the node goes on without Valkey, and the watch keeps trying to start it."""
+    try:
+        return await server.start()
+    except Unavailable as error:
+        if server.name != EmbeddedValkey.name:
+            raise
+        _log.warning("starting without valkey", reason=error.message)
+        return server.url
+
+
 async def _watch(embedded: Sequence[EmbeddedServer]) -> None:
     """Start again what has died; every half second is often enough to lose no request that waits."""
 
@@ -355,7 +365,7 @@ def _listener(node: Node) -> Callable[[str, bytes], Awaitable[None]]:
         if topic == MODELS_CHANGED:
             await reload_models(node)
         elif topic == KEY_REVOKED:
-            node.identities.forget(payload.decode("ascii", "ignore"))
+            node.identities.forget(msgspec.json.decode(payload)["prefix"])
 
     return hear
 

@@ -240,6 +240,19 @@ async def test_a_connection_closed_while_idle_is_replaced_unseen(bench: Bench) -
     assert bench.server.accepted == 2
 
 
+@pytest.mark.parametrize(("limit", "accepted"), [(3, 4), (100, 4)])
+async def test_one_stale_connection_costs_no_other(server: UpstreamServer, limit: int, accepted: int) -> None:
+    client = HttpClient(dataclasses.replace(LIMITS, max_connections_per_origin=limit))
+    bench = Bench(server, client, OpenAICompatibleExecutor(client), "openai")
+    await asyncio.gather(*(bench.executor.chat(bench.target("slow-first-byte"), ask(str(n))) for n in range(3)))
+    assert server.accepted == 3
+    for text in ("one", "two"):
+        assert (await bench.executor.chat(bench.target("stale-once"), ask(text))).choices[0].content == text
+    assert server.accepted == accepted
+    assert client.open_connections() == 3
+    await client.aclose()
+
+
 async def test_bytes_behind_an_answer_are_never_taken_for_the_next(bench: Bench) -> None:
     for text in ("one", "two", "three"):
         completion = await bench.executor.chat(bench.target("excess"), ask(text))

@@ -16,7 +16,7 @@ from prsm.agents.executors.retry import RetryBudget, RetryPolicy, retry_delay_s
 from prsm.agents.plan import Plan
 from prsm.agents.routers.model_router import Candidate, Health
 from prsm.agents.seams import UpstreamError
-from prsm.core.errors import Kind
+from prsm.core.errors import InvalidRequest, Kind, PrsmError
 from prsm.monitoring.metrics import Metrics
 from prsm.safety.circuit_breaker import BreakerBoard
 
@@ -41,14 +41,17 @@ class Attempts:
         return Health(self._breakers.resting(name), self._first_answer_ms.get(name, 0.0))
 
     async def first_answer(self, plan: Plan, run: Callable[[Target], Awaitable[T]]) -> tuple[Candidate, T]:
-        """The first candidate that answers, with its answer. Raises UpstreamError when none does."""
+        """The first candidate that answers, with its answer. Raises PrsmError when none does."""
         self._budget.note_call()
-        failed: UpstreamError | None = None
+        failed: PrsmError | None = None
         for candidate in plan.candidates:
             name = candidate.target.name
             started_s = time.monotonic()
             try:
                 answer = await self._try(candidate.target, run, started_s)
+            except InvalidRequest as error:
+                # This model cannot honour the request's form; another may.
+                failed = error
             except UpstreamError as error:
                 if error.blames_caller:
                     raise

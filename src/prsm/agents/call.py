@@ -25,7 +25,7 @@ class ChatCall:
     """One chat question.
 
     ``messages`` and ``options`` are in OpenAI chat form, already validated at the edge. ``options`` holds
-    everything but model, messages, stream and stream_options (temperature, tools, response_format, n, ...)
+    everything but model, messages, stream, stream_options and token limits (temperature, tools, n, ...)
     and is passed through. ``max_output_tokens`` is the caller's own limit, None where none was given.
     """
 

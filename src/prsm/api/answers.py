@@ -17,6 +17,7 @@ from prsm.agents.answer import AnswerStream
 from prsm.agents.billing import Bill
 from prsm.agents.call import ChatCall, Completion, EmbedCall, Embeddings, Json
 from prsm.agents.plan import Ask, Caller
+from prsm.api.door import Door
 from prsm.api.formats import Format
 from prsm.api.incoming import EVENT_STREAM, JSON, Headers, Incoming
 from prsm.api.wire import openai_embeddings
@@ -25,11 +26,9 @@ from prsm.api.wire.parsed import parse_max_cost_micro, parse_session_id
 from prsm.core.clock import uuid7
 from prsm.core.errors import Kind, PrsmError
 from prsm.core.identity import ApiKey
-from prsm.core.rate_limit import Rate, headers, retry_after_s
 from prsm.node import Node
 from prsm.tokenomics.enrolment import account_of
 
-_LIMIT_OPTIONS = ("max_tokens", "max_completion_tokens")
 _log: Any = structlog.get_logger("edge")
 
 
@@ -45,8 +44,9 @@ class _Session:
 class Answers:
     """Handlers over one node."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Node, door: Door) -> None:
         self._node = node
+        self._door = door
         self._in_flight = 0
 
     @property
@@ -63,23 +63,6 @@ class Answers:
     async def embeddings(self, incoming: Incoming) -> None:
         """Embed texts."""
         await self._guarded(incoming, "embeddings", openai_error, lambda: self._embed(incoming))
-
-    async def admit(self, incoming: Incoming, scope: str) -> ApiKey:
-        """The caller's key, within its scope and rate. Raises PrsmError."""
-        key = await self._node.identities.authenticate(incoming.token())
-        key.require(scope)
-        rate = self._rate(key)
-        decision = self._node.limiter.check(key.prefix, rate)
-        incoming.extra += headers(rate, decision)
-        if not decision.allowed:
-            raise PrsmError(
-                "The API key has used up its requests for now.",
-                kind=Kind.RATE_LIMITED,
-                code="rate_limit_exceeded",
-                remedy="Wait as Retry-After says.",
-                retry_after_s=retry_after_s(decision),
-            )
-        return key
 
     async def _guarded(
         self, incoming: Incoming, operation: str, write: Callable[[PrsmError], bytes], work: Callable[[], Any]
@@ -110,7 +93,7 @@ class Answers:
 
     async def _text(self, incoming: Incoming, make: type[Format]) -> None:
         node = self._node
-        key = await self.admit(incoming, "chat")
+        key = await self._door.admit(incoming.token(), "chat", incoming.extra)
         body = await incoming.body(node.settings.body_limit_bytes)
         fmt = make(incoming.id, body, node.settings.body_limit_bytes)
         digest = hashlib.sha256(body)
@@ -209,7 +192,7 @@ class Answers:
 
     async def _embed(self, incoming: Incoming) -> None:
         node = self._node
-        key = await self.admit(incoming, "embeddings")
+        key = await self._door.admit(incoming.token(), "embeddings", incoming.extra)
         body = await incoming.body(node.settings.body_limit_bytes)
         parsed = openai_embeddings.parse(body, max_bytes=node.settings.body_limit_bytes)
         digest = hashlib.sha256(body)
@@ -272,16 +255,10 @@ class Answers:
         turn += [_as_message(choice) for choice in answer.choices[:1]]
         await self._node.conversations.append(session.id, key.principal_id, request_id, turn)
 
-    def _rate(self, key: ApiKey) -> Rate:
-        if key.rate_limit_per_minute is None:
-            return self._node.rate
-        return Rate.per_minute(key.rate_limit_per_minute, min(self._node.rate.burst, key.rate_limit_per_minute))
-
 
 def _ask(incoming: Incoming, fmt: Format, key: ApiKey, session: _Session | None, digest: str, body_bytes: int) -> Ask:
     call = fmt.call
     history = session.history if session else []
-    options = {name: value for name, value in call.options.items() if name not in _LIMIT_OPTIONS}
     return Ask(
         caller=Caller(key.id, account_of(key.principal_id)),
         call=ChatCall(
@@ -290,7 +267,7 @@ def _ask(incoming: Incoming, fmt: Format, key: ApiKey, session: _Session | None,
             call.model,
             call.stream,
             call.max_output_tokens,
-            options,
+            call.options,
         ),
         request_digest=digest,
         body_bytes=body_bytes,

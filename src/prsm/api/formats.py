@@ -140,7 +140,7 @@ class MessagesFormat:
         return anthropic_messages.render(completion, answer_id=self._id, model=model, prsm=prsm)
 
     def open_stream(self, model: str) -> StreamFormat:
-        """Named message events; ``message_start`` estimates the input tokens, ``message_delta`` has the metered ones."""
+        """Named message events; ``message_start`` estimates the input tokens, ``message_delta`` meters them."""
         return MessagesStream(answer_id=self._id, model=model, input_tokens=self._input_tokens)
 
     @staticmethod

@@ -7,6 +7,7 @@ import asyncio
 from typing import Any
 from uuid import UUID
 
+from prsm.api.door import bearer
 from prsm.api.wire.errors import http_status, openai_error, retry_after
 from prsm.core.clock import uuid7
 from prsm.core.errors import InvalidRequest, Kind, PrsmError
@@ -34,13 +35,8 @@ class Incoming:
         return self.scope.headers.get(name)
 
     def token(self) -> str:
-        """The API key as OpenAI clients (``Authorization: Bearer``) or Anthropic clients (``x-api-key``) send it."""
-        given = self.header("authorization")
-        if given is not None:
-            scheme, _, token = given.partition(" ")
-            if scheme.lower() == "bearer":
-                return token.strip()
-        return self.header("x-api-key") or ""
+        """The API key that came with the request; empty where there is none."""
+        return bearer(self.header("authorization"), self.header("x-api-key"))
 
     async def body(self, limit: int) -> bytes:
         """The whole body. Raises PrsmError (TOO_LARGE) beyond ``limit`` bytes, InvalidRequest when it stops coming."""

@@ -13,6 +13,7 @@ from granian.server.embed import Server
 
 from prsm.api import asgi_bridge
 from prsm.api.answers import Answers
+from prsm.api.door import Door
 from prsm.api.formats import ChatFormat, MessagesFormat, ResponsesFormat
 from prsm.api.incoming import Incoming
 from prsm.api.node_api import build_node_api
@@ -28,9 +29,10 @@ class Edge:
     """The RSGI application of one node."""
 
     def __init__(self, node: Node) -> None:
-        answers = Answers(node)
+        door = Door(node)
+        answers = Answers(node, door)
         self._node = node
-        self._api = build_node_api(node, answers)
+        self._api = build_node_api(node, door)
         self._hot: dict[str, Handler] = {
             "/v1/chat/completions": lambda incoming: answers.text(incoming, ChatFormat),
             "/v1/responses": lambda incoming: answers.text(incoming, ResponsesFormat),

@@ -1,26 +1,103 @@
-"""The ``prsm`` command."""
+"""The ``prsm`` command.
 
-import asyncio
+Exit codes: 0 done, 1 refused or failed, 2 wrong usage or settings, 3 no node there, 4 not proven, 130 interrupted.
+"""
+
 import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
 
-import uvloop
+import typer
+from rich.console import Console
+from rich.table import Table
 
-from prsm.api.main import serve
+from prsm import __version__
+from prsm.cli import ask, doctor, keys, models, proofs
+from prsm.cli.client import NodeUnreachable
+from prsm.cli.context import context
+from prsm.cli.up import announce, run_node
 from prsm.core.config import load_settings
-from prsm.core.identity import Grant
+from prsm.core.errors import ConfigError, PrsmError
 from prsm.monitoring import logs
-from prsm.node import open_node, servers
+
+EXIT_REFUSED, EXIT_USAGE, EXIT_NO_NODE = 1, 2, 3
+
+app = typer.Typer(
+    help="One node of an AI network: ask models, see what it cost, verify the receipt.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("ask")(ask.ask)
+app.command("wallet")(keys.wallet)
+app.command("doctor")(doctor.doctor)
+app.add_typer(models.app, name="models")
+app.add_typer(keys.app, name="keys")
+app.add_typer(proofs.ledger_app, name="ledger")
+app.add_typer(proofs.receipt_app, name="receipt")
 
 
-async def _up() -> None:
-    settings = load_settings(os.environ, {}).settings
+@app.callback()
+def options(
+    home: Annotated[Path | None, typer.Option(help="Folder of the node (PRSM_HOME).")] = None,
+    host: Annotated[str | None, typer.Option(help="Address of the node (PRSM_HOST).")] = None,
+    port: Annotated[int | None, typer.Option(help="Port of the node (PRSM_PORT).")] = None,
+    config: Annotated[Path | None, typer.Option(help="Settings file (default: prsm.toml in the home).")] = None,
+    setting: Annotated[list[str] | None, typer.Option("--set", help="Any setting, as NAME=VALUE.")] = None,
+) -> None:
+    """Settings that every command shares; `prsm config` lists all."""
+    flags: dict[str, Any] = {}
+    for given in setting or []:
+        name, separator, value = given.partition("=")
+        if not separator:
+            raise ConfigError(f"--set {given!r} is not NAME=VALUE.")
+        flags[name] = value
+    flags |= {name: v for name, v in (("home", home), ("host", host), ("port", port)) if v is not None}
+    context.loaded = load_settings(os.environ, flags, config)
+
+
+@app.command()
+def up() -> None:
+    """Start the node in the foreground; PostgreSQL and Valkey come with it unless the settings name others."""
+    settings = context.settings
     logs.configure(settings.log_level, settings.log_format)
-    async with servers(settings) as (postgres, valkey), open_node(settings, postgres, valkey) as node:
-        p = await node.enrolment.principal("op", "admin")
-        key = await node.enrolment.key(p.id, Grant("first", frozenset({"chat","embeddings","read","keys","admin"})), actor=None, cap_micro=None)
-        print(key.token, flush=True)
-        await serve(node)
+    run_node(settings, lambda _node, key: announce(Console(), settings, key))
+
+
+@app.command("config")
+def show_config() -> None:
+    """Show each setting: its value, where that came from, and what it means."""
+    table = Table("setting", "value", "from", "meaning", box=None, pad_edge=False)
+    for row in context.loaded.describe():
+        table.add_row(*(str(cell) for cell in row))
+    Console().print(table)
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    print(__version__)
 
 
 def main() -> None:
-    uvloop.run(_up())
+    """Run the command; an error is one sentence and an exit code, never a trace."""
+    try:
+        app()
+    except NodeUnreachable as error:
+        _die(error, EXIT_NO_NODE)
+    except ConfigError as error:
+        _die(error, EXIT_USAGE)
+    except PrsmError as error:
+        _die(error, EXIT_REFUSED)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(0)
+
+
+def _die(error: PrsmError, code: int) -> None:
+    print(f"prsm: {error}", file=sys.stderr)
+    sys.exit(code)

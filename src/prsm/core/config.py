@@ -21,7 +21,7 @@ ENV_PREFIX = "PRSM_"
 TEST_PREFIX = "PRSM_TEST_"
 CONFIG_ENV = "PRSM_CONFIG"
 FILE_NAME = "prsm.toml"
-SECRETS = frozenset({"database_url", "redis_url"})
+SECRETS = frozenset({"database_url", "redis_url", "api_key"})
 BASIS_POINTS = 10_000
 HOLD_MARGIN_S = 60
 """A hold outlives the longest request by more than this, so that it never expires under a running one."""
@@ -114,6 +114,15 @@ class Settings(BaseModel):
 
     idempotency_ttl_s: int = _whole(_HOURS_24_S, 60, 30 * _HOURS_24_S, "How long an Idempotency-Key is remembered.")
     conversation_max_messages: int = _whole(1000, 2, 100_000, "Messages kept in one conversation, at most.")
+
+    api_key: str = Field(
+        "",
+        pattern=r"^\S*$",
+        description="API key that the command line uses; empty: the operator's, from the home.",
+        json_schema_extra={_MUST_BE: "empty or an API key"},
+        repr=False,
+        max_length=200,
+    )
 
     encoder_threads: int = _whole(1, 1, 64, "Processor threads of the text encoder, per worker.")
     teacher_enabled: bool = Field(

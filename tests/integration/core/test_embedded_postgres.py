@@ -336,3 +336,10 @@ async def test_an_ordinary_user_needs_no_help_of_root(tmp_path: Path) -> None:
 def test_the_module_needs_no_program_of_the_system() -> None:
     """The programs come from the wheel of this interpreter, not from PATH."""
     assert postgres_install().is_relative_to(Path(sys.prefix))
+
+
+def test_a_home_that_cannot_be_a_folder_is_refused_with_a_remedy(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="cannot be used") as refused:
+        NodeHome.claim(tmp_path / "file" / "home")
+    assert refused.value.remedy

@@ -64,9 +64,7 @@ async def test_a_password_is_needed(site: Site) -> None:
         secret = site.secret("valkey.password")
         for wrong in (url.replace(f":{secret}@", ""), url.replace(secret, "wrong")):
             async with _client(wrong) as client:
-                with pytest.raises(
-                    redis.exceptions.RedisError, match=r"authenticated|WRONGPASS|username-password"
-                ):
+                with pytest.raises(redis.exceptions.RedisError, match=r"authenticated|WRONGPASS|username-password"):
                     await client.ping()
     finally:
         await server.stop()

@@ -45,6 +45,8 @@ class World:
         self.pool = pool
         self.shift = timedelta()
         self.asked = 0
+        self.before: dict[str, str] = {}
+        """What somebody else does just before a statement that begins so."""
         self.identities = self.another()
 
     def another(self, pepper: bytes = PEPPER) -> Identities:
@@ -58,6 +60,8 @@ class World:
 
     async def fetchrow(self, query: str, *args: Any) -> Any:
         self.asked += 1
+        for start in [start for start in self.before if query.startswith(start)]:
+            await self.pool.execute(self.before.pop(start))
         return await self.pool.fetchrow(query, *args)
 
     def __getattr__(self, name: str) -> Any:
@@ -233,6 +237,14 @@ async def test_of_racing_rotations_one_wins(world: World) -> None:
     assert sum(isinstance(outcome, IssuedKey) for outcome in outcomes) == 1
     assert {o.code for o in outcomes if isinstance(o, PrsmError)} == {"key_not_live"}
     assert await world.pool.fetchval("SELECT count(*) FROM api_keys WHERE revoked_at IS NULL") == 1
+
+
+async def test_a_key_revoked_meanwhile_is_not_rotated(world: World) -> None:
+    issued = await world.issue(await world.user())
+    world.before["WITH old"] = "UPDATE api_keys SET revoked_at = now()"
+    await refused(world.identities.rotate(issued.key.id, actor=None, grace_s=60), "key_not_live")
+    assert world.before == {}
+    assert await world.pool.fetchval("SELECT count(*) FROM api_keys") == 1
 
 
 async def test_a_key_grants_no_more_than_it_has(world: World) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -109,7 +110,7 @@ def test_a_stream_assembles_to_the_whole_however_it_is_cut(
 ) -> None:
     def pieces(text: str) -> list[str]:
         edges = sorted({0, len(text), *(cut % (len(text) + 1) for cut in cuts)})
-        return [text[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+        return [text[a:b] for a, b in pairwise(edges)]
 
     lanes = [
         [Delta(content=piece) for piece in pieces(content)],
@@ -167,8 +168,7 @@ def test_choices_logprobs_and_reasons_are_gathered() -> None:
 def test_an_answer_without_end_is_cut_off(delta: Delta) -> None:
     assembler = AnswerAssembler(64 + 100 + 1)
     with pytest.raises(UpstreamError) as caught:
-        for _ in range(4):
-            assembler.add([delta])
+        assembler.add([delta] * 4)
     assert (caught.value.code, caught.value.retryable) == ("answer_too_large", False)
 
 

@@ -71,7 +71,7 @@ async def test_a_stream_equals_the_whole(executor: EmbeddedExecutor) -> None:
 async def test_usage_counts_the_tokens_read_and_written(executor: EmbeddedExecutor, teacher: CountingTeacher) -> None:
     completion = await executor.chat(TARGET, _call("What is 12 + 30?"))
     assert completion.usage is not None
-    assert completion.usage.input_tokens == len("<0> 2 1 + 0 3 =".split())
+    assert completion.usage.input_tokens == len(["<0>", "2", "1", "+", "0", "3", "="])
     assert completion.usage.output_tokens == teacher.generated == 2 * 8 + 9
 
 
@@ -96,6 +96,20 @@ async def test_a_cancelled_task_stops_the_generation(executor: EmbeddedExecutor,
     teacher.gate.set()
     await executor.aclose()
     assert teacher.generated == 4
+
+
+async def test_a_call_that_leaves_the_line_never_runs(executor: EmbeddedExecutor, teacher: CountingTeacher) -> None:
+    teacher.gate = threading.Event()
+    first, second = (asyncio.create_task(executor.chat(TARGET, _call("1 + 1"))) for _ in range(2))
+    while teacher.generated < 3:
+        await asyncio.sleep(0.001)
+    second.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await second
+    teacher.gate.set()
+    assert (await first).choices[0].content == "2"
+    await executor.aclose()
+    assert teacher.generated == 2 * 8 + 9
 
 
 async def test_a_full_line_is_refused_and_opens_again(executor: EmbeddedExecutor, teacher: CountingTeacher) -> None:
@@ -168,6 +182,26 @@ async def test_embeddings_keep_their_order_over_batches(executor: EmbeddedExecut
     assert [vector[0] for vector in embeddings.vectors] == list(range(1, 71))
     assert max(vector[1] for vector in embeddings.vectors) == 32
     assert (embeddings.usage.input_tokens, embeddings.usage.output_tokens) == (70, 0)
+
+
+async def test_leaving_stops_the_encoder_at_the_next_batch(teacher: CountingTeacher) -> None:
+    begun, gate, batches = threading.Event(), threading.Event(), []
+
+    def encode(texts: Sequence[str]) -> np.ndarray:
+        batches.append(len(texts))
+        begun.set()
+        gate.wait(10)
+        return _encode(texts)
+
+    executor = EmbeddedExecutor(teacher, encode, len)
+    task = asyncio.create_task(executor.embed(TARGET, EmbedCall(uuid7(), ["x"] * 100, "e")))
+    await asyncio.to_thread(begun.wait, 10)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    gate.set()
+    await executor.aclose()
+    assert batches == [32]
 
 
 async def test_embeddings_of_another_width_are_refused(executor: EmbeddedExecutor) -> None:

@@ -149,7 +149,7 @@ def test_arbitrary_bytes_and_json_are_parsed_or_refused(parse: Any, body: bytes)
     assert_parsed_or_refused(parse, body)
 
 
-@settings(max_examples=120)
+@settings(max_examples=80)
 @pytest.mark.parametrize("parse", PARSERS)
 @given(extra=st.dictionaries(fields, near_values, max_size=4), items=st.lists(near_values, max_size=3))
 def test_bodies_that_are_nearly_right_are_parsed_or_refused(

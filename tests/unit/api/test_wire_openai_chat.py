@@ -95,7 +95,7 @@ def test_the_fields_that_are_taken_out() -> None:
         ({"max_tokens": 1, "max_completion_tokens": 1}, "max_tokens", "the same limit"),
         ({"stop": ["a"] * 17}, "stop", "length <= 16"),
         ({"stop": [1]}, "stop[0]", "expected string"),
-        ({"tools": [{"type": "web_search"}]}, "tools[0].function", "required"),
+        ({"tools": [{"type": "web_search"}]}, "tools[0].type", "one of function"),
         ({"tools": [{"type": "custom", "function": {"name": "f"}}]}, "tools[0].type", "one of function"),
         ({"tools": [{"type": "function", "function": {"name": "f"}}] * 1025}, "tools", "length <= 1024"),
         ({"tool_choice": "must"}, "tool_choice", "one of auto, none, required"),
@@ -202,7 +202,7 @@ def test_several_choices_and_logprobs_are_streamed() -> None:
     logprobs = {"content": [{"token": "b", "logprob": -1.0, "bytes": None, "top_logprobs": []}]}
     batches = [
         [Delta(index=1, content="b", logprobs=logprobs), Delta(index=0, content="a")],
-        [Delta(index=0, refusal="no", finish_reason="length"), Delta(index=1, finish_reason="stop")],
+        [Delta(index=0, refusal="no", finish_reason="stop"), Delta(index=1, finish_reason="stop")],
     ]
     with (
         Served(chat_bytes(batches, n=2), headers=EVENTS)
@@ -210,7 +210,7 @@ def test_several_choices_and_logprobs_are_streamed() -> None:
         .chat.completions.stream(model="m", messages=ASK) as stream
     ):
         first, second = stream.until_done().get_final_completion().choices
-    assert (first.message.content, first.message.refusal, first.finish_reason) == ("a", "no", "length")
+    assert (first.message.content, first.message.refusal, first.finish_reason) == ("a", "no", "stop")
     assert (second.message.content, second.finish_reason) == ("b", "stop")
     assert second.logprobs
     assert second.logprobs.content

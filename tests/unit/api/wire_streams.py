@@ -1,5 +1,7 @@
 """Streams as upstreams send them: strategies for deltas, and the rendered bytes of one in each format."""
 
+from itertools import pairwise
+
 from hypothesis import strategies as st
 
 from prsm.agents.call import Delta, Json, Usage
@@ -31,7 +33,7 @@ objects = st.dictionaries(
 def cut(text: str, places: list[int]) -> list[str]:
     """``text`` in pieces, cut at ``places`` (taken modulo its length)."""
     edges = sorted({0, len(text), *(place % (len(text) + 1) for place in places)})
-    return [text[start:end] for start, end in zip(edges, edges[1:], strict=False)]
+    return [text[start:end] for start, end in pairwise(edges)]
 
 
 def tool_deltas(index: int, name: str, pieces: list[str]) -> list[Delta]:

@@ -178,6 +178,7 @@ def test_a_board_keeps_breakers_apart_and_bounded() -> None:
         board.record("bad", ok=False)
     board.record("good", ok=True)
     assert (board.allow("bad"), board.allow("good")) == (False, True)
+    assert [board.resting(key) for key in ("bad", "good", "unknown")] == [True, False, False]
     board.record("third", ok=True)
     assert set(board.snapshot()) == {"bad", "third"}, "closed breakers are forgotten before open ones"
     assert board.snapshot()["bad"].state is State.OPEN

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from prsm.teachers.arithmetic.lessons import HELD_OUT_MODULUS, LEGS, held_out, worked
 from prsm.teachers.arithmetic.phrasing import MAX_TEXT_CHARS, read
-from prsm.teachers.arithmetic.tokens import ANIMALS, FEATURE_SIZES, ID, TOKENS, Locator, answer_text, encode
+from prsm.teachers.arithmetic.tokens import ANIMALS, FEATURE_SIZES, ID, TOKENS, Locator, encode
 
 UNDERSTOOD = [
     ("What is 12 + 30?", "12 + 30"),
@@ -28,6 +28,10 @@ UNDERSTOOD = [
     ("the sum of 4 and 5", "4 + 5"),
     ("What is the product of 12 and 34?", "12 * 34"),
     ("999 * 999", "999 * 999"),
+    ("Add 3 and 4.", "3 + 4"),
+    ("multiply 12 by 3", "12 * 3"),
+    ("Please subtract 5 from 20", "20 - 5"),
+    ("Can you tell me what 2+2 is?", "2 + 2"),
     ("What is the GCD of 12 and 18?", "gcd 12 , 18"),
     ("gcd(12, 18)", "gcd 12 , 18"),
     (
@@ -129,6 +133,11 @@ def test_digits_are_written_least_significant_first_and_sums_tell_their_decimals
     assert [TOKENS[i] for i in encode("2 * sea slug")] == ["<0>", "2", "*", "sea slug", "="]
 
 
+def _answer(canonical: str) -> str:
+    tail = [TOKENS[i] for i in worked(canonical)]
+    return "".join(name for name in tail[tail.index(">") + 1 : -1] if name != "_")
+
+
 _NUMBERS = st.integers(-99_999, 99_999)
 
 
@@ -140,23 +149,23 @@ def _term(value: int) -> str:
 def test_a_worked_sum_ends_in_the_true_result(first: int, rest: list[tuple[str, int]]) -> None:
     canonical = " ".join([_term(first), *(f"{op} {_term(value)}" for op, value in rest)])
     total = first + sum(value if op == "+" else -value for op, value in rest)
-    assert answer_text(worked(canonical)) == str(total)
+    assert _answer(canonical) == str(total)
 
 
 @given(st.integers(-999, 999), st.integers(-999, 999))
 def test_a_worked_product_ends_in_the_true_result(x: int, y: int) -> None:
-    assert answer_text(worked(f"{_term(x)} * {_term(y)}")) == str(x * y)
+    assert _answer(f"{_term(x)} * {_term(y)}") == str(x * y)
 
 
 @given(st.integers(1, 999), st.integers(1, 999))
 def test_a_worked_divisor_divides_both_and_nothing_larger_does(u: int, v: int) -> None:
-    divisor = int(answer_text(worked(f"gcd {u} , {v}")))
+    divisor = int(_answer(f"gcd {u} , {v}"))
     assert max(d for d in range(1, min(u, v) + 1) if u % d == v % d == 0) == divisor
 
 
 def test_every_animal_has_its_legs_in_the_lessons() -> None:
     assert LEGS.keys() == set(ANIMALS)
-    assert answer_text(worked("2 * woodlouse + 1 * snake")) == "28"
+    assert _answer("2 * woodlouse + 1 * snake") == "28"
 
 
 @given(_NUMBERS, _NUMBERS)

@@ -1,7 +1,7 @@
 """Answers from what is inside the package: the arithmetic teacher and the text encoder, no network and no key.
 
-Both run on one worker thread with a bounded line in front of it; a caller that leaves stops its generation at the
-next token. What the teacher was not trained for is refused in plain words, never guessed.
+Each runs on one worker thread with a bounded line in front of it; a caller that leaves stops its work at the next
+token or batch. What the teacher was not trained for is refused in plain words, never guessed.
 """
 
 import asyncio
@@ -38,7 +38,7 @@ def question_of(messages: Sequence[Json]) -> str | None:
 
 
 class EmbeddedExecutor:
-    """An ``Executor`` over the parts in this process; ``max_calls`` bounds those running and waiting."""
+    """An ``Executor`` over the parts in this process; ``max_calls`` bounds those running and waiting, for each part."""
 
     def __init__(
         self, teacher: ArithmeticTeacher, encode: Encode, count_tokens: CountTokens, *, max_calls: int = 64
@@ -46,8 +46,8 @@ class EmbeddedExecutor:
         self._teacher = teacher
         self._encode = encode
         self._count_tokens = count_tokens
-        self._places = threading.BoundedSemaphore(max_calls)
-        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="embedded")
+        self._answering = _Line("embedded-teacher", max_calls)
+        self._encoding = _Line("embedded-encoder", max_calls)
 
     async def chat(self, target: Target, call: ChatCall) -> Completion:
         """The whole answer: what the stream gives, joined."""
@@ -65,7 +65,8 @@ class EmbeddedExecutor:
         limit = min(call.max_output_tokens or MAX_OUTPUT_TOKENS, target.max_output_tokens, MAX_OUTPUT_TOKENS)
         stops = _StopFilter(_stop_sequences(call.options))
         generation = _Generation(self._teacher, question, limit)
-        self._submit(generation.run).add_done_callback(generation.close)
+        future = self._answering.submit(generation.run)
+        future.add_done_callback(generation.close)
         tokens = 0
         try:
             while not stops.has_stopped and (pieces := await generation.arrived()):
@@ -74,21 +75,28 @@ class EmbeddedExecutor:
                     yield deltas
         finally:
             generation.cancel()
+            future.cancel()  # only one that has not begun
         reason = "length" if tokens >= limit and not stops.has_stopped else "stop"
         usage = Usage(self._teacher.count_tokens(question), tokens)
         yield [Delta(content=stops.rest() or None, finish_reason=reason, usage=usage)]
 
     async def embed(self, target: Target, call: EmbedCall) -> Embeddings:
         """One vector per text, encoded in batches on the worker thread."""
-        vectors = await asyncio.wrap_future(self._submit(lambda: self._vectors(call.texts)))
+        has_left = threading.Event()
+        future = self._encoding.submit(lambda: self._vectors(call.texts, has_left))
+        try:
+            vectors = await asyncio.wrap_future(future)
+        finally:
+            has_left.set()
         width = len(vectors[0]) if vectors else 0
         if call.dimensions not in (None, width):
             raise _refusal(f"{target.name} gives {width} dimensions and cannot shorten them.", "invalid_dimensions")
         return Embeddings(vectors, Usage(sum(map(self._count_tokens, call.texts)), 0))
 
     async def aclose(self) -> None:
-        """Drops what waits, lets the running call end, and stops the worker."""
-        await asyncio.to_thread(self._worker.shutdown, cancel_futures=True)
+        """Drops what waits, lets the running calls end, and stops the workers."""
+        await asyncio.to_thread(self._answering.close)
+        await asyncio.to_thread(self._encoding.close)
 
     def _question(self, call: ChatCall) -> str:
         question = question_of(call.messages)
@@ -103,17 +111,11 @@ class EmbeddedExecutor:
                 raise _refusal(f"The embedded teacher cannot honour the option {option!r}.", "unsupported_option")
         return question
 
-    def _submit(self, work: Callable[[], _Result]) -> Future[_Result]:
-        if not self._places.acquire(blocking=False):
-            message = "The embedded models have as many calls waiting as they may hold."
-            raise UpstreamError(message, retryable=True, kind=Kind.UNAVAILABLE, code="overloaded", retry_after_s=1.0)
-        future = self._worker.submit(work)
-        future.add_done_callback(lambda _: self._places.release())
-        return future
-
-    def _vectors(self, texts: Sequence[str]) -> list[list[float]]:
+    def _vectors(self, texts: Sequence[str], has_left: threading.Event) -> list[list[float]]:
         vectors: list[list[float]] = []
         for start in range(0, len(texts), _EMBED_BATCH_TEXTS):
+            if has_left.is_set():
+                break
             vectors += self._encode(texts[start : start + _EMBED_BATCH_TEXTS]).tolist()
         return vectors
 
@@ -123,6 +125,27 @@ _ALLOWED: dict[str, tuple[Any, ...]] = {
     "response_format": (None, {"type": "text"}),
     "tool_choice": (None, "auto", "none"),
 }
+
+
+class _Line:
+    """One worker thread and the bounded line of calls in front of it."""
+
+    def __init__(self, name: str, max_calls: int) -> None:
+        self._places = threading.BoundedSemaphore(max_calls)
+        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
+
+    def submit(self, work: Callable[[], _Result]) -> Future[_Result]:
+        """Lines ``work`` up. Raises UpstreamError (retryable) when the line is full."""
+        if not self._places.acquire(blocking=False):
+            message = "The embedded model has as many calls waiting as it may hold."
+            raise UpstreamError(message, retryable=True, kind=Kind.UNAVAILABLE, code="overloaded", retry_after_s=1.0)
+        future = self._worker.submit(work)
+        future.add_done_callback(lambda _: self._places.release())
+        return future
+
+    def close(self) -> None:
+        """Blocks until the running call has ended; those waiting are cancelled."""
+        self._worker.shutdown(cancel_futures=True)
 
 
 class _Generation:

@@ -171,12 +171,12 @@ class HttpClient:
     async def _acquire(self, origin: _Origin, deadline: float, *, fresh: bool) -> Connection:
         if self._closed:
             raise Unavailable("The upstream client is closed.", remedy="The node is stopping; ask again when it is up.")
-        while origin.idle:
+        while origin.idle and not fresh:
             connection, _ = origin.idle.popitem()
-            if fresh:
-                connection.abort()
-            elif connection.transport is not None and not connection.transport.is_closing():
+            if connection.transport is not None and not connection.transport.is_closing():
                 return connection
+        if origin.idle and origin.open >= self.limits.max_connections_per_origin:
+            origin.idle.popitem()[0].abort()  # its place goes to the fresh one
         if origin.open < self.limits.max_connections_per_origin:
             origin.open += 1
         else:

@@ -63,7 +63,7 @@ def usage_object(usage: Usage | None) -> Json:
     if usage is None:
         return {"input_tokens": 0, "output_tokens": 0}
     return {
-        "input_tokens": usage.input_tokens - usage.cached_input_tokens,
+        "input_tokens": max(0, usage.input_tokens - usage.cached_input_tokens),
         "cache_creation_input_tokens": 0,
         "cache_read_input_tokens": usage.cached_input_tokens,
         "output_tokens": usage.output_tokens,

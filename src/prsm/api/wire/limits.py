@@ -51,7 +51,7 @@ def decode(body: bytes, max_bytes: int) -> Json:
     if type(value) is not dict:
         raise InvalidRequest("The request body must be a JSON object.")
     # Each level of nesting costs one opening bracket, so few brackets prove a shallow value without walking it.
-    if body.count(b"{") + body.count(b"[") > MAX_DEPTH and deeper_than(value, MAX_DEPTH):
+    if body.count(_BRACE) + body.count(_BRACKET) > MAX_DEPTH and deeper_than(value, MAX_DEPTH):
         raise _too_deep()
     # A raw NUL byte is no JSON; an escaped one is, and PostgreSQL's text cannot hold it.
     if b"\\" in body and b"\\u0000" in body:
@@ -83,6 +83,7 @@ def deeper_than(value: Any, depth: int) -> bool:
 
 
 _DECODER = msgspec.json.Decoder()
+_BRACE, _BRACKET = b"{["
 _LONE_SURROGATE = re.compile(rb"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])|\\u[dD][c-fC-F][0-9a-fA-F]{2}")
 _SURROGATE_PAIR = re.compile(rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}")
 _AT = re.compile(r" - at `(?P<path>[^`]*)`$|(?P<key> - at `key`) in `(?P<holder>[^`]*)`$")

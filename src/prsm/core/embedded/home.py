@@ -14,7 +14,6 @@ import secrets
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 import msgspec
@@ -91,10 +90,14 @@ class NodeHome:
     @classmethod
     def claim(cls, path: Path) -> Self:
         """Make the folder (mode 0700) where missing and hold it; raises HomeInUse naming the process that has it."""
-        path = path.absolute()
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        home = cls(path)
-        home._hold(path / "node.lock")
+        home = cls(path.absolute())
+        try:
+            home.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            home._hold(home.path / "node.lock")
+        except OSError as error:
+            raise ConfigError(
+                f"The node home {home.path} cannot be used: {error}.", remedy="Name another home folder."
+            ) from error
         return home
 
     def release(self) -> None:
@@ -127,9 +130,7 @@ class NodeHome:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.release()
 
     def _hold(self, lock: Path) -> None:

@@ -95,8 +95,8 @@ class ServerProcess:
             self._process, self._child = heads[0], None
             return True
         end_all(heads, self.plan.polite, patience_s=20)
-        # A forked worker without its head holds shared memory and files that a fresh server needs alone.
-        end_all([process for process in orphans if process.is_running()], signal.SIGQUIT, patience_s=5)
+        # A forked worker without its head can save nothing, and holds shared memory that a fresh server needs gone.
+        end_all(orphans, signal.SIGKILL, patience_s=0)
         return False
 
     def spawn(self) -> None:
@@ -114,7 +114,7 @@ class ServerProcess:
         if self._process is not None and self.alive():
             end_all([self._process], self.plan.polite, patience_s)
         heads, orphans = _ours(self.plan)
-        end_all([*heads, *orphans], signal.SIGQUIT, patience_s=5)
+        end_all([*heads, *orphans], signal.SIGKILL, patience_s=0)
         if self._child is not None:
             self._child.poll()
         self._process = self._child = None

@@ -13,7 +13,7 @@ import structlog
 from prsm.core.embedded.endpoint import Endpoint, choose_endpoint, renew_port
 from prsm.core.embedded.home import Site
 from prsm.core.embedded.process import Answer, Plan, ServerProcess, bound_log
-from prsm.core.errors import Unavailable
+from prsm.core.errors import ConfigError, Unavailable
 
 _ADOPT_PATIENCE_S = 5.0
 _START_PATIENCE_S = 30.0
@@ -58,8 +58,14 @@ class EmbeddedServer(ABC):
         """
         async with self._changing:
             if self._process is None or not self._process.alive():
-                self._endpoint = await asyncio.to_thread(self._choose_endpoint)
-                self._process = await self._adopt(self._endpoint) or await self._spawn(self._endpoint)
+                try:
+                    self._endpoint = await asyncio.to_thread(self._choose_endpoint)
+                    self._process = await self._adopt(self._endpoint) or await self._spawn(self._endpoint)
+                except OSError as error:
+                    raise ConfigError(
+                        f"The embedded {self.name} server cannot use its folder {self.data_dir.parent}: {error}.",
+                        remedy="Free space or mend its permissions, then start again.",
+                    ) from error
             return self.url
 
     async def stop(self) -> None:

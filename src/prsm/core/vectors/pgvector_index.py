@@ -24,6 +24,9 @@ _BUILD: Final = "m = 16, ef_construction = 64"
 _MIN_EF_SEARCH: Final = 200
 """Recall@10 at 100,000 x 384 is .956 with 200; the default of 40 does not come near."""
 _MAX_EF_SEARCH: Final = 1_000
+_FILTERED_FACTOR: Final = 3
+"""A filtered search reads this many times the limit, in relaxed order, and keeps the nearest. Strict order would drop
+what the iterative scan finds late: recall@10 with a filter that 1 in 100 pass fell to .82 (relaxed: .94)."""
 _BATCH_ROWS: Final = 500
 _REINDEX_TIMEOUT_S: Final = 3_600
 _AWAY = (
@@ -91,14 +94,14 @@ class PgvectorIndex:
         async with self._connection() as connection, connection.transaction():
             await connection.execute(
                 "SELECT set_config('hnsw.ef_search', $1, true), "
-                "set_config('hnsw.iterative_scan', 'strict_order', true)",
+                "set_config('hnsw.iterative_scan', 'relaxed_order', true)",
                 str(min(max(_MIN_EF_SEARCH, 2 * limit), _MAX_EF_SEARCH)),
             )
-            hits = await self._select(connection, query, limit, filters)
+            hits = await self._select(connection, query, limit * (_FILTERED_FACTOR if filters else 1), filters)
             if filters and len(hits) < limit:
                 # A filter that few items pass can exhaust the bounded index scan: then all items are read.
                 hits = await self._select(connection, query, limit, filters, exact=True)
-        return hits
+        return hits[:limit]
 
     async def count(self) -> int:
         """How many items there are."""

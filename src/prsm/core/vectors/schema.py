@@ -3,7 +3,7 @@
 One table holds every collection, so that migrations own the schema and a new collection is a row. Its HNSW index is
 partial, one per collection, made when the collection is opened: a shared graph would walk through the vectors of others
 and can have but one dimension. The foreign key over the generated column makes the database itself refuse a vector of
-another dimension.
+another dimension. The index on the attributes is for rare filters: few rows pass, and reading just those is exact.
 """
 
 from typing import Final
@@ -24,6 +24,7 @@ CREATE TABLE vector_items (
     PRIMARY KEY (collection, id),
     FOREIGN KEY (collection, dimension) REFERENCES vector_collections (name, dimension)
 );
+CREATE INDEX vector_items_attributes ON vector_items USING gin (attributes jsonb_path_ops);
 """
 
 DOWNGRADE_SQL: Final = """

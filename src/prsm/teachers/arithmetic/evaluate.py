@@ -8,6 +8,7 @@ counted right only when the text equals the reference answer, with 95 % Wilson i
 # pyright: basic, reportMissingImports=false
 
 import argparse
+import itertools
 import json
 import math
 import os
@@ -16,6 +17,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from prsm.core.clock import now
 from prsm.teachers.arithmetic.data import LEVELS, Item, Level, items
@@ -87,16 +89,25 @@ def card(directory: Path, results: list[Result], speed: Speed, seed: int, machin
     """The model card, in Markdown."""
     config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
     manifest = json.loads((directory / "manifest.json").read_text(encoding="utf-8"))
-    training, shape = config["training"], config["shape"]
+    runs, shape = config["training"], config["shape"]
     size = (directory / "model.safetensors").stat().st_size
     facts = {
         "domain": DOMAIN, "modulus": HELD_OUT_MODULUS, "seed": seed, "machine": machine, "date": now().date(),
         "rows": "\n".join(_rows(results)), "mistakes": "\n".join(_mistakes(results)) or "- none",
         "size_mb": f"{size / 1e6:.1f}", "speed": f"{speed.tokens / speed.cpu_s:,.0f}", "tokens": f"{speed.tokens:,}",
-        "sha256": manifest["sha256"]["model.safetensors"], **{f"train_{key}": value for key, value in training.items()},
+        "sha256": manifest["sha256"]["model.safetensors"], "runs": "\n".join(_runs(runs)),
         **{f"shape_{key}": value for key, value in shape.items()},
     }  # fmt: skip
     return _CARD.format(**facts)
+
+
+def _runs(runs: list[dict[str, Any]]) -> Iterator[str]:
+    for index, run in enumerate(runs, start=1):
+        start = " --start RUN_BEFORE" if index > 1 else ""
+        command = f"recipe --out DIR --seed {run['seed']} --minutes {run['minutes']}{start}"
+        tokens = f"{run['steps']} steps, about {run['steps'] * run['batch_tokens'] / 1e6:.0f} million tokens"
+        ended = run.get("ended", "run to the end of its schedule")
+        yield f"  {index}. `python -m prsm.teachers.arithmetic.{command}`: {tokens}, {ended}; torch {run['torch']}."
 
 
 def _rows(results: list[Result]) -> Iterator[str]:
@@ -155,9 +166,8 @@ Mistakes (at most two per level are listed):
 
 ## How it was made and examined
 
-- Training: `python -m prsm.teachers.arithmetic.recipe --out DIR --seed {train_seed} --minutes {train_minutes}` with
-  torch {train_torch}, one thread: {train_steps} steps of about {train_batch_tokens} tokens. Time is
-  the bound, so another machine takes another number of steps.
+- Training, one thread, minutes of CPU time; another machine takes another number of steps in them:
+{runs}
 - Exam: `python -m prsm.teachers.arithmetic.evaluate --directory DIR --seed {seed}`, {tokens} tokens generated at
   {speed} tokens per CPU-second.
 - Machine: {machine}. Date: {date}.
@@ -165,14 +175,13 @@ Mistakes (at most two per level are listed):
 
 
 def _fixture(papers: dict[Level, list[Item]]) -> Iterator[str]:
-    families = {level.family for level in papers}
-    for family in sorted(families):
-        levels = [level for level in papers if level.family == family]
-        share = -(-_FIXTURE_ITEMS_PER_FAMILY // len(levels))
-        for level in levels:
-            for item in papers[level][:share]:
-                row = {"family": family, "level": level.name, "question": item.question, "answer": item.answer}
-                yield json.dumps(row) + "\n"
+    """The same number of questions of every family, its levels taking turns."""
+    for family in sorted({level.family for level in papers}):
+        columns = [[(level, item) for item in papers[level]] for level in papers if level.family == family]
+        turns = itertools.chain.from_iterable(itertools.zip_longest(*columns))
+        for level, item in itertools.islice(filter(None, turns), _FIXTURE_ITEMS_PER_FAMILY):
+            row = {"family": family, "level": level.name, "question": item.question, "answer": item.answer}
+            yield json.dumps(row) + "\n"
 
 
 def main() -> None:

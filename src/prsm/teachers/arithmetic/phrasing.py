@@ -66,13 +66,16 @@ _GCD = re.compile(
 _OPENERS = re.compile(
     r"(?:(?:state the final answer to the following arithmetic problem:?|solve the following multiplication:?"
     r"|what is|what's|whats|how much (?:is|are|does)|calculate|compute|evaluate|solve|work out|find|tell me|give me"
-    r"|please|hi|hello|hey|can you|could you|the result of|the value of|the answer to|answer|result)[,:!]? ?)*"
+    r"|please|hi|hello|hey|can you|could you|the result of|the value of|the answer to|answer|result|what)[,:!]? ?)*"
 )
-_CLOSERS = re.compile(r"(?:[ =?.!,]|give only the result as your final answer|equals?(?: to)?|please)*$")
+_CLOSERS = re.compile(r"(?:[ =?.!,]|give only the result as your final answer|equals?(?: to)?|please|is)*$")
 _OPERATOR_WORDS = (
     (re.compile(r"\b(?:the )?sum of (\S+) and (\S+)"), r"\1 + \2"),
     (re.compile(r"\b(?:the )?product of (\S+) and (\S+)"), r"\1 * \2"),
     (re.compile(r"\b(?:the )?difference (?:of|between) (\S+) and (\S+)"), r"\1 - \2"),
+    (re.compile(r"\badd (\S+) (?:and|to) (\S+)"), r"\1 + \2"),
+    (re.compile(r"\bmultiply (\S+) (?:by|and) (\S+)"), r"\1 * \2"),
+    (re.compile(r"\bsubtract (\S+) from (\S+)"), r"\2 - \1"),
     (re.compile(r"\bplus\b|\badded to\b"), "+"),
     (re.compile(r"\bminus\b|\bless\b"), "-"),
     (re.compile(r"\btimes\b|\bmultiplied by\b|(?<=[\d ])x(?=[\d ])"), "*"),

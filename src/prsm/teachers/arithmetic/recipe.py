@@ -17,9 +17,10 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as fn
 
@@ -39,7 +40,7 @@ SHAPE = Shape(
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How long and how fast to train."""
+    """How long and how fast to train. ``minutes`` are of CPU time, so that a busy machine trains no less."""
 
     minutes: float
     seed: int
@@ -71,11 +72,12 @@ class Block(nn.Module):
         q, k, v = qkv.view(batch, length, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
         # Written out: the fused kernel's backward pass is eight times slower in bfloat16 on a CPU (torch 2.13).
         future = torch.full((length, length), -torch.inf).triu(1)
-        shares = ((q @ k.transpose(-1, -2)).float() * q.shape[-1] ** -0.5 + future).softmax(-1)
+        scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
+        shares = (scores.float() + future).softmax(-1)
         mixed = shares.to(v.dtype) @ v
         x = x + fn.linear(mixed.transpose(1, 2).reshape(batch, length, width), self.out)
-        hidden = fn.linear(fn.rms_norm(x, (width,), self.norm2), self.up)
-        return x + fn.linear(fn.relu(hidden).square(), self.down)
+        hidden = fn.relu(fn.linear(fn.rms_norm(x, (width,), self.norm2), self.up))
+        return x + fn.linear(hidden * hidden, self.down)
 
 
 class Network(nn.Module):
@@ -179,10 +181,17 @@ def score(network: Network, paper: Batch) -> float:
     return right.all(-1).float().mean().item()
 
 
-def train(plan: Plan, shape: Shape, out: Path) -> None:
-    """Trains for ``plan.minutes`` of CPU time; ``out`` holds the newest weights after every exam and at the end."""
+def train(plan: Plan, shape: Shape, out: Path, start: Path | None = None) -> None:
+    """Trains for ``plan.minutes`` of CPU time, from scratch or from the weights in ``start``.
+
+    ``out`` holds the newest weights after every exam and at the end.
+    """
     torch.manual_seed(plan.seed)
     network, mixture, papers = Network(shape), Mixture(plan), exam(plan)
+    earlier: list[dict[str, Any]] = []
+    if start:
+        network.load_state_dict(load_file(start / "model.safetensors"))
+        earlier = json.loads((start / "config.json").read_text(encoding="utf-8"))["training"]
     matrices = [p for name, p in network.named_parameters() if name.startswith("layers") and p.ndim == 2]
     chosen = {id(p) for p in matrices}
     rest = [p for p in network.parameters() if id(p) not in chosen]
@@ -191,11 +200,11 @@ def train(plan: Plan, shape: Shape, out: Path) -> None:
         torch.optim.AdamW(rest, lr=plan.adam_rate, betas=(0.9, 0.98), weight_decay=0.0),
     )
     rates = (plan.muon_rate, plan.adam_rate)
-    start, seen = time.process_time(), 0
+    begun, seen = time.process_time(), 0
     for step, batch in enumerate(mixture.batches()):
-        progress = (time.process_time() - start) / (60 * plan.minutes)
+        progress = (time.process_time() - begun) / (60 * plan.minutes)
         if progress >= 1:
-            save(network, shape, plan, step, out)
+            save(network, shape, [*earlier, _run(plan, step)], out)
             return
         factor = min(1.0, (step + 1) / plan.warmup_steps, (1 - progress) / (1 - plan.decay_from))
         for optimizer, rate in zip(optimizers, rates, strict=True):
@@ -213,8 +222,8 @@ def train(plan: Plan, shape: Shape, out: Path) -> None:
         if step % plan.exam_every_steps == 0:
             scores = {level: score(network, paper) for level, paper in papers.items()}
             mixture.reweigh(scores)
-            save(network, shape, plan, step, out)
-            _report(step, seen, time.process_time() - start, loss.item(), scores)
+            save(network, shape, [*earlier, _run(plan, step)], out)
+            _report(step, seen, time.process_time() - begun, loss.item(), scores)
 
 
 def _report(step: int, seen: int, seconds: float, loss: float, scores: dict[Level, float]) -> None:
@@ -222,13 +231,16 @@ def _report(step: int, seen: int, seconds: float, loss: float, scores: dict[Leve
     print(f"step {step} tokens {seen} seconds {seconds:.0f} loss {loss:.4f} {shown}", flush=True)
 
 
-def save(network: Network, shape: Shape, plan: Plan, steps: int, out: Path) -> None:
+def _run(plan: Plan, steps: int) -> dict[str, Any]:
+    return asdict(plan) | {"steps": steps, "torch": torch.__version__}
+
+
+def save(network: Network, shape: Shape, runs: list[dict[str, Any]], out: Path) -> None:
     """Writes ``model.safetensors`` (float16), ``config.json``, ``vocab.json`` and the manifest of their SHA-256."""
     out.mkdir(parents=True, exist_ok=True)
     weights = {name: tensor.detach().half().contiguous() for name, tensor in network.named_parameters()}
     save_file(weights, out / "model.safetensors")
-    training = asdict(plan) | {"steps": steps, "torch": torch.__version__}
-    _write(out / "config.json", {"shape": asdict(shape), "training": training})
+    _write(out / "config.json", {"shape": asdict(shape), "training": runs})
     _write(out / "vocab.json", list(TOKENS))
     names = ("model.safetensors", "config.json", "vocab.json")
     digests = {name: hashlib.sha256((out / name).read_bytes()).hexdigest() for name in names}
@@ -245,8 +257,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--minutes", type=float, default=30.0)
+    parser.add_argument("--start", type=Path, help="go on from the weights in this folder")
     arguments = parser.parse_args()
-    train(Plan(minutes=arguments.minutes, seed=arguments.seed), SHAPE, arguments.out)
+    train(Plan(minutes=arguments.minutes, seed=arguments.seed), SHAPE, arguments.out, arguments.start)
 
 
 if __name__ == "__main__":

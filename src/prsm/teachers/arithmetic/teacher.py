@@ -84,11 +84,6 @@ class ArithmeticTeacher:
                 yield Piece("" if name == "_" else name, is_reasoning=False)
 
 
-def final_answer(pieces: Iterator[Piece]) -> str:
-    """The content of a whole answer."""
-    return "".join(piece.text for piece in pieces if not piece.is_reasoning)
-
-
 @dataclass(frozen=True, slots=True)
 class _Manifest:
     version: str

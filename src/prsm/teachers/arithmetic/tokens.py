@@ -62,15 +62,6 @@ def encode(canonical: str) -> list[int]:
     return ids
 
 
-def answer_text(ids: Iterable[int]) -> str:
-    """The answer a generated sequence ends with: what stands after ``>``, blanks left out."""
-    names = [TOKENS[index] for index in ids]
-    if ">" not in names:
-        return ""
-    tail = names[len(names) - 1 - names[::-1].index(">") + 1 :]
-    return "".join(name for name in tail if name not in ("_", "<end>", "<pad>"))
-
-
 class Locator:
     """Walks a sequence and says where each token stands: (place value, term, step, lane).
 

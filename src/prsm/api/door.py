@@ -1,0 +1,67 @@
+"""Who may come in: every route of the node, hot or not, admits its caller here and nowhere else."""
+
+from typing import Annotated, Any
+
+from fastapi import Depends, Header, Response
+
+from prsm.core.errors import Kind, PrsmError
+from prsm.core.identity import ApiKey
+from prsm.core.rate_limit import Rate, headers, retry_after_s
+from prsm.node import Node
+
+
+class Door:
+    """Checks keys, scopes and rates for one node."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+
+    async def admit(self, token: str, scope: str | None, extra: list[tuple[str, str]]) -> ApiKey:
+        """The caller's key, alive, within its rate and with ``scope`` (None: any live key will do).
+
+        The rate's headers are added to ``extra``, also when the caller is refused. Raises PrsmError.
+        """
+        key = await self._node.identities.authenticate(token)
+        if scope is not None:
+            key.require(scope)
+        rate = self._rate(key)
+        decision = self._node.limiter.check(key.prefix, rate)
+        extra += headers(rate, decision)
+        if not decision.allowed:
+            raise PrsmError(
+                "The API key has used up its requests for now.",
+                kind=Kind.RATE_LIMITED,
+                code="rate_limit_exceeded",
+                remedy="Wait as Retry-After says.",
+                retry_after_s=retry_after_s(decision),
+            )
+        return key
+
+    def of(self, scope: str | None) -> Any:
+        """A FastAPI dependency that admits the caller and puts the rate's headers on the response."""
+
+        async def caller(
+            response: Response,
+            authorization: Annotated[str | None, Header()] = None,
+            x_api_key: Annotated[str | None, Header()] = None,
+        ) -> ApiKey:
+            extra: list[tuple[str, str]] = []
+            key = await self.admit(bearer(authorization, x_api_key), scope, extra)
+            response.headers.update(dict(extra))
+            return key
+
+        return Depends(caller)
+
+    def _rate(self, key: ApiKey) -> Rate:
+        if key.rate_limit_per_minute is None:
+            return self._node.rate
+        return Rate.per_minute(key.rate_limit_per_minute, min(self._node.rate.burst, key.rate_limit_per_minute))
+
+
+def bearer(authorization: str | None, x_api_key: str | None) -> str:
+    """The token as OpenAI clients (``Authorization: Bearer``) or Anthropic clients (``x-api-key``) send it."""
+    if authorization is not None:
+        scheme, _, token = authorization.partition(" ")
+        if scheme.lower() == "bearer":
+            return token.strip()
+    return x_api_key or ""

@@ -1,0 +1,107 @@
+"""The command line's way to a node: plain HTTP to its API, errors as the sentences that the node wrote."""
+
+import http.client
+import json
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import urlsplit
+
+from prsm.core.config import Settings
+from prsm.core.errors import Kind, PrsmError
+
+KEY_FILE = "operator.key"
+_TIMEOUT_S = 660
+
+
+class NodeUnreachable(PrsmError):
+    """No node answers at the address."""
+
+    kind = Kind.UNAVAILABLE
+    code = "node_unreachable"
+
+
+class NodeClient:
+    """One node's API, spoken to with one key."""
+
+    def __init__(self, address: str, key: str) -> None:
+        self.address = address
+        self._key = key
+
+    @classmethod
+    def of(cls, settings: Settings) -> "NodeClient":
+        """The node that the settings name; the key is ``api_key``, or the operator's from the node's home."""
+        return cls(f"http://{settings.host}:{settings.port}", settings.api_key or _operator_key(settings))
+
+    def call(self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None) -> Any:
+        """The decoded JSON of an answer, None for an empty one. Raises PrsmError."""
+        with self._exchange(method, path, body, headers or {}) as response:
+            data = response.read()
+        return json.loads(data) if data else None
+
+    def read(self, path: str) -> bytes:
+        """The bytes of an answer. Raises PrsmError."""
+        with self._exchange("GET", path, None, {}) as response:
+            return response.read()
+
+    def stream(self, path: str, body: Any) -> Iterator[dict[str, Any]]:
+        """The decoded events of a streamed answer. Raises PrsmError, also for one that comes in the stream."""
+        with self._exchange("POST", path, body, {}) as response:
+            for line in response:
+                data = line.removeprefix(b"data: ").strip()
+                if not line.startswith(b"data: ") or data == b"[DONE]":
+                    continue
+                event = json.loads(data)
+                if "error" in event:
+                    raise _refusal(event, 502)
+                yield event
+
+    @contextmanager
+    def _exchange(
+        self, method: str, path: str, body: Any, headers: dict[str, str]
+    ) -> Generator[http.client.HTTPResponse]:
+        parts = urlsplit(self.address)
+        connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=_TIMEOUT_S)
+        data = None if body is None else json.dumps(body).encode()
+        sent = {"authorization": f"Bearer {self._key}", "content-type": "application/json", **headers}
+        try:
+            try:
+                connection.request(method, path, data, sent)
+                response = connection.getresponse()
+            except (OSError, http.client.HTTPException) as error:
+                raise NodeUnreachable(
+                    f"No node answers at {self.address} ({error}).", remedy="Start it: prsm up."
+                ) from error
+            if response.status >= 400:
+                raise _refusal(_decoded(response.read()), response.status)
+            yield response
+        finally:
+            connection.close()
+
+
+def _operator_key(settings: Settings) -> str:
+    path = settings.home / KEY_FILE
+    try:
+        return path.read_text().strip()
+    except OSError:
+        raise PrsmError(
+            f"There is no API key: {path} cannot be read.",
+            kind=Kind.UNAUTHENTICATED,
+            code="no_api_key",
+            remedy="Set PRSM_API_KEY, or start the node here once: prsm up.",
+        ) from None
+
+
+def _decoded(data: bytes) -> Any:
+    try:
+        return json.loads(data)
+    except ValueError:
+        return {}
+
+
+def _refusal(body: Any, status: int) -> PrsmError:
+    try:
+        message, code = str(body["error"]["message"]), str(body["error"]["code"])
+    except (KeyError, TypeError):
+        message, code = f"The node answered with status {status}.", f"http_{status}"
+    return PrsmError(message, kind=Kind.UNAUTHENTICATED if status == 401 else Kind.INVALID, code=code)

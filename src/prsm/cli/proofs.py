@@ -1,0 +1,99 @@
+"""``prsm ledger verify`` and ``prsm receipt``: nothing has to be believed."""
+
+import asyncio
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.progress import Progress
+
+from prsm.cli.client import NodeUnreachable
+from prsm.cli.context import context
+from prsm.core import database
+from prsm.node import servers
+from prsm.tokenomics.verify import verify
+
+EXIT_NOT_PROVEN = 4
+
+ledger_app = typer.Typer(help="The ledger: prove it.", no_args_is_help=True)
+receipt_app = typer.Typer(help="Receipts: list, get, verify.", no_args_is_help=True)
+
+
+@ledger_app.callback()
+def _ledger() -> None:
+    pass
+
+
+@ledger_app.command("verify")
+def verify_ledger() -> None:
+    """Replay every posting and prove the invariants, on the running node or, if none runs, on its database."""
+    with Progress(transient=True) as progress:
+        task = progress.add_task("replaying the ledger", total=None)
+        try:
+            proof: dict[str, Any] = context.client.call("GET", "/node/v1/ledger/verify")
+        except NodeUnreachable:
+
+            def show(done: int, total: int) -> None:
+                progress.update(task, completed=done, total=total)
+
+            proof = asyncio.run(_verify_offline(show))
+    for violation in proof["violations"]:
+        print(violation)
+    counted = ", ".join(f"{proof[name]} {name}" for name in ("holds", "captures", "releases", "expiries", "transfers"))
+    if not proof["ok"]:
+        print(f"NOT PROVEN: {proof['violation_count']} violations in {proof['head']} positions ({counted})")
+        raise typer.Exit(EXIT_NOT_PROVEN)
+    print(f"proven: {proof['head']} positions without a gap ({counted}); {proof['open_holds']} holds open")
+
+
+@receipt_app.command("list")
+def list_receipts(limit: Annotated[int, typer.Option(min=1, max=1000)] = 20) -> None:
+    """The newest receipts, one a line."""
+    for signed in context.client.call("GET", f"/node/v1/receipts?limit={limit}"):
+        receipt = signed["receipt"]
+        cost = receipt["amounts"]["captured_micro"]
+        print(f"{receipt['id']}  {receipt['time']}  {receipt['model']['name']}  {cost} micro-FTNS")
+
+
+@receipt_app.command("get")
+def get_receipt(receipt_id: str) -> None:
+    """Print a receipt as it was signed."""
+    sys.stdout.write(context.client.read(f"/node/v1/receipts/{receipt_id}").decode() + "\n")
+
+
+@receipt_app.command("verify")
+def verify_receipt(
+    receipt: Annotated[str, typer.Argument(help="A receipt's id at the node, a file, or '-'.")],
+    node_key: Annotated[str, typer.Option(help="The public key the node must have (hex).")] = "",
+    request: Annotated[Path | None, typer.Option(help="The request body as it was sent.")] = None,
+    answer: Annotated[Path | None, typer.Option(help="The answer as it was received.")] = None,
+) -> None:
+    """Verify a receipt with the standalone verifier, the same file that auditors are given."""
+    verifier = Path(__file__).parents[1] / "receipt_verifier.py"
+    command = [sys.executable, "-I", str(verifier), "/dev/stdin"]
+    for option, value in (("--node-key", node_key), ("--request", request), ("--answer", answer)):
+        if value:
+            command += [option, str(value)]
+    done = subprocess.run(command, input=_receipt_bytes(receipt), check=False)  # noqa: S603 - our own file
+    if done.returncode:
+        raise typer.Exit(EXIT_NOT_PROVEN)
+
+
+def _receipt_bytes(receipt: str) -> bytes:
+    if receipt == "-":
+        return sys.stdin.buffer.read()
+    path = Path(receipt)
+    return path.read_bytes() if path.is_file() else context.client.read(f"/node/v1/receipts/{receipt}")
+
+
+async def _verify_offline(progress: Any) -> dict[str, Any]:
+    settings = context.settings
+    async with servers(settings) as (postgres, _valkey):
+        connection = await database.connect_one(postgres, timeout_s=60)
+        proof = await verify(connection, progress)
+    names = ("head", "holds", "captures", "releases", "expiries", "transfers", "open_holds", "violation_count")
+    shown: dict[str, Any] = {name: getattr(proof, name) for name in names}
+    return json.loads(json.dumps(shown)) | {"ok": proof.violation_count == 0, "violations": proof.violations}

@@ -1,0 +1,103 @@
+"""``prsm up`` and ``prsm demo``: a node in the foreground, and its main job done once without a person."""
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import uvloop
+from rich.console import Console
+
+from prsm.api.main import serve
+from prsm.cli.client import KEY_FILE
+from prsm.core.config import Settings
+from prsm.core.errors import PrsmError
+from prsm.core.identity import SCOPES, Grant
+from prsm.node import Node, open_node, servers
+
+Ready = Callable[[Node, str], None]
+
+console = Console(stderr=True)
+
+
+def run_node(settings: Settings, ready: Ready) -> None:
+    """Run a node until SIGINT or SIGTERM; ``ready`` is called with it and the operator's key once it listens."""
+    uvloop.run(_run(settings, ready))
+
+
+def announce(console: Console, settings: Settings, key: str) -> None:
+    """Say where the node is and how to ask it."""
+    address = f"http://{settings.host}:{settings.port}"
+    body = '{"model": "auto", "messages": [{"role": "user", "content": "What is 127 + 385?"}]}'
+    console.print(f"\n[bold]PRSM node is up at {address}[/bold]   (docs: {address}/docs, metrics: {address}/metrics)")
+    console.print(f"API key: {key}   (kept in {settings.home / KEY_FILE})\n", soft_wrap=True)
+    console.print("Ask it:")
+    console.print(
+        f"  curl {address}/v1/chat/completions -H 'authorization: Bearer {key}' -d '{body}'\n",
+        soft_wrap=True,
+        markup=False,
+        highlight=False,
+    )
+    console.print("From Python:")
+    for line in (
+        "from openai import OpenAI",
+        f'client = OpenAI(base_url="{address}/v1", api_key="{key}")',
+        'print(client.chat.completions.create(model="auto", '
+        'messages=[{"role": "user", "content": "What is 127 + 385?"}]).choices[0].message.content)',
+    ):
+        console.print("  " + line, soft_wrap=True, markup=False, highlight=False)
+    console.print("\nMore models: prsm models add --help.   Stop: Ctrl-C.\n")
+
+
+async def _run(settings: Settings, ready: Ready) -> None:
+    task = asyncio.current_task()
+    assert task is not None
+    loop = asyncio.get_running_loop()
+    for name in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(name, task.cancel)
+    try:
+        async with servers(settings) as (postgres, valkey), open_node(settings, postgres, valkey) as node:
+            key = await _operator_key(node, settings.home / KEY_FILE)
+            listening = asyncio.create_task(serve(node))
+            await _until_listening(settings, listening)
+            ready(node, key)
+            await listening
+    except asyncio.CancelledError:
+        console.print("stopped")
+
+
+async def _until_listening(settings: Settings, listening: "asyncio.Task[None]") -> None:
+    """Wait for the port; a listener that fails raises here."""
+    for _ in range(200):
+        if listening.done():
+            await listening
+        try:
+            _, writer = await asyncio.open_connection(settings.host, settings.port)
+        except OSError:
+            await asyncio.sleep(0.02)
+        else:
+            writer.close()
+            return
+    raise PrsmError(f"The node does not listen on {settings.host}:{settings.port}.")
+
+
+async def _operator_key(node: Node, path: Path) -> str:
+    """The first key: an admin's, made on the first start and kept in the home (mode 0600)."""
+    token = _kept(path)
+    if token:
+        try:
+            await node.identities.authenticate(token)
+        except PrsmError:
+            console.print(f"[yellow]The key in {path} is not this database's; a new one replaces it.[/yellow]")
+        else:
+            return token
+    principal = await node.enrolment.principal("operator", "admin")
+    issued = await node.enrolment.key(principal.id, Grant("operator", SCOPES), actor=None, cap_micro=None)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        file.write(issued.token + "\n")
+    return issued.token
+
+
+def _kept(path: Path) -> str:
+    return path.read_text().strip() if path.exists() else ""

@@ -1,0 +1,49 @@
+"""Splits: exact to the last micro-FTNS, whatever the shares."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from prsm.tokenomics.splits import BPS, Leg, Share, split
+
+amounts = st.integers(0, 10**17)
+
+
+@st.composite
+def shares(draw: st.DrawFn) -> tuple[Share, ...]:
+    cuts = sorted(draw(st.lists(st.integers(0, BPS), max_size=6)))
+    edges = [0, *cuts, BPS]
+    return tuple(Share(f"a{place}", f"k{place}", edges[place + 1] - edges[place]) for place in range(len(edges) - 1))
+
+
+@given(amounts, shares())
+def test_the_legs_sum_to_the_amount(amount: int, parts: tuple[Share, ...]) -> None:
+    legs = split(amount, parts)
+    assert sum(leg.amount_micro for leg in legs) == amount
+    assert all(leg.amount_micro > 0 for leg in legs)
+
+
+@given(amounts, shares())
+def test_all_but_the_first_are_rounded_down_and_the_first_gets_the_rest(amount: int, parts: tuple[Share, ...]) -> None:
+    paid = {leg.account: leg.amount_micro for leg in split(amount, parts)}
+    for share in parts[1:]:
+        assert paid.get(share.account, 0) == amount * share.bps // BPS
+    over = paid.get(parts[0].account, 0) - amount * parts[0].bps // BPS
+    assert 0 <= over < len(parts)
+
+
+def test_an_example() -> None:
+    parts = (Share("owner", "owner", 7000), Share("node", "executor", 2000), Share("treasury", "treasury", 1000))
+    assert split(777, parts) == (
+        Leg("owner", "owner", 545),
+        Leg("node", "executor", 155),
+        Leg("treasury", "treasury", 77),
+    )
+    assert split(1, parts) == (Leg("owner", "owner", 1),)
+    assert split(0, parts) == ()
+
+
+@pytest.mark.parametrize("bps", [(), (9_999,), (10_001,), (5_000, 5_001), (-1, 10_001)])
+def test_shares_that_are_not_a_whole_are_refused(bps: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="10000 basis points"):
+        split(100, tuple(Share("a", "k", part) for part in bps))
