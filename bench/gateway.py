@@ -294,7 +294,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--ramp-s", type=float, default=300.0, help="longest time to open the idle streams")
     parser.add_argument("--drain-s", type=float, default=120.0, help="longest wait for the last answers")
     parser.add_argument(
-        "--warmup", type=int, default=100, help="requests before each window, at least one per connection"
+        "--warmup", type=int, default=100, help="requests before a window; at least one per connection"
     )
     parser.add_argument("--no-pin", action="store_true", help="let servers and load share all cores")
     parser.add_argument("--quick", action="store_true", help="one round, 2 s, 1 and 50 connections, 500 idle streams")

@@ -9,7 +9,7 @@ import resource
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -77,7 +77,7 @@ class Family:
     def members(self) -> list[psutil.Process]:
         """All that run now."""
         found: dict[int, psutil.Process] = {}
-        roots = [self._root] if self._root.is_running() else []
+        roots = [self._root] if _runs(self._root) else []
         roots += _living_in(self._home) if self._home else []
         for root in roots:
             with contextlib.suppress(psutil.NoSuchProcess):
@@ -88,11 +88,11 @@ class Family:
     def stop(self) -> None:
         """Ask the root to end, wait, then end by id what is left of the family."""
         members = self.members()
-        if self._root.is_running():
+        if _runs(self._root):
             self._root.send_signal(signal.SIGTERM)
         with contextlib.suppress(psutil.TimeoutExpired, psutil.NoSuchProcess):
             self._root.wait(_GRACE_S)
-        left = {process.pid: process for process in [*members, *self.members()] if process.is_running()}
+        left = {process.pid: process for process in [*members, *self.members()] if _runs(process)}
         for process in left.values():
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
@@ -128,14 +128,20 @@ def memory(processes: Sequence[psutil.Process]) -> Memory:
     return Memory(rss, pss)
 
 
-def wait_until(ready: object, timeout_s: float, what: str) -> None:
-    """Poll ``ready`` (a callable) until it is true. Raises TimeoutError naming ``what``."""
-    assert callable(ready)
+def wait_until(ready: Callable[[], bool], timeout_s: float, what: str) -> None:
+    """Poll ``ready`` until it is true. Raises TimeoutError naming ``what``."""
     until_s = time.monotonic() + timeout_s
     while not ready():
         if time.monotonic() > until_s:
             raise TimeoutError(f"{what} did not become ready in {timeout_s:.0f} s")
         time.sleep(0.1)
+
+
+def _runs(process: psutil.Process) -> bool:
+    """An ended process that nobody has waited for yet does not run."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False
 
 
 def _living_in(home: Path) -> list[psutil.Process]:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -108,13 +109,11 @@ class _Started:
             process = spawn(command, self.site.cores.server, {**_clean_env(), **env}, output, ROOT)
         self._family = Family(process.pid, home)
 
-    def _wait(self, ready: object, name: str) -> None:
-        assert callable(ready)
-
+    def _wait(self, ready: Callable[[], bool], name: str) -> None:
         def alive_and_ready() -> bool:
             if not self.members():
                 raise RuntimeError(f"{name} ended at its start:\n{self._log.read_text()[-3000:]}")
-            return bool(ready())
+            return ready()
 
         wait_until(alive_and_ready, _START_S, name)
 

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 DOMAIN = b"prsm-receipt-v1\n"
 MAX_RECEIPT_BYTES = 1 << 20
@@ -122,12 +122,26 @@ def _cost(tokens: int, price_micro: int) -> int:
 
 def _text(pattern: str, what: str) -> Callable[[Any], str]:
     rule = re.compile(pattern, re.DOTALL)
-    return lambda value: "" if isinstance(value, str) and rule.fullmatch(value) else what
+
+    def check(value: Any) -> str:
+        return "" if isinstance(value, str) and rule.fullmatch(value) else what
+
+    return check
 
 
 def _whole(least: int) -> Callable[[Any], str]:
-    good = f"a whole number from {least} to {MAX_INT}"
-    return lambda value: "" if type(value) is int and least <= value <= MAX_INT else good
+    def check(value: Any) -> str:
+        return "" if type(value) is int and least <= value <= MAX_INT else f"a whole number from {least} to {MAX_INT}"
+
+    return check
+
+
+def _one(value: Any) -> str:
+    return "" if type(value) is int and value == 1 else "the number 1"
+
+
+def _truth(value: Any) -> str:
+    return "" if isinstance(value, bool) else "true or false"
 
 
 _NAME = _text(".{1,1000}", "a text of 1 to 1000 characters")
@@ -137,7 +151,7 @@ _COUNT = _whole(0)
 
 # An object's members with their rules; [rule] is a list of such; a function answers what a wrong value should be.
 _RECEIPT: dict[str, Any] = {
-    "version": lambda value: "" if type(value) is int and value == 1 else "the number 1",
+    "version": _one,
     "id": _text("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "a UUID"),
     "time": _text(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00", "a UTC time with milliseconds"),
     "node": {"id": _NAME, "public_key": _HEX32},
@@ -145,7 +159,7 @@ _RECEIPT: dict[str, Any] = {
     "operation": _text("chat|embeddings", "chat or embeddings"),
     "request_digest": _HEX32,
     "output_digest": _HEX32,
-    "completed": lambda value: "" if isinstance(value, bool) else "true or false",
+    "completed": _truth,
     "model": {"name": _NAME, "version": _MAYBE, "cid": _MAYBE},
     "provider": _NAME,
     "usage": {
@@ -168,15 +182,16 @@ def _check_shape(value: Any, rule: Any, where: str, problems: list[str]) -> None
             problems.append(f"{where or 'The document'} must be an object.")
             return
         at = f"{where}." if where else ""
-        problems += [f"{at}{name} is missing." for name in rule if name not in value]
-        problems += [f"{at}{name} is not a member of a receipt." for name in value if name not in rule]
-        for name in rule.keys() & value.keys():
-            _check_shape(value[name], rule[name], f"{at}{name}", problems)
+        members, rules = cast("dict[str, Any]", value), cast("dict[str, Any]", rule)
+        problems += [f"{at}{name} is missing." for name in rules if name not in members]
+        problems += [f"{at}{name} is not a member of a receipt." for name in members if name not in rules]
+        for name in rules.keys() & members.keys():
+            _check_shape(members[name], rules[name], f"{at}{name}", problems)
     elif isinstance(rule, list):
         if not isinstance(value, list):
             problems.append(f"{where} must be a list.")
             return
-        for place, item in enumerate(value):
+        for place, item in enumerate(cast("list[Any]", value)):
             _check_shape(item, rule[0], f"{where}[{place}]", problems)
     elif good := rule(value):
         problems.append(f"{where} must be {good}.")
@@ -239,7 +254,7 @@ def answer_digests(answer: bytes, operation: str) -> set[str]:
         return {_vectors_digest(response)}
     # An editor or a shell adds a line's end that the answer did not have.
     digests = {_choices_digest([(plain, [])]) for plain in (text, text.removesuffix("\n"), text.removesuffix("\r\n"))}
-    choices = _choices(response) if isinstance(response, dict) else None
+    choices = _choices(cast("dict[str, Any]", response)) if isinstance(response, dict) else None
     return digests if choices is None else digests | {_choices_digest(choices)}
 
 
@@ -265,8 +280,8 @@ def _choices(response: dict[str, Any]) -> list[tuple[str, list[tuple[str, str]]]
             return [_responses_output(response["output"])]
         if response.get("type") == "message" and isinstance(response.get("content"), list):
             return [_anthropic_content(response["content"])]
-    except (KeyError, TypeError, AttributeError) as error:
-        raise Unusable(f"The answer looks like a response and lacks a part of one: {error}.") from None
+    except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
+        raise Unusable(f"The answer looks like a response and a part of it is missing or wrong: {error}.") from None
     return None
 
 
@@ -314,10 +329,12 @@ def _jcs(value: Any, depth: int) -> str:
     if isinstance(value, dict | list) and depth == 0:
         raise ValueError("too deep")
     if isinstance(value, dict):
-        items = sorted(value.items(), key=lambda item: item[0].encode("utf-16-be", "surrogatepass"))
+        items = sorted(
+            cast("dict[str, Any]", value).items(), key=lambda item: item[0].encode("utf-16-be", "surrogatepass")
+        )
         return "{" + ",".join(f"{_jcs(key, 0)}:{_jcs(item, depth - 1)}" for key, item in items) + "}"
     if isinstance(value, list):
-        return "[" + ",".join(_jcs(item, depth - 1) for item in value) + "]"
+        return "[" + ",".join(_jcs(item, depth - 1) for item in cast("list[Any]", value)) + "]"
     if isinstance(value, float):
         return _ecmascript(value)
     text = json.dumps(value, ensure_ascii=False)

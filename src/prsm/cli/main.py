@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from prsm import __version__
-from prsm.cli import ask, doctor, keys, models, proofs
+from prsm.cli import ask, demo, doctor, keys, models, proofs
 from prsm.cli.client import NodeUnreachable
 from prsm.cli.context import context
 from prsm.cli.up import announce, run_node
@@ -32,6 +32,7 @@ app = typer.Typer(
 )
 app.command("ask")(ask.ask)
 app.command("wallet")(keys.wallet)
+app.command("demo")(demo.demo)
 app.command("doctor")(doctor.doctor)
 app.add_typer(models.app, name="models")
 app.add_typer(keys.app, name="keys")

@@ -144,14 +144,15 @@ def lease_size(burst: int, workers: int) -> int:
 class _Lease:
     """What one worker holds of one key: ``units`` leased and unspent, and what it knows of the shared state."""
 
-    __slots__ = ("busy", "owed", "refused_until_ns", "seen_us", "tat_ns", "units", "waiting")
+    __slots__ = ("busy", "owed", "owed_until_ns", "refused_until_ns", "seen_us", "tat_ns", "units", "waiting")
 
     def __init__(self) -> None:
         self.busy = asyncio.Lock()
         self.waiting = 0
         self.units = 0
         self.owed = 0
-        """Let through alone while Valkey was away, not yet told to it."""
+        """Let through alone while Valkey was away, not yet told to it; after ``owed_until_ns`` time has paid it."""
+        self.owed_until_ns = 0
         self.seen_us = 0
         self.tat_ns = 0
         self.refused_until_ns = 0
@@ -229,7 +230,7 @@ class LeasedLimiter:
             self._retry_at_ns = at + self._retry_ns  # this request tries; the others go on alone meanwhile
         size = lease_size(rate.burst, self._workers)
         shared = Rate(rate.interval_ns, rate.burst - self._workers * (size - 1))
-        owed = lease.owed
+        owed = lease.owed if lease.owed_until_ns > at else 0
         try:
             async with asyncio.timeout(self._timeout_s):
                 granted, seen_us, ahead_us = await self._script(
@@ -243,7 +244,7 @@ class LeasedLimiter:
             return self._alone(key, lease, rate)
         self._away_since_ns = None
         at = self._clock_ns()
-        lease.owed -= owed
+        lease.owed = 0
         lease.seen_us = seen_us
         lease.tat_ns = at + ahead_us * _NS_PER_US
         if granted:
@@ -266,34 +267,33 @@ class LeasedLimiter:
         empty_since = self._away_since_ns or 0
         decision = self._local.check(key, share, even_at_ns=empty_since + share.interval_ns * share.burst)
         if decision.allowed:
-            lease.owed = min(lease.owed + 1, share.burst)  # older debt is paid by the time that passed
+            lease.owed = min(lease.owed + 1, share.burst)
+            lease.owed_until_ns = decision.tat_ns
         return decision
 
     def _make_room(self) -> int:
         """Drop a lease that owes nothing (unspent units are lost, which is strict); answers how long to wait, or 0."""
         if len(self._leases) < self._max_keys:
             return 0
+        at = self._clock_ns()
         for _ in range(_SCAN):
             key, lease = self._leases.popitem(last=False)
-            if not lease.owed and not lease.waiting:
+            if not lease.waiting and not (lease.owed and lease.owed_until_ns > at):
                 return 0
             self._leases[key] = lease
         return self._retry_ns
 
 
 def headers(rate: Rate, decision: Decision) -> list[tuple[str, str]]:
-    """The ``x-ratelimit-*`` headers as OpenAI writes them, and ``retry-after`` (whole seconds) for a refusal.
+    """The ``x-ratelimit-*`` headers as OpenAI writes them; ``retry-after`` is the refusal's own.
 
     The limit is the burst: what ``remaining`` counts down from, and what ``reset`` brings back.
     """
-    lines = [
+    return [
         ("x-ratelimit-limit-requests", str(rate.burst)),
         ("x-ratelimit-remaining-requests", str(decision.remaining)),
         ("x-ratelimit-reset-requests", format_duration(decision.reset_ns)),
     ]
-    if not decision.allowed:
-        lines.append(("retry-after", str(retry_after_s(decision))))
-    return lines
 
 
 def retry_after_s(decision: Decision) -> int:

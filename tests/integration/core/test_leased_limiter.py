@@ -62,9 +62,9 @@ async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 class Workers:
     """Limiters as several workers would have them, each with its own connection."""
 
-    def __init__(self, cable: Cable, count: int, retry_s: float) -> None:
+    def __init__(self, cable: Cable, count: int, retry_s: float, max_keys: int = 1000) -> None:
         self.clients = [cable.client() for _ in range(count)]
-        self.limiters = [LeasedLimiter(client, count, retry_s=retry_s) for client in self.clients]
+        self.limiters = [LeasedLimiter(client, count, retry_s=retry_s, max_keys=max_keys) for client in self.clients]
 
     async def hammer(self, key: str, rate: Rate, seconds: float) -> int:
         async def one(limiter: LeasedLimiter) -> int:
@@ -174,7 +174,7 @@ async def test_an_outage_starts_without_a_burst(cable: Cable, four: Workers, key
 
 
 async def test_what_passed_during_an_outage_is_charged_afterwards(cable: Cable, key: str) -> None:
-    workers = Workers(cable, 1, retry_s=0.05)
+    workers = Workers(cable, 1, retry_s=0.05, max_keys=1)
     limiter, rate = workers.limiters[0], Rate.per_minute(60_000, 600)
     await cable.cut()
     await workers.hammer(key, rate, 0.1)
@@ -183,6 +183,7 @@ async def test_what_passed_during_an_outage_is_charged_afterwards(cable: Cable, 
     slow = Rate.per_minute(60, 600)  # the same key at a rate at which nothing comes back meanwhile
     alone = await drain(limiter, key, rate)
     assert alone > 100
+    assert not (await limiter.check("another", rate)).allowed  # the one place is taken by who owes
     await cable.mend()
     async with asyncio.timeout(20):
         while limiter.degraded:

@@ -1,6 +1,6 @@
-import concurrent.futures
 import multiprocessing
 import stat
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import pytest
@@ -17,8 +17,12 @@ RFC_8032_TEST_1 = "9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7
 KEY = NodeKey(Ed25519PrivateKey.from_private_bytes(bytes.fromhex(RFC_8032_TEST_1)))
 
 
-def public_key_at(path: Path) -> str:
-    return NodeKey.load_or_create(path).public_key_hex
+def race_for_keys(folder: Path, runner: int, start: Barrier) -> None:
+    found = []
+    for number in range(20):
+        start.wait(30)
+        found.append(NodeKey.load_or_create(folder / f"{number}.key").public_key_hex)
+    (folder / f"runner-{runner}").write_text("\n".join(found))
 
 
 def test_known_key_and_signature() -> None:
@@ -38,12 +42,16 @@ def test_creates_once_with_mode_0600_and_reloads(tmp_path: Path) -> None:
 
 
 def test_racing_processes_get_one_key(tmp_path: Path) -> None:
-    path = tmp_path / "node.key"
-    context = multiprocessing.get_context("forkserver")
-    with concurrent.futures.ProcessPoolExecutor(4, mp_context=context) as pool:
-        keys = set(pool.map(public_key_at, [path] * 16))
-    assert len(keys) == 1
-    assert list(tmp_path.iterdir()) == [path]
+    context = multiprocessing.get_context("fork")
+    start = context.Barrier(3)
+    runners = [context.Process(target=race_for_keys, args=(tmp_path, runner, start)) for runner in range(3)]
+    for runner in runners:
+        runner.start()
+    for runner in runners:
+        runner.join(60)
+        assert runner.exitcode == 0
+    assert len({(tmp_path / f"runner-{runner}").read_text() for runner in range(3)}) == 1
+    assert len(list(tmp_path.iterdir())) == 20 + 3  # and no draft is left behind
 
 
 @pytest.mark.parametrize("mode", [0o644, 0o640, 0o604, 0o660, 0o601])

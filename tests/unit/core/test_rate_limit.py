@@ -116,6 +116,16 @@ def test_a_full_limiter_refuses_new_keys_and_forgets_only_even_ones() -> None:
     assert len(limiter) == 2
 
 
+def test_a_key_that_came_back_into_debt_keeps_its_place() -> None:
+    clock = Time()
+    limiter = RateLimiter(2, clock_ns=clock)
+    rate = Rate(S, 2)
+    assert [limiter.check(key, rate).allowed for key in "aac"] == [True, True, True]
+    clock.ns += S  # c is even; a was when it came, but owes one second more
+    assert limiter.check("b", rate).allowed
+    assert [limiter.check("a", rate).allowed for _ in range(2)] == [True, False]
+
+
 @given(st.lists(st.tuples(st.sampled_from("abcdef"), st.integers(0, 40)), max_size=120), st.integers(1, 4))
 def test_forgetting_never_gives_anything_away(calls: list[tuple[str, int]], places: int) -> None:
     clock = Time()

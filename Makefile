@@ -1,0 +1,61 @@
+# The two commands of README are `make run` and `make test`; everything a target needs, it installs.
+VENV := .venv
+BIN := $(VENV)/bin
+PYTHON ?= python3
+export PRSM_HOME ?= $(CURDIR)/.prsm
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: run demo test check soak bench lock install clean
+
+run: $(VENV)/.base
+	$(BIN)/prsm up
+
+demo: $(VENV)/.base
+	$(BIN)/prsm demo
+
+install: $(VENV)/.base
+
+test: check
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/basedpyright
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/deptry src
+	$(BIN)/vulture
+	$(BIN)/python tools/check_lengths.py
+	$(BIN)/python -m pytest -q tests/integration/core/test_migrations.py
+
+# The slow proofs; `make test` holds a small version of each.
+soak: $(VENV)/.dev
+	PRSM_TEST_KILL_ROUNDS=30 PRSM_TEST_SCHEMATHESIS_CASES=2000 $(BIN)/python -m pytest --timeout 7200 \
+		tests/acceptance/test_kill9.py tests/acceptance/test_schemathesis.py
+
+bench: $(VENV)/.dev
+	$(BIN)/python -m bench.ledger
+	$(BIN)/python -m bench.gateway
+
+lock: | $(BIN)/python
+	$(BIN)/python -m pip install -q pip-tools
+	$(BIN)/pip-compile -q --strip-extras --generate-hashes --no-emit-index-url --no-emit-find-links --no-header \
+		--allow-unsafe --upgrade -o requirements/base.lock pyproject.toml
+	$(BIN)/pip-compile -q --strip-extras --generate-hashes --no-emit-index-url --no-emit-find-links --no-header \
+		--allow-unsafe --upgrade --extra dev -c requirements/base.lock -o requirements/dev.lock pyproject.toml
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "PRSM needs Python 3.11 or newer; set PYTHON=...")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.base: requirements/base.lock pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install -q --require-hashes -r requirements/base.lock
+	$(BIN)/python -m pip install -q --no-deps -e .
+	touch $@
+
+$(VENV)/.dev: requirements/dev.lock $(VENV)/.base
+	$(BIN)/python -m pip install -q --require-hashes -r requirements/dev.lock
+	touch $@
+
+clean:
+	rm -rf $(VENV) .prsm .ruff_cache .hypothesis .pytest_cache
