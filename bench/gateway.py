@@ -152,11 +152,11 @@ def measure_idle(server: Server, upstream: UpstreamServer, args: argparse.Namesp
     }
 
 
-def run(args: argparse.Namespace) -> dict[str, Any]:
-    """All rounds, then the idle streams; the whole result as it is written to the file."""
+def run(args: argparse.Namespace, result: dict[str, Any]) -> None:
+    """All rounds, then the idle streams; figures are added to ``result`` as they come, so that a failure keeps them."""
     cores = share_cores(not args.no_pin)
     os.sched_setaffinity(0, cores.load)
-    result: dict[str, Any] = {"machine": _machine(cores), "args": vars(args), "runs": [], "idle": []}
+    result.update(machine=_machine(cores), args=vars(args), background_cpu_ms_per_s={}, runs=[], idle=[])
     scenarios = [Scenario("plain", count) for count in args.connections]
     scenarios += [Scenario(name, args.stream_connections) for name in STREAMS]
     with tempfile.TemporaryDirectory(prefix="bench-gateway-") as folder, contextlib.ExitStack() as stack:
@@ -181,21 +181,27 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
                 _start(server, started)
                 result["idle"].append({"server": name, **measure_idle(server, upstream, args)})
                 _progress(result["idle"][-1])
-    return result
 
 
 def main() -> None:
     args = _arguments()
     signal.signal(signal.SIGTERM, _unwind)
     raise_file_limit()
-    result = run(args)
-    text = table(result)
-    print(text)
+    result: dict[str, Any] = {}
+    try:
+        run(args, result)
+    finally:
+        if result.get("runs"):
+            print(table(result))
+            print(f"\nwritten to {_write(result).relative_to(ROOT)}")
+
+
+def _write(result: dict[str, Any]) -> Path:
     out = ROOT / "bench" / "out"
     out.mkdir(parents=True, exist_ok=True)
     path = out / f"gateway-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.json"
     path.write_text(json.dumps(result, indent=1))
-    print(f"\nwritten to {path.relative_to(ROOT)}")
+    return path
 
 
 def _unwind(number: int, _frame: object) -> None:
@@ -293,9 +299,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--hold-s", type=float, default=10.0, help="how long idle streams rest")
     parser.add_argument("--ramp-s", type=float, default=300.0, help="longest time to open the idle streams")
     parser.add_argument("--drain-s", type=float, default=120.0, help="longest wait for the last answers")
-    parser.add_argument(
-        "--warmup", type=int, default=100, help="requests before a window; at least one per connection"
-    )
+    parser.add_argument("--warmup", type=int, default=100, help="requests before a window; at least one per connection")
     parser.add_argument("--no-pin", action="store_true", help="let servers and load share all cores")
     parser.add_argument("--quick", action="store_true", help="one round, 2 s, 1 and 50 connections, 500 idle streams")
     args = parser.parse_args()

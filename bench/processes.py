@@ -8,8 +8,7 @@ import os
 import resource
 import signal
 import subprocess
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -126,15 +125,6 @@ def memory(processes: Sequence[psutil.Process]) -> Memory:
             rss += full.rss
             pss += full.pss
     return Memory(rss, pss)
-
-
-def wait_until(ready: Callable[[], bool], timeout_s: float, what: str) -> None:
-    """Poll ``ready`` until it is true. Raises TimeoutError naming ``what``."""
-    until_s = time.monotonic() + timeout_s
-    while not ready():
-        if time.monotonic() > until_s:
-            raise TimeoutError(f"{what} did not become ready in {timeout_s:.0f} s")
-        time.sleep(0.1)
 
 
 def _runs(process: psutil.Process) -> bool:

@@ -9,6 +9,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from typing import Protocol
 
 import psutil
 
-from bench.processes import Cores, Family, spawn, wait_until
+from bench.processes import Cores, Family, spawn
 
 ROOT = Path(__file__).resolve().parent.parent
 MODELS = ("bench-plain", "bench-paced", "bench-burst", "bench-idle")
@@ -110,12 +111,13 @@ class _Started:
         self._family = Family(process.pid, home)
 
     def _wait(self, ready: Callable[[], bool], name: str) -> None:
-        def alive_and_ready() -> bool:
-            if not self.members():
-                raise RuntimeError(f"{name} ended at its start:\n{self._log.read_text()[-3000:]}")
-            return ready()
-
-        wait_until(alive_and_ready, _START_S, name)
+        until_s = time.monotonic() + _START_S
+        while not ready():
+            ended = not self.members()
+            if ended or time.monotonic() > until_s:
+                why = "ended at its start" if ended else f"did not become ready in {_START_S:.0f} s"
+                raise RuntimeError(f"{name} {why}:\n{self._log.read_text()[-3000:]}")
+            time.sleep(0.1)
 
     @property
     def _log(self) -> Path:
@@ -187,6 +189,7 @@ class NodeServer(_Started):
             "PRSM_RATE_LIMIT_BURST": "1000000",
             "PRSM_WELCOME_GRANT_MICRO": str(10**12),
         }
+        home.mkdir(mode=0o711, parents=True)  # a root node's servers run as another user; so they can live inside, too
         key_file = home / "operator.key"
         self._spawn([_prsm(), "up"], env, home)
         self._wait(lambda: key_file.exists() and _status(self.site.port, "/readyz") == 200, self.name)

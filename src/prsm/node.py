@@ -43,7 +43,7 @@ from prsm.core.errors import PrsmError, Unavailable
 from prsm.core.events import OutboxPublisher
 from prsm.core.identity import Identities
 from prsm.core.keys import NodeKey
-from prsm.core.rate_limit import Rate, RateLimiter
+from prsm.core.rate_limit import LeasedLimiter, Rate, RateLimiter
 from prsm.core.vectors import pgvector_index
 from prsm.federation.model_registry import CHANGED as MODELS_CHANGED
 from prsm.federation.model_registry import Catalogue, Model, ModelRegistry, Provider
@@ -78,7 +78,7 @@ class Node:
     conversations: Conversations
     idempotency: IdempotencyKeys
     path: AnswerPath
-    limiter: RateLimiter
+    limiter: RateLimiter | LeasedLimiter
     rate: Rate
     breakers: BreakerBoard
     metrics: Metrics
@@ -184,7 +184,7 @@ async def _assemble(
         conversations=Conversations(store.pool, cache, max_messages=settings.conversation_max_messages),
         idempotency=IdempotencyKeys(store.pool),
         path=path,
-        limiter=RateLimiter(),
+        limiter=RateLimiter() if settings.workers == 1 else LeasedLimiter(cache.client, settings.workers),
         rate=Rate.per_minute(settings.rate_limit_per_minute, settings.rate_limit_burst),
         breakers=breakers,
         metrics=metrics,

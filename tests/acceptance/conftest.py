@@ -18,7 +18,8 @@ def shared_node(tmp_path_factory: pytest.TempPathFactory, upstream: UpstreamServ
     with started_node(tmp_path_factory.mktemp("node"), UPSTREAM_IDLE_TIMEOUT_S=30) as node:
         node.add_provider("up", f"{upstream.origin}/v1")
         node.add_model("up/echo", description="Says again what it is told; for repeating.")
-        node.add_model("up/hold")
+        # Dearer than the rest, so that auto never chooses what never ends.
+        node.add_model("up/hold", price_in=100_000_000, price_out=200_000_000)
         node.add_model("up/embed", capabilities=["embeddings"], price_out=0)
         yield node
 

@@ -223,8 +223,11 @@ class AnswerStream:
             self._plan, self.candidate, self._assembler.completion(), render, completed=True
         )
 
-    async def leave(self) -> None:
-        """The client has gone: charge for what was delivered and end the upstream call. Does nothing after the end."""
+    async def leave(self, render: Render) -> None:
+        """The client has gone: charge for what was delivered and end the upstream call. Does nothing after the end.
+
+        ``render`` makes the end that a replay of the request shows: the answer is not whole.
+        """
         if self._ended:
             return
         completion = self._assembler.completion()
@@ -233,7 +236,7 @@ class AnswerStream:
             return
         self._ended = True
         try:
-            await self._path.finish_stream(self._plan, self.candidate, completion, _nothing, completed=False)
+            await self._path.finish_stream(self._plan, self.candidate, completion, render, completed=False)
         finally:
             await self._stream.aclose()
 
@@ -241,7 +244,3 @@ class AnswerStream:
         self._ended = True
         self._path.let_go(self._plan, self.candidate.target, failed=failed)
         await self._stream.aclose()
-
-
-def _nothing(_completion: Completion, _bill: Bill) -> bytes:
-    return b""

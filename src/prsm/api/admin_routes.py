@@ -1,12 +1,13 @@
 """What only an admin may do: principals, grants, providers, models, breakers, and the proof of the ledger."""
 
-from typing import Annotated, Any
+from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
 from prsm.api.door import Door
+from prsm.api.schemas import GrantShown, LedgerProof, ModelShown, PrincipalShown, ProviderShown
 from prsm.api.user_routes import Limit, spread_revocation
 from prsm.core.errors import Kind, PrsmError
 from prsm.core.identity import ADMIN, ApiKey, Principal, Role
@@ -77,15 +78,15 @@ def _principal_routes(router: APIRouter, node: Node, door: Door) -> None:
     admin = door.of(ADMIN)
 
     @router.get("/principals", summary="All principals.")
-    async def list_principals(_caller: Annotated[ApiKey, admin], limit: Limit = 100) -> list[dict[str, Any]]:
+    async def list_principals(_caller: Annotated[ApiKey, admin], limit: Limit = 100) -> list[PrincipalShown]:
         return [_shown(principal) for principal in await node.identities.list_principals(limit)]
 
     @router.post("/principals", status_code=201, summary="A new principal, with an account and the welcome grant.")
-    async def create_principal(new: NewPrincipal, _caller: Annotated[ApiKey, admin]) -> dict[str, Any]:
+    async def create_principal(new: NewPrincipal, _caller: Annotated[ApiKey, admin]) -> PrincipalShown:
         return _shown(await node.enrolment.principal(new.name, new.role))
 
     @router.delete("/principals/{principal_id}", summary="Disable a principal: all its keys are refused from now on.")
-    async def disable_principal(principal_id: UUID, caller: Annotated[ApiKey, admin]) -> dict[str, Any]:
+    async def disable_principal(principal_id: UUID, caller: Annotated[ApiKey, admin]) -> PrincipalShown:
         if principal_id == caller.principal_id:
             raise PrsmError("An admin cannot disable itself.", kind=Kind.CONFLICT, code="own_principal")
         for prefix in await node.identities.disable_principal(principal_id):
@@ -93,29 +94,29 @@ def _principal_routes(router: APIRouter, node: Node, door: Door) -> None:
         return _shown(await node.identities.principal(principal_id))
 
     @router.post("/principals/{principal_id}/grants", status_code=201, summary="Issue FTNS to a principal.")
-    async def grant(principal_id: UUID, new: NewGrant, _caller: Annotated[ApiKey, admin]) -> dict[str, Any]:
+    async def grant(principal_id: UUID, new: NewGrant, _caller: Annotated[ApiKey, admin]) -> GrantShown:
         principal = await node.identities.principal(principal_id)
         account = account_of(principal.id)
         await node.ledger.account_id(account)
         fresh = await node.ledger.transfer(new.id, "issuance", account, new.amount_micro, "grant")
-        return {"id": new.id, "account": account, "amount_micro": new.amount_micro, "already_granted": not fresh}
+        return GrantShown(id=new.id, account=account, amount_micro=new.amount_micro, already_granted=not fresh)
 
 
 def _provider_routes(router: APIRouter, node: Node, door: Door) -> None:
     admin = door.of(ADMIN)
 
     @router.get("/providers", summary="All providers, without their secrets.")
-    async def list_providers(_caller: Annotated[ApiKey, admin]) -> list[dict[str, Any]]:
+    async def list_providers(_caller: Annotated[ApiKey, admin]) -> list[ProviderShown]:
         return [
-            {"name": p.name, "kind": p.kind, "base_url": p.base_url, "has_api_key": bool(p.api_key)}
+            ProviderShown(name=p.name, kind=p.kind, base_url=p.base_url, has_api_key=bool(p.api_key))
             for p in node.registry.catalogue.providers.values()
         ]
 
     @router.put("/providers/{name}", summary="Add a provider or change it.")
-    async def put_provider(name: str, change: ProviderChange, _caller: Annotated[ApiKey, admin]) -> dict[str, Any]:
+    async def put_provider(name: str, change: ProviderChange, _caller: Annotated[ApiKey, admin]) -> ProviderShown:
         await node.registry.put_provider(Provider(name, change.kind, change.base_url, change.api_key))
         await reload_models(node)
-        return {"name": name, "kind": change.kind, "base_url": change.base_url, "has_api_key": bool(change.api_key)}
+        return ProviderShown(name=name, kind=change.kind, base_url=change.base_url, has_api_key=bool(change.api_key))
 
 
 def _model_routes(router: APIRouter, node: Node, door: Door) -> None:
@@ -124,7 +125,7 @@ def _model_routes(router: APIRouter, node: Node, door: Door) -> None:
     @router.put("/models/{provider}/{upstream_name:path}", summary="Add a model or change it.")
     async def put_model(
         provider: str, upstream_name: str, change: ModelChange, _caller: Annotated[ApiKey, admin]
-    ) -> dict[str, Any]:
+    ) -> ModelShown:
         values = change.model_dump(exclude={"capabilities", "owner_principal_id"})
         owner = change.owner_principal_id
         model = Model(
@@ -137,7 +138,7 @@ def _model_routes(router: APIRouter, node: Node, door: Door) -> None:
         )
         await node.registry.put_model(model)
         await reload_models(node)
-        return {"name": model.name, **change.model_dump(), "capabilities": sorted(model.capabilities)}
+        return ModelShown(name=model.name, **change.model_dump())
 
     @router.delete("/models/{provider}/{upstream_name:path}", status_code=204, summary="Remove a model.")
     async def remove_model(provider: str, upstream_name: str, _caller: Annotated[ApiKey, admin]) -> None:
@@ -150,29 +151,29 @@ def _model_routes(router: APIRouter, node: Node, door: Door) -> None:
 
 def _proof_routes(router: APIRouter, node: Node, door: Door) -> None:
     @router.get("/ledger/verify", summary="Replay the whole ledger and prove its invariants.")
-    async def verify_ledger(_caller: Annotated[ApiKey, door.of(ADMIN)]) -> dict[str, Any]:
+    async def verify_ledger(_caller: Annotated[ApiKey, door.of(ADMIN)]) -> LedgerProof:
         async with node.database.pool.acquire() as connection:
             proof = await verify(connection)
-        return {
-            "ok": proof.violation_count == 0,
-            "head": proof.head,
-            "holds": proof.holds,
-            "captures": proof.captures,
-            "releases": proof.releases,
-            "expiries": proof.expiries,
-            "transfers": proof.transfers,
-            "open_holds": proof.open_holds,
-            "violation_count": proof.violation_count,
-            "violations": list(proof.violations),
-        }
+        return LedgerProof(
+            ok=proof.violation_count == 0,
+            head=proof.head,
+            holds=proof.holds,
+            captures=proof.captures,
+            releases=proof.releases,
+            expiries=proof.expiries,
+            transfers=proof.transfers,
+            open_holds=proof.open_holds,
+            violation_count=proof.violation_count,
+            violations=list(proof.violations),
+        )
 
 
-def _shown(principal: Principal) -> dict[str, Any]:
-    return {
-        "id": principal.id,
-        "name": principal.name,
-        "role": principal.role,
-        "account": account_of(principal.id),
-        "created_at": principal.created_at,
-        "disabled_at": principal.disabled_at,
-    }
+def _shown(principal: Principal) -> PrincipalShown:
+    return PrincipalShown(
+        id=principal.id,
+        name=principal.name,
+        role=principal.role,
+        account=account_of(principal.id),
+        created_at=principal.created_at,
+        disabled_at=principal.disabled_at,
+    )

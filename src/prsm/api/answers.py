@@ -18,16 +18,17 @@ from prsm.agents.billing import Bill
 from prsm.agents.call import ChatCall, Completion, EmbedCall, Embeddings, Json
 from prsm.agents.plan import Ask, Caller
 from prsm.api.door import Door
-from prsm.api.formats import Format
+from prsm.api.formats import Format, StreamFormat
 from prsm.api.incoming import EVENT_STREAM, JSON, Headers, Incoming
-from prsm.api.wire import openai_embeddings
-from prsm.api.wire.errors import openai_error
+from prsm.api.wire import anthropic_messages, openai_embeddings
+from prsm.api.wire.errors import anthropic_error, openai_error
 from prsm.api.wire.parsed import parse_max_cost_micro, parse_session_id
 from prsm.core.clock import uuid7
 from prsm.core.errors import Kind, PrsmError
 from prsm.core.identity import ApiKey
 from prsm.node import Node
 from prsm.tokenomics.enrolment import account_of
+from prsm.tokenomics.quotes import estimate_tokens
 
 _log: Any = structlog.get_logger("edge")
 
@@ -47,12 +48,20 @@ class Answers:
     def __init__(self, node: Node, door: Door) -> None:
         self._node = node
         self._door = door
-        self._in_flight = 0
+        self._tasks: set[asyncio.Task[Any]] = set()
 
     @property
     def in_flight(self) -> int:
         """Requests being answered now."""
-        return self._in_flight
+        return len(self._tasks)
+
+    async def drain(self, patience_s: float) -> None:
+        """Let what is being answered end; what has not by then is cut off, and charged as if its client had left."""
+        if self._tasks:
+            _, late = await asyncio.wait(set(self._tasks), timeout=patience_s)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
 
     async def text(self, incoming: Incoming, make: type[Format]) -> None:
         """Answer in text, in any wire format."""
@@ -64,6 +73,15 @@ class Answers:
         """Embed texts."""
         await self._guarded(incoming, "embeddings", openai_error, lambda: self._embed(incoming))
 
+    async def count_tokens(self, incoming: Incoming) -> None:
+        """Estimate what a message would have as input; free of charge, and says in a header that it is an estimate."""
+        await self._guarded(
+            incoming,
+            "count_tokens",
+            lambda error: anthropic_error(error, str(incoming.id)),
+            lambda: self._count(incoming),
+        )
+
     async def _guarded(
         self, incoming: Incoming, operation: str, write: Callable[[PrsmError], bytes], work: Callable[[], Any]
     ) -> None:
@@ -71,30 +89,31 @@ class Answers:
         metrics = self._node.metrics
         started_s = asyncio.get_running_loop().time()
         outcome = "ok"
-        self._in_flight += 1
+        task = cast("asyncio.Task[Any]", asyncio.current_task())
+        self._tasks.add(task)
         try:
-            if self._in_flight > self._node.settings.max_inflight_requests:
+            if len(self._tasks) > self._node.settings.max_inflight_requests:
                 raise _busy()
             await work()
         except PrsmError as error:
             outcome = error.code
             incoming.refuse(error, write(error))
         except asyncio.CancelledError:
+            # By the client's leaving or the node's stopping; there is nobody left to answer, and nothing above.
             outcome = "client_left"
-            raise
         except Exception as error:  # noqa: BLE001 - the last door: the caller gets an answer, the operator a trace
             outcome = "internal_error"
             _log.exception("request failed", request_id=str(incoming.id))
             hidden = PrsmError(f"The node failed at this request ({type(error).__name__}); its log says more.")
             incoming.refuse(hidden, write(hidden))
         finally:
-            self._in_flight -= 1
+            self._tasks.discard(task)
             metrics.request_ended(operation, outcome, asyncio.get_running_loop().time() - started_s)
 
     async def _text(self, incoming: Incoming, make: type[Format]) -> None:
         node = self._node
         key = await self._door.admit(incoming.token(), "chat", incoming.extra)
-        body = await incoming.body(node.settings.body_limit_bytes)
+        body = await incoming.body(node.settings.body_limit_bytes, node.settings.body_timeout_s)
         fmt = make(incoming.id, body, node.settings.body_limit_bytes)
         digest = hashlib.sha256(body)
         named = incoming.header("idempotency-key")
@@ -138,6 +157,7 @@ class Answers:
         if keep:
             ask = replace(ask, keep=transcript)
         stream = await self._node.path.chat_stream(ask)
+        out = fmt.open_stream(stream.candidate.target.name)
         watch: asyncio.Future[None] = asyncio.ensure_future(incoming.proto.client_disconnect())
         task = cast("asyncio.Task[Any]", asyncio.current_task())
 
@@ -147,9 +167,9 @@ class Answers:
 
         watch.add_done_callback(gone)
         try:
-            await self._flow(incoming, fmt, stream, session, key, sent if keep else None)
+            await self._flow(incoming, out, stream, session, key, sent if keep else None)
         except BaseException:
-            await stream.leave()
+            await stream.leave(lambda _completion, _bill: out.fail(_left()))
             raise
         finally:
             watch.cancel()
@@ -157,7 +177,7 @@ class Answers:
     async def _flow(
         self,
         incoming: Incoming,
-        fmt: Format,
+        out: StreamFormat,
         stream: AnswerStream,
         session: _Session | None,
         key: ApiKey,
@@ -176,7 +196,6 @@ class Answers:
 
         answer: Completion | None = None
         target = stream.candidate.target
-        out = fmt.open_stream(target.name)
         shown = [EVENT_STREAM, ("cache-control", "no-store"), *_model_headers(target.name, stream.candidate.reason)]
         transport = incoming.proto.response_stream(200, [*shown, *incoming.extra])
         try:
@@ -193,7 +212,7 @@ class Answers:
     async def _embed(self, incoming: Incoming) -> None:
         node = self._node
         key = await self._door.admit(incoming.token(), "embeddings", incoming.extra)
-        body = await incoming.body(node.settings.body_limit_bytes)
+        body = await incoming.body(node.settings.body_limit_bytes, node.settings.body_timeout_s)
         parsed = openai_embeddings.parse(body, max_bytes=node.settings.body_limit_bytes)
         digest = hashlib.sha256(body)
         named = incoming.header("idempotency-key")
@@ -218,6 +237,15 @@ class Answers:
                 await asyncio.shield(node.idempotency.free(incoming.id))
             raise
         incoming.respond(200, [JSON, *_bill_headers(bill)], response)
+
+    async def _count(self, incoming: Incoming) -> None:
+        await self._door.admit(incoming.token(), "chat", incoming.extra)
+        limit = self._node.settings.body_limit_bytes
+        body = await incoming.body(limit, self._node.settings.body_timeout_s)
+        anthropic_messages.parse_count_tokens(body, max_bytes=limit)
+        # Each provider has its own tokenizer: four bytes a token is the estimate used for quotes too.
+        count = anthropic_messages.render_count(estimate_tokens(len(body)))
+        incoming.respond(200, [JSON, ("x-prsm-estimate", "bytes/4")], count)
 
     async def _replayed(self, incoming: Incoming, key: ApiKey, named: str, digest: bytes) -> bool:
         """Whether the Idempotency-Key had an answer already, which then was sent again."""
@@ -316,6 +344,15 @@ def _as_message(choice: Any) -> Json:
     if choice.tool_calls:
         message["tool_calls"] = choice.tool_calls
     return message
+
+
+def _left() -> PrsmError:
+    return PrsmError(
+        "The connection ended before the answer did; what had come was charged.",
+        kind=Kind.CONFLICT,
+        code="client_left",
+        remedy="Ask again under a new Idempotency-Key.",
+    )
 
 
 def _busy() -> PrsmError:

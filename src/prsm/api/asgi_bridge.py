@@ -16,9 +16,10 @@ AsgiApp = Callable[
 ]
 
 
-async def serve(app: AsgiApp, incoming: Incoming, body_limit: int) -> None:
-    """Answer one request by ``app``. Raises PrsmError when the body is too large."""
-    body = await incoming.body(body_limit) if incoming.scope.method not in ("GET", "HEAD") else b""
+async def serve(app: AsgiApp, incoming: Incoming, body_limit: int, body_timeout_s: int) -> None:
+    """Answer one request by ``app``. Raises PrsmError when the body is too large or does not come."""
+    bodiless = incoming.scope.method in ("GET", "HEAD")
+    body = b"" if bodiless else await incoming.body(body_limit, body_timeout_s)
     exchange = _Exchange(incoming, body)
     await app(_scope(incoming), exchange.receive, exchange.send)
 
@@ -64,7 +65,8 @@ def _scope(incoming: Incoming) -> dict[str, Any]:
         "type": "http",
         "asgi": {"version": "3.0", "spec_version": "2.4"},
         "http_version": scope.http_version,
-        "method": scope.method,
+        # RFC 9110, 9.3.2: HEAD is GET without the body, which the server cuts off.
+        "method": "GET" if scope.method == "HEAD" else scope.method,
         "scheme": scope.scheme,
         "path": scope.path,
         "raw_path": quote(scope.path).encode(),
@@ -73,5 +75,5 @@ def _scope(incoming: Incoming) -> dict[str, Any]:
         "headers": [(name.encode("latin-1"), value.encode("latin-1")) for name, value in scope.headers.items()],
         "server": (host, int(port) if port.isdigit() else None),
         "client": (client, int(client_port) if client_port.isdigit() else 0),
-        "state": {},
+        "state": {"request_id": str(incoming.id)},
     }

@@ -2,12 +2,17 @@
 
 from typing import Annotated, Any
 
-from fastapi import Depends, Header, Response
+from fastapi import Depends, Request, Response, Security
+from fastapi.security import APIKeyHeader, HTTPBearer
 
 from prsm.core.errors import Kind, PrsmError
 from prsm.core.identity import ApiKey
-from prsm.core.rate_limit import Rate, headers, retry_after_s
+from prsm.core.rate_limit import LeasedLimiter, Rate, headers, retry_after_s
 from prsm.node import Node
+
+# Here for the OpenAPI document; `bearer` reads both headers for every route alike.
+_BEARER = Security(HTTPBearer(auto_error=False, description="An API key of this node: `prsm_...`."))
+_X_API_KEY = Security(APIKeyHeader(name="x-api-key", auto_error=False, description="The same, as Anthropic sends it."))
 
 
 class Door:
@@ -25,7 +30,11 @@ class Door:
         if scope is not None:
             key.require(scope)
         rate = self._rate(key)
-        decision = self._node.limiter.check(key.prefix, rate)
+        limiter = self._node.limiter
+        if isinstance(limiter, LeasedLimiter):
+            decision = await limiter.check(key.prefix, rate)
+        else:
+            decision = limiter.check(key.prefix, rate)
         extra += headers(rate, decision)
         if not decision.allowed:
             raise PrsmError(
@@ -41,12 +50,11 @@ class Door:
         """A FastAPI dependency that admits the caller and puts the rate's headers on the response."""
 
         async def caller(
-            response: Response,
-            authorization: Annotated[str | None, Header()] = None,
-            x_api_key: Annotated[str | None, Header()] = None,
+            request: Request, response: Response, _bearer: Annotated[Any, _BEARER], _key: Annotated[Any, _X_API_KEY]
         ) -> ApiKey:
             extra: list[tuple[str, str]] = []
-            key = await self.admit(bearer(authorization, x_api_key), scope, extra)
+            sent = request.headers
+            key = await self.admit(bearer(sent.get("authorization"), sent.get("x-api-key")), scope, extra)
             response.headers.update(dict(extra))
             return key
 

@@ -10,20 +10,33 @@ from typing import Annotated, Any
 
 from fastapi import FastAPI, Header, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi.responses import PlainTextResponse
 from starlette.exceptions import HTTPException
 
 from prsm import __version__
 from prsm.agents.call import Target
 from prsm.api.admin_routes import admin_routes
+from prsm.api.docs import add_docs
 from prsm.api.door import Door
+from prsm.api.schemas import Alive, NodeIdentity, Part, Refusal
 from prsm.api.user_routes import user_routes
 from prsm.api.wire import models as wire_models
-from prsm.api.wire.errors import http_status, openai_error, retry_after
+from prsm.api.wire.errors import error_body, http_status, retry_after
 from prsm.core.errors import InvalidRequest, Kind, PrsmError
 from prsm.node import Node, readiness
 
 _TEXT = "text/plain; version=0.0.4; charset=utf-8"
-_KINDS = {404: Kind.NOT_FOUND, 405: Kind.INVALID, 413: Kind.TOO_LARGE}
+_REFUSED: dict[int | str, dict[str, Any]] = {
+    "4XX": {"model": Refusal, "description": "Refused; the message says why, and what to do."},
+    "503": {"model": Refusal, "description": "A part that the request needs is away for now."},
+}
+_ADMITTED: dict[int | str, dict[str, Any]] = {
+    "401": {"model": Refusal, "description": "No API key, or none that is alive."},
+    "403": {"model": Refusal, "description": "The key lacks the scope, or may not grant what is asked."},
+    "404": {"model": Refusal, "description": "There is no such thing, or it is not the caller's."},
+    "409": {"model": Refusal, "description": "The state of things does not allow it."},
+    "429": {"model": Refusal, "description": "The key has used up its requests for now; see Retry-After."},
+}
 
 
 def build_node_api(node: Node, door: Door) -> FastAPI:
@@ -33,51 +46,68 @@ def build_node_api(node: Node, door: Door) -> FastAPI:
         version=__version__,
         description="Keys, wallet, models, sessions, receipts and health of one node. "
         "Questions are asked at the OpenAI and Anthropic routes under /v1.",
+        docs_url=None,
         redoc_url=None,
+        responses=_REFUSED,
     )
     app.add_exception_handler(PrsmError, _refuse)
     app.add_exception_handler(RequestValidationError, _refuse_input)
     app.add_exception_handler(HTTPException, _refuse_http)
+    app.add_exception_handler(Exception, _refuse)
     _health_routes(app, node)
     _model_routes(app, node, door)
-    app.include_router(user_routes(node, door), prefix="/node/v1")
-    app.include_router(admin_routes(node, door), prefix="/node/v1")
+    app.include_router(user_routes(node, door), prefix="/node/v1", responses=_ADMITTED)
+    app.include_router(admin_routes(node, door), prefix="/node/v1", responses=_ADMITTED)
+    add_docs(app)
     return app
 
 
 def _health_routes(app: FastAPI, node: Node) -> None:
     @app.get("/healthz", tags=["health"], summary="Alive: the process answers.")
-    async def healthz() -> dict[str, bool]:
-        return {"ok": True}
+    async def healthz() -> Alive:
+        return Alive(ok=True)
 
-    @app.get("/readyz", tags=["health"], summary="Ready: each part by name with its latency; 503 without PostgreSQL.")
+    @app.get(
+        "/readyz",
+        tags=["health"],
+        summary="Ready: each part by name with its latency; 503 without PostgreSQL.",
+        response_model=dict[str, Part],
+        response_model_exclude_none=True,
+        responses={"503": {"model": dict[str, Part], "description": "PostgreSQL is away."}},
+    )
     async def readyz(response: Response) -> dict[str, Any]:
         parts = await readiness(node)
         if not parts["postgres"]["ok"]:
             response.status_code = 503
         return parts
 
-    @app.get("/metrics", tags=["health"], summary="Prometheus metrics.", response_class=Response)
+    @app.get("/metrics", tags=["health"], summary="Prometheus metrics.", response_class=PlainTextResponse)
     async def metrics() -> Response:
         return Response(node.metrics.render(), media_type=_TEXT)
 
     @app.get("/node/v1/node", tags=["health"], summary="Who this node is, for those who verify its receipts.")
-    async def whoami() -> dict[str, str]:
-        return {"id": node.key.node_id, "public_key": node.key.public_key_hex, "version": __version__}
+    async def whoami() -> NodeIdentity:
+        return NodeIdentity(id=node.key.node_id, public_key=node.key.public_key_hex, version=__version__)
 
-    @app.get("/node/v1/verifier", tags=["health"], summary="The standalone receipt verifier.", response_class=Response)
+    @app.get("/node/v1/verifier", tags=["health"], summary="The standalone receipt verifier.", response_class=_Python)
     async def verifier() -> Response:
         source = Path(__file__).parents[1] / "receipt_verifier.py"
-        return Response(source.read_bytes(), media_type="text/x-python; charset=utf-8")
+        return _Python(source.read_bytes())
 
 
 def _model_routes(app: FastAPI, node: Node, door: Door) -> None:
     admit = door.of(None)
+    known: dict[int | str, Any] = {status: _ADMITTED[status] for status in ("401", "404", "429")}
 
     def entries() -> list[wire_models.ModelEntry]:
         return [_entry(node, target) for target in node.path.models.by_name.values()]
 
-    @app.get("/v1/models", tags=["models"], summary="All models, in OpenAI's or (by header) Anthropic's shape.")
+    @app.get(
+        "/v1/models",
+        tags=["models"],
+        summary="All models, in OpenAI's or (by header) Anthropic's shape.",
+        responses=known,
+    )
     async def list_models(
         _caller: Annotated[Any, admit],
         anthropic_version: Annotated[str | None, Header()] = None,
@@ -89,7 +119,7 @@ def _model_routes(app: FastAPI, node: Node, door: Door) -> None:
             return _json(wire_models.openai_list(entries()))
         return _json(wire_models.anthropic_list(entries(), limit=limit, after_id=after_id, before_id=before_id))
 
-    @app.get("/v1/models/{name:path}", tags=["models"], summary="One model.")
+    @app.get("/v1/models/{name:path}", tags=["models"], summary="One model.", responses=known)
     async def get_model(
         name: str, _caller: Annotated[Any, admit], anthropic_version: Annotated[str | None, Header()] = None
     ) -> Response:
@@ -122,9 +152,19 @@ def _json(body: bytes) -> Response:
     return Response(body, media_type="application/json")
 
 
-def _refuse(_request: Request, error: Exception) -> Response:
+class _Python(PlainTextResponse):
+    media_type = "text/x-python"
+
+
+def _refuse(request: Request, error: Exception) -> Response:
     refused = error if isinstance(error, PrsmError) else PrsmError("The node failed at this request.")
-    response = Response(openai_error(refused), http_status(refused.kind), media_type="application/json")
+    body = error_body(
+        refused,
+        request.url.path,
+        request.headers.get("anthropic-version"),
+        getattr(request.state, "request_id", None),
+    )
+    response = Response(body, http_status(refused.kind), media_type="application/json")
     after = retry_after(refused)
     if after is not None:
         response.headers["retry-after"] = after
@@ -136,20 +176,31 @@ def _refuse(_request: Request, error: Exception) -> Response:
 def _refuse_input(request: Request, error: Exception) -> Response:
     """Only where and why: what was sent may not be writable again, and may be a secret."""
     first: dict[str, Any] = error.errors()[0] if isinstance(error, RequestValidationError) else {}
-    place = ".".join(str(part) for part in first.get("loc", ())[1:])
-    message = f"{place or 'The request'}: {first.get('msg', 'is not valid')}."
-    printable = message.encode("utf-8", "replace").decode()
-    return _refuse(request, InvalidRequest(printable, param=place.encode("utf-8", "replace").decode() or None))
+    place = _printable(".".join(str(part) for part in first.get("loc", ())[1:]))
+    if first.get("loc") == ("body",):
+        return _refuse(
+            request, InvalidRequest("The body must be a JSON object, sent with `content-type: application/json`.")
+        )
+    message = _printable(f"{place or 'The request'}: {first.get('msg', 'is not valid')}.")
+    return _refuse(request, InvalidRequest(message, param=place or None))
 
 
 def _refuse_http(request: Request, error: Exception) -> Response:
+    """What FastAPI refuses by itself: no such path (404), no such method (405), a body that is no JSON (400)."""
     status = error.status_code if isinstance(error, HTTPException) else 500
-    path = request.url.path[:200].encode("utf-8", "replace").decode()
-    refusal = PrsmError(
-        f"{request.method} {path} is not served here.", kind=_KINDS.get(status, Kind.INVALID), code="not_found"
-    )
+    what = f"{request.method} {_printable(request.url.path[:200])}"
+    if status == 404:
+        refusal = PrsmError(f"{what} is not served here.", kind=Kind.NOT_FOUND, code="not_found")
+    elif status == 405:
+        refusal = InvalidRequest(f"{what} is not served here; see Allow.", code="method_not_allowed")
+    else:
+        refusal = InvalidRequest("The body is not valid JSON in UTF-8, or nests too deep.")
     response = _refuse(request, refusal)
     response.status_code = status
     if isinstance(error, HTTPException) and error.headers:
         response.headers.update(error.headers)
     return response
+
+
+def _printable(text: str) -> str:
+    return text.encode("utf-8", "replace").decode()

@@ -4,14 +4,15 @@ Each route asks for one scope and touches only what the caller's principal owns;
 where that is said.
 """
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Query, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from prsm.api.door import Door
+from prsm.api.schemas import CreatedKey, FoundModel, Key, KeyBudget, Session, Transcript, Wallet
 from prsm.core.errors import Kind, PrsmError
 from prsm.core.events import emit
 from prsm.core.identity import CHAT, EMBEDDINGS, KEYS, READ, ApiKey, Grant
@@ -24,6 +25,14 @@ Limit = Annotated[int, Query(ge=1, le=1000)]
 Cap = Annotated[int | None, Field(ge=0, le=MAX_AMOUNT_MICRO, description="Spend cap of the key, micro-FTNS.")]
 
 
+def _storable(at: datetime) -> datetime:
+    """A time whose UTC form exists; one without a time zone is refused later, by the rules of grants."""
+    try:
+        return at.astimezone(UTC) if at.tzinfo else at
+    except OverflowError:
+        raise ValueError("is not a time between the years 1 and 9999 in UTC") from None
+
+
 class NewKey(BaseModel):
     """What a new key may do. Scopes are some of chat, embeddings, read, keys, admin."""
 
@@ -31,7 +40,7 @@ class NewKey(BaseModel):
 
     name: str = Field(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f]+$")
     scopes: list[str] = Field(default=[CHAT, EMBEDDINGS, READ], min_length=1, max_length=10)
-    expires_at: Annotated[datetime | None, Field(strict=False)] = None
+    expires_at: Annotated[datetime, Field(strict=False), AfterValidator(_storable)] | None = None
     rate_limit_per_minute: int | None = Field(default=None, ge=1, le=1_000_000)
     cap_micro: Cap = None
     principal_id: Annotated[UUID | None, Field(strict=False, description="Whose key; an admin may name another.")] = (
@@ -76,56 +85,56 @@ def _key_routes(router: APIRouter, node: Node, door: Door) -> None:
     keys = door.of(KEYS)
 
     @router.get("/keys", tags=["keys"], summary="The caller's keys (all keys, for an admin), without their secrets.")
-    async def list_keys(caller: Annotated[ApiKey, keys], limit: Limit = 100) -> list[dict[str, Any]]:
+    async def list_keys(caller: Annotated[ApiKey, keys], limit: Limit = 100) -> list[Key]:
         found = await node.identities.list_keys(actor=caller, limit=limit)
         budgets = await node.ledger.budgets([key.id for key in found])
-        return [_shown(key, budgets.get(key.id)) for key in found]
+        return [Key(**_shown(key, budgets.get(key.id))) for key in found]
 
     @router.post("/keys", tags=["keys"], status_code=201, summary="A new key; its token is shown this once.")
-    async def create_key(new: NewKey, caller: Annotated[ApiKey, keys]) -> dict[str, Any]:
+    async def create_key(new: NewKey, caller: Annotated[ApiKey, keys]) -> CreatedKey:
         grant = Grant(new.name, frozenset(new.scopes), new.expires_at, new.rate_limit_per_minute)
         owner = new.principal_id or caller.principal_id
         cap = await _inherited_cap(node, caller, owner, new.cap_micro)
         issued = await node.enrolment.key(owner, grant, actor=caller, cap_micro=cap)
-        return {**_shown(issued.key, Budget(cap, 0, 0)), "token": issued.token}
+        return CreatedKey(**_shown(issued.key, Budget(cap, 0, 0)), token=issued.token)
 
     @router.post("/keys/{key_id}/rotate", tags=["keys"], status_code=201, summary="Replace a key by a new one like it.")
-    async def rotate_key(key_id: UUID, how: Rotation, caller: Annotated[ApiKey, keys]) -> dict[str, Any]:
+    async def rotate_key(key_id: UUID, how: Rotation, caller: Annotated[ApiKey, keys]) -> CreatedKey:
         old = await node.identities.key(key_id, actor=caller)
         issued = await node.enrolment.rotate(key_id, actor=caller, grace_s=how.grace_s)
         await spread_revocation(node, old.prefix)
-        return {**_shown(issued.key, None), "token": issued.token}
+        return CreatedKey(**_shown(issued.key, None), token=issued.token)
 
     @router.delete("/keys/{key_id}", tags=["keys"], summary="Revoke a key, at once and for good.")
-    async def revoke_key(key_id: UUID, caller: Annotated[ApiKey, keys]) -> dict[str, Any]:
+    async def revoke_key(key_id: UUID, caller: Annotated[ApiKey, keys]) -> Key:
         revoked = await node.identities.revoke(key_id, actor=caller)
         await spread_revocation(node, revoked.prefix)
-        return _shown(revoked, None)
+        return Key(**_shown(revoked, None))
 
     @router.put("/keys/{key_id}/cap", tags=["keys"], summary="Change a key's spend cap; nobody changes their own.")
-    async def set_cap(key_id: UUID, change: CapChange, caller: Annotated[ApiKey, keys]) -> dict[str, Any]:
+    async def set_cap(key_id: UUID, change: CapChange, caller: Annotated[ApiKey, keys]) -> Key:
         key = await node.identities.key(key_id, actor=caller)
         await _check_cap_change(node, caller, key, change.cap_micro)
         await node.ledger.set_cap(key.id, change.cap_micro)
-        return _shown(key, (await node.ledger.budgets([key.id]))[key.id])
+        return Key(**_shown(key, (await node.ledger.budgets([key.id]))[key.id]))
 
 
 def _money_routes(router: APIRouter, node: Node, door: Door) -> None:
     read = door.of(READ)
 
     @router.get("/wallet", tags=["wallet"], summary="The caller's money, and what its key has spent.")
-    async def wallet(caller: Annotated[ApiKey, read]) -> dict[str, Any]:
+    async def wallet(caller: Annotated[ApiKey, read]) -> Wallet:
         account = account_of(caller.principal_id)
         balance = await node.ledger.balance(account)
         budget = (await node.ledger.budgets([caller.id])).get(caller.id)
-        return {
-            "account": account,
-            "balance_micro": balance.balance_micro,
-            "held_micro": balance.held_micro,
-            "available_micro": balance.available_micro,
-            "available_ftns": format_ftns(balance.available_micro),
-            "key": _budget(budget),
-        }
+        return Wallet(
+            account=account,
+            balance_micro=balance.balance_micro,
+            held_micro=balance.held_micro,
+            available_micro=balance.available_micro,
+            available_ftns=format_ftns(balance.available_micro),
+            key=_budget(budget),
+        )
 
     @router.get("/receipts", tags=["receipts"], summary="The caller's newest receipts; page by the last id seen.")
     async def list_receipts(caller: Annotated[ApiKey, read], limit: Limit = 20, before: UUID | None = None) -> Response:
@@ -157,15 +166,15 @@ def _session_routes(router: APIRouter, node: Node, door: Door) -> None:
     read = door.of(READ)
 
     @router.get("/sessions", tags=["sessions"], summary="The caller's conversations, newest first.")
-    async def list_sessions(caller: Annotated[ApiKey, read], limit: Limit = 100) -> list[dict[str, Any]]:
-        return await node.conversations.list_of(caller.principal_id, limit)
+    async def list_sessions(caller: Annotated[ApiKey, read], limit: Limit = 100) -> list[Session]:
+        return [Session(**found) for found in await node.conversations.list_of(caller.principal_id, limit)]
 
     @router.get("/sessions/{session_id}", tags=["sessions"], summary="The messages of a conversation.")
-    async def get_session(session_id: UUID, caller: Annotated[ApiKey, read]) -> dict[str, Any]:
+    async def get_session(session_id: UUID, caller: Annotated[ApiKey, read]) -> Transcript:
         messages = await node.conversations.history(session_id, caller.principal_id)
         if not messages:
             raise PrsmError(f"There is no session {session_id}.", kind=Kind.NOT_FOUND, code="unknown_conversation")
-        return {"id": session_id, "messages": messages}
+        return Transcript(id=session_id, messages=messages)
 
     @router.delete("/sessions/{session_id}", tags=["sessions"], status_code=204, summary="Delete a conversation.")
     async def delete_session(session_id: UUID, caller: Annotated[ApiKey, read]) -> None:
@@ -178,10 +187,10 @@ def _search_route(router: APIRouter, node: Node, door: Door) -> None:
         _caller: Annotated[ApiKey, door.of(READ)],
         q: Annotated[str, Query(min_length=1, max_length=1000)],
         limit: Annotated[int, Query(ge=1, le=100)] = 10,
-    ) -> list[dict[str, Any]]:
+    ) -> list[FoundModel]:
         found = await node.registry.search(q, limit)
         return [
-            {"model": model.name, "similarity": round(similarity, 4), "description": model.description}
+            FoundModel(model=model.name, similarity=round(similarity, 4), description=model.description)
             for model, similarity in found
         ]
 
@@ -225,7 +234,7 @@ def _shown(key: ApiKey, budget: Budget | None) -> dict[str, Any]:
     }
 
 
-def _budget(budget: Budget | None) -> dict[str, int | None] | None:
+def _budget(budget: Budget | None) -> KeyBudget | None:
     if budget is None:
         return None
-    return {"cap_micro": budget.cap_micro, "spent_micro": budget.spent_micro, "held_micro": budget.held_micro}
+    return KeyBudget(cap_micro=budget.cap_micro, spent_micro=budget.spent_micro, held_micro=budget.held_micro)

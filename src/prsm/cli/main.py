@@ -64,7 +64,7 @@ def up() -> None:
     """Start the node in the foreground; PostgreSQL and Valkey come with it unless the settings name others."""
     settings = context.settings
     logs.configure(settings.log_level, settings.log_format)
-    run_node(settings, lambda _node, key: announce(Console(), settings, key))
+    run_node(settings, lambda key: announce(Console(), settings, key))
 
 
 @app.command("config")

@@ -3,26 +3,30 @@
 import asyncio
 import os
 import signal
-from collections.abc import Callable
+import socket
+from collections.abc import Callable, Coroutine
 from pathlib import Path
+from typing import Any
 
 import uvloop
 from rich.console import Console
 
 from prsm.api.main import serve
 from prsm.cli.client import KEY_FILE
+from prsm.cli.workers import run_workers
 from prsm.core.config import Settings
-from prsm.core.errors import PrsmError
+from prsm.core.errors import ConfigError, PrsmError
 from prsm.core.identity import SCOPES, Grant
 from prsm.node import Node, open_node, servers
 
-Ready = Callable[[Node, str], None]
+Ready = Callable[[str], None]
+_LISTEN_TRIES = 600
 
 console = Console(stderr=True)
 
 
 def run_node(settings: Settings, ready: Ready) -> None:
-    """Run a node until SIGINT or SIGTERM; ``ready`` is called with it and the operator's key once it listens."""
+    """Run a node until SIGINT or SIGTERM; ``ready`` is called with the operator's key once it listens."""
     uvloop.run(_run(settings, ready))
 
 
@@ -57,25 +61,52 @@ async def _run(settings: Settings, ready: Ready) -> None:
     for name in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(name, task.cancel)
     try:
-        async with servers(settings) as (postgres, valkey), open_node(settings, postgres, valkey) as node:
-            key = await _operator_key(node, settings.home / KEY_FILE)
-            listening = asyncio.create_task(serve(node))
-            await _until_listening(settings, listening)
-            ready(node, key)
-            await listening
+        async with servers(settings) as (postgres, valkey):
+            if settings.workers == 1:
+                async with open_node(settings, postgres, valkey) as node:
+                    key = await _operator_key(node, settings.home / KEY_FILE)
+                    await _serve(settings, serve(node), lambda: ready(key))
+            else:
+                async with open_node(settings, postgres, valkey) as node:
+                    key = await _operator_key(node, settings.home / KEY_FILE)
+                await _serve(settings, run_workers(settings, postgres, valkey), lambda: ready(key))
     except asyncio.CancelledError:
         console.print("stopped")
 
 
+async def _serve(settings: Settings, work: Coroutine[Any, Any, None], ready: Callable[[], None]) -> None:
+    _check_port_free(settings)
+    listening = asyncio.create_task(work)
+    try:
+        await _until_listening(settings, listening)
+        ready()
+        await listening
+    finally:
+        listening.cancel()
+        await asyncio.gather(listening, return_exceptions=True)
+
+
+def _check_port_free(settings: Settings) -> None:
+    """The listener shares its port with its workers (SO_REUSEPORT), and would with a stranger's: look first."""
+    try:
+        with socket.create_server((settings.host, settings.port)):
+            return
+    except OSError as error:
+        raise ConfigError(
+            f"The node cannot listen on {settings.host}:{settings.port} ({error.strerror}).",
+            remedy="Stop what uses it, or choose another: prsm --port N up.",
+        ) from error
+
+
 async def _until_listening(settings: Settings, listening: "asyncio.Task[None]") -> None:
     """Wait for the port; a listener that fails raises here."""
-    for _ in range(200):
+    for _ in range(_LISTEN_TRIES):
         if listening.done():
             await listening
         try:
             _, writer = await asyncio.open_connection(settings.host, settings.port)
         except OSError:
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(0.05)
         else:
             writer.close()
             return

@@ -77,6 +77,11 @@ class Cache:
         self._subscriptions: list[Subscription] = []
 
     @property
+    def client(self) -> Any:
+        """The redis-py client, for who runs scripts and bounds and fails by rules of its own."""
+        return self._client
+
+    @property
     def state(self) -> CacheState:
         """As the last call found it; ``ping()`` brings it up to date."""
         return self._state

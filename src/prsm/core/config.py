@@ -66,7 +66,10 @@ class Settings(BaseModel):
     workers: int = _whole(1, 1, 64, "Worker processes that answer requests.")
     max_inflight_requests: int = _whole(12_000, 1, 1_000_000, "Requests in work at once per worker; more get a 503.")
     body_limit_bytes: int = _whole(10 * _MIB, 1024, 1024 * _MIB, "Largest request body accepted.")
+    header_timeout_s: int = _whole(15, 1, 600, "Longest wait for a request's headers; then the connection ends.")
+    body_timeout_s: int = _whole(30, 1, 3600, "Longest wait for a request's body; then it is refused.")
     request_timeout_s: int = _whole(600, 1, _HOURS_24_S, "Longest time one request may take from start to end.")
+    shutdown_grace_s: int = _whole(10, 0, 3600, "How long requests in work may go on once the node is told to stop.")
     log_level: Literal["debug", "info", "warning", "error"] = _chosen(
         "info", "debug, info, warning or error", "Least important log line that is written."
     )

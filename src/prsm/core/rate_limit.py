@@ -170,7 +170,7 @@ class LeasedLimiter:
 
     def __init__(
         self,
-        valkey: "Redis",
+        valkey: Redis,
         workers: int,
         *,
         max_keys: int = 100_000,

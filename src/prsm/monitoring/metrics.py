@@ -3,21 +3,28 @@
 Model and provider labels come from the catalogue, never from a request.
 """
 
+import os
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
+MULTIPROCESS_ENV = "PROMETHEUS_MULTIPROC_DIR"
 _LATENCY_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 _BREAKER_LEVEL = {"closed": 0, "half_open": 1, "open": 2}
 
 
 class Metrics:
-    """All metrics of one node, on a registry of their own."""
+    """All metrics of one node. Several workers count into files they share (PROMETHEUS_MULTIPROC_DIR, set by the
+    parent); what is read at a scrape is of the worker that answers it.
+    """
 
     def __init__(self) -> None:
-        self.registry = CollectorRegistry()
+        self._counted = CollectorRegistry()
+        self._read = CollectorRegistry()
         self._requests = self._counter("prsm_requests", "Requests by how they ended.", "operation", "outcome")
         self._duration = self._histogram("prsm_request_duration_seconds", "Time from arrival to end.", "operation")
         self._first_answer = self._histogram(
@@ -27,6 +34,8 @@ class Metrics:
         )
         self._tokens = self._counter("prsm_tokens", "Metered tokens.", "model", "direction")
         self._cost = self._counter("prsm_cost_micro_ftns", "Captured micro-FTNS.", "model")
+        self._by_model: dict[str, _ModelMeters] = {}
+        self._endings: dict[tuple[str, str], tuple[Counter, Histogram]] = {}
         self._upstream_errors = self._counter("prsm_upstream_errors", "Failed upstream attempts.", "model", "code")
         self._uncovered = self._counter(
             "prsm_uncovered_micro_ftns", "Metered beyond the hold and borne by the node.", "model"
@@ -34,22 +43,24 @@ class Metrics:
 
     def request_ended(self, operation: str, outcome: str, seconds: float) -> None:
         """A request ended: ``ok``, or the code of its error."""
-        self._requests.labels(operation, outcome).inc()
-        self._duration.labels(operation).observe(seconds)
+        ended, duration = self._endings.get((operation, outcome)) or self._bind_ending(operation, outcome)
+        ended.inc()
+        duration.observe(seconds)
 
     def first_answer(self, model: str, seconds: float) -> None:
         """A model gave its first token, or its whole answer where it was not streamed."""
-        self._first_answer.labels(model).observe(seconds)
+        self._of(model).first_answer.observe(seconds)
 
     def charged(
         self, model: str, input_tokens: int, output_tokens: int, captured_micro: int, metered_micro: int
     ) -> None:
         """A request was metered and captured."""
-        self._tokens.labels(model, "input").inc(input_tokens)
-        self._tokens.labels(model, "output").inc(output_tokens)
-        self._cost.labels(model).inc(captured_micro)
+        meters = self._of(model)
+        meters.input_tokens.inc(input_tokens)
+        meters.output_tokens.inc(output_tokens)
+        meters.cost_micro.inc(captured_micro)
         if metered_micro > captured_micro:
-            self._uncovered.labels(model).inc(metered_micro - captured_micro)
+            meters.uncovered_micro.inc(metered_micro - captured_micro)
 
     def upstream_failed(self, model: str, code: str) -> None:
         """One attempt at an upstream failed."""
@@ -57,21 +68,43 @@ class Metrics:
 
     def gauge(self, name: str, meaning: str, read: Callable[[], float]) -> None:
         """A gauge read at each scrape."""
-        Gauge(name, meaning, registry=self.registry).set_function(read)
+        self._read.register(_Levels(name, meaning, "", lambda: {"": read()}))
 
     def levels(self, name: str, meaning: str, label: str, read: Callable[[], Mapping[str, float]]) -> None:
         """A gauge family read at each scrape: one value for each label value."""
-        self.registry.register(_Levels(name, meaning, label, read))
+        self._read.register(_Levels(name, meaning, label, read))
 
     def render(self) -> bytes:
         """The exposition text (Prometheus text format 0.0.4)."""
-        return generate_latest(self.registry)
+        counted = self._counted
+        if MULTIPROCESS_ENV in os.environ:
+            counted = CollectorRegistry()
+            MultiProcessCollector(counted)
+        return generate_latest(counted) + generate_latest(self._read)
+
+    def _of(self, model: str) -> "_ModelMeters":
+        """A model's meters, bound to their labels once: finding a label costs more than counting."""
+        meters = self._by_model.get(model)
+        if meters is None:
+            meters = self._by_model[model] = _ModelMeters(
+                self._first_answer.labels(model),
+                self._tokens.labels(model, "input"),
+                self._tokens.labels(model, "output"),
+                self._cost.labels(model),
+                self._uncovered.labels(model),
+            )
+        return meters
+
+    def _bind_ending(self, operation: str, outcome: str) -> tuple[Counter, Histogram]:
+        bound = (self._requests.labels(operation, outcome), self._duration.labels(operation))
+        self._endings[operation, outcome] = bound
+        return bound
 
     def _counter(self, name: str, meaning: str, *labels: str) -> Counter:
-        return Counter(name, meaning, labels, registry=self.registry)
+        return Counter(name, meaning, labels, registry=self._counted)
 
     def _histogram(self, name: str, meaning: str, *labels: str) -> Histogram:
-        return Histogram(name, meaning, labels, registry=self.registry, buckets=_LATENCY_S)
+        return Histogram(name, meaning, labels, registry=self._counted, buckets=_LATENCY_S)
 
 
 def breaker_level(state: str) -> float:
@@ -79,12 +112,21 @@ def breaker_level(state: str) -> float:
     return _BREAKER_LEVEL[state]
 
 
+@dataclass(frozen=True, slots=True)
+class _ModelMeters:
+    first_answer: Histogram
+    input_tokens: Counter
+    output_tokens: Counter
+    cost_micro: Counter
+    uncovered_micro: Counter
+
+
 class _Levels(Collector):
     def __init__(self, name: str, meaning: str, label: str, read: Callable[[], Mapping[str, float]]) -> None:
         self._name, self._meaning, self._label, self._read = name, meaning, label, read
 
     def collect(self) -> list[Metric]:
-        family = GaugeMetricFamily(self._name, self._meaning, labels=[self._label])
+        family = GaugeMetricFamily(self._name, self._meaning, labels=[self._label] if self._label else [])
         for value, level in self._read().items():
-            family.add_metric([value], level)
+            family.add_metric([value] if self._label else [], level)
         return [family]

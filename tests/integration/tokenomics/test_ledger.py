@@ -169,6 +169,23 @@ async def test_a_hot_account_with_256_callers_loses_nothing(world: World) -> Non
     await assert_sound(world)
 
 
+async def test_no_batch_reads_a_whole_table(world: World) -> None:
+    """A plan made while the tables were empty must not scan them when they are not: nothing has analysed them yet."""
+    for _ in range(8):
+        holds = await asyncio.gather(*[world.hold(1) for _ in range(250)])
+        await asyncio.gather(*[world.ledger.capture(hold_id, pay(1)) for hold_id in holds])
+    await world.ledger.close()
+    query = """SELECT count(*) FROM pg_stat_activity
+               WHERE application_name = 'prsm-ledger' AND datname = current_database()"""
+    while await world.db.pool.fetchval(query):  # its statistics are written when the connection has ended
+        await asyncio.sleep(0.01)
+    rows = await world.db.pool.fetch(
+        """SELECT relname, seq_tup_read FROM pg_stat_user_tables
+           WHERE relname IN ('ledger_holds', 'ledger_resolutions', 'ledger_transfers', 'receipts')"""
+    )
+    assert {row["relname"]: row["seq_tup_read"] for row in rows if row["seq_tup_read"]} == {}
+
+
 async def test_key_revoked_expired_or_unknown_is_refused(world: World) -> None:
     revoked, expired = await world.key(None), await world.key(None)
     await world.db.pool.execute("UPDATE api_keys SET revoked_at = now() WHERE id = $1", revoked)

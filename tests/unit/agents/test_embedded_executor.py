@@ -82,7 +82,7 @@ async def test_a_client_that_leaves_stops_the_generation(executor: EmbeddedExecu
     await stream.aclose()  # type: ignore[attr-defined]
     teacher.gate.set()
     await executor.aclose()
-    assert teacher.generated == 4
+    assert teacher.generated <= 4
 
 
 async def test_a_cancelled_task_stops_the_generation(executor: EmbeddedExecutor, teacher: CountingTeacher) -> None:
@@ -95,7 +95,7 @@ async def test_a_cancelled_task_stops_the_generation(executor: EmbeddedExecutor,
         await task
     teacher.gate.set()
     await executor.aclose()
-    assert teacher.generated == 4
+    assert teacher.generated <= 4
 
 
 async def test_a_call_that_leaves_the_line_never_runs(executor: EmbeddedExecutor, teacher: CountingTeacher) -> None:

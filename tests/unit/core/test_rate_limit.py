@@ -177,5 +177,5 @@ def test_headers() -> None:
         ("x-ratelimit-reset-requests", "10ms"),
     ]
     refused = Decision(False, 0, 10 * MS, 6 * S)
-    assert headers(rate, refused)[-1] == ("retry-after", "1")
+    assert headers(rate, refused)[1] == ("x-ratelimit-remaining-requests", "0")
     assert retry_after_s(Decision(False, 0, 1001 * MS, 0)) == 2

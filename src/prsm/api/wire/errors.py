@@ -63,6 +63,13 @@ def retry_after(error: PrsmError) -> str | None:
     return str(max(1, math.ceil(error.retry_after_s)))
 
 
+def error_body(error: PrsmError, path: str, anthropic_version: str | None, request_id: str | None) -> bytes:
+    """The body of a refusal as the client of that path reads it; both APIs have ``/v1/models``."""
+    if path.startswith("/v1/messages") or (anthropic_version is not None and path.startswith("/v1/models")):
+        return anthropic_error(error, request_id)
+    return openai_error(error)
+
+
 def openai_error(error: PrsmError) -> bytes:
     """The body of a refusal as the OpenAI API writes it; the remedy stands in the message."""
     return msgspec.json.encode({"error": openai_error_object(error)})

@@ -212,12 +212,15 @@ BEGIN
 END $$;
 
 -- One batch: first what ends (its money becomes free), then what begins.
+-- The plans are fixed to index look-ups: between two runs of autovacuum a table of thousands of new rows passes for an
+-- empty one, and a plan made then would read all of it for every batch.
 CREATE FUNCTION ledger_apply(
     p_holds uuid[], p_kinds smallint[], p_captured bigint[], p_receipts bytea[], p_answers bytea[],
     p_leg_places integer[], p_leg_accounts bigint[], p_leg_amounts bigint[], p_leg_kinds text[],
     p_ids uuid[], p_accounts bigint[], p_keys uuid[], p_amounts bigint[], p_ttl_s integer,
     OUT settled smallint[], OUT held smallint[]
-) LANGUAGE plpgsql AS $$
+) LANGUAGE plpgsql SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     before bigint;
     after bigint;
@@ -247,7 +250,8 @@ END $$;
 
 -- Ends holds whose time is over, in one bounded step: looks at the next p_limit holds by the time they end (and those
 -- that end with the last of them), so that the lock is short whatever has piled up. ``done`` when no more are due.
-CREATE FUNCTION ledger_expire(p_limit integer, OUT ended integer, OUT done boolean) LANGUAGE plpgsql AS $$
+CREATE FUNCTION ledger_expire(p_limit integer, OUT ended integer, OUT done boolean) LANGUAGE plpgsql
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 DECLARE
     before bigint;
     swept timestamptz;

@@ -10,6 +10,7 @@ Which of its prompts are kept from training is decided by their hash (``lessons.
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 import reasoning_gym
@@ -17,6 +18,7 @@ import reasoning_gym
 from prsm.teachers.arithmetic.phrasing import Problem, read
 
 _BATCH = 256
+_DECIMAL_SHARE = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,19 +98,35 @@ def _gym(level: Level, seed: int) -> Iterator[tuple[str, str]]:
 
 def _flat(rng: random.Random) -> Iterator[tuple[str, str]]:
     for _ in range(_BATCH):
-        terms = rng.choice((1, 1, 2, 2, 2, 3, 3, 4, 5, 6))
-        parts: list[str] = []
-        total = 0
-        for index in range(terms):
-            is_product = terms == 1 or rng.random() < 0.2
-            value, text = _number(rng, 3 if is_product else 5)
-            if is_product:
-                factor, factor_text = _number(rng, 3)
-                value, text = value * factor, f"{text} * {factor_text}"
-            sign = rng.choice("+-")
-            total += value if sign == "+" or not index else -value
-            parts += [sign] * bool(index) + [text]
-        yield " ".join(parts), str(total)
+        yield _flat_decimal(rng) if rng.random() < _DECIMAL_SHARE else _flat_whole(rng)
+
+
+def _flat_whole(rng: random.Random) -> tuple[str, str]:
+    terms = rng.choice((1, 1, 2, 2, 2, 3, 3, 4, 5, 6))
+    parts: list[str] = []
+    total = 0
+    for index in range(terms):
+        is_product = terms == 1 or rng.random() < 0.2
+        value, text = _number(rng, 3 if is_product else 5)
+        if is_product:
+            factor, factor_text = _number(rng, 3)
+            value, text = value * factor, f"{text} * {factor_text}"
+        sign = rng.choice("+-")
+        total += value if sign == "+" or not index else -value
+        parts += [sign] * bool(index) + [text]
+    return " ".join(parts), str(total)
+
+
+def _flat_decimal(rng: random.Random) -> tuple[str, str]:
+    places = rng.randint(1, 2)
+    parts: list[str] = []
+    total = Decimal(0)
+    for index in range(rng.choice((2, 2, 3, 4, 5, 6))):
+        value = Decimal(_number(rng, 3 + places)[0]).scaleb(-places)
+        sign = rng.choice("+-")
+        total += value if sign == "+" or not index else -value
+        parts += [sign] * bool(index) + [f"{value:.{places}f}"]
+    return " ".join(parts), f"{total:.{places}f}"
 
 
 def _number(rng: random.Random, max_digits: int) -> tuple[int, str]:

@@ -104,7 +104,8 @@ def card(directory: Path, results: list[Result], speed: Speed, seed: int, machin
 def _runs(runs: list[dict[str, Any]]) -> Iterator[str]:
     for index, run in enumerate(runs, start=1):
         start = " --start RUN_BEFORE" if index > 1 else ""
-        command = f"recipe --out DIR --seed {run['seed']} --minutes {run['minutes']}{start}"
+        rate = f" --rate-scale {run['rate_scale']}" if run.get("rate_scale", 1.0) != 1.0 else ""
+        command = f"recipe --out DIR --seed {run['seed']} --minutes {run['minutes']}{rate}{start}"
         tokens = f"{run['steps']} steps, about {run['steps'] * run['batch_tokens'] / 1e6:.0f} million tokens"
         ended = run.get("ended", "run to the end of its schedule")
         yield f"  {index}. `python -m prsm.teachers.arithmetic.{command}`: {tokens}, {ended}; torch {run['torch']}."
@@ -161,7 +162,7 @@ Mistakes (at most two per level are listed):
 - Questions outside the ranges are refused, not tried: division, parentheses, powers, fractions, more or longer numbers,
   products of three factors, decimals in products.
 - The prompt is read by rules (`phrasing.py`); English wording only. Only the last user message is read.
-- Its scratchpad is part of the output and is metered; a limit on output tokens below about 120 may cut the answer off.
+- Its scratchpad is part of the output and is metered; a limit on output tokens below about 250 can cut long ones off.
 - Greedy only: temperature and seed have no effect.
 
 ## How it was made and examined

@@ -14,12 +14,14 @@ MAX_TEXT_CHARS = 600
 MAX_TERMS = 6
 MAX_DIGITS = 5
 MAX_FACTOR_DIGITS = 3
-MAX_PLACES = 2
+MAX_DECIMAL_DIGITS, MAX_PLACES = 3, 2
+"""Digits before and behind the decimal point, where there is one."""
 MAX_ANIMAL_COUNT = 15
 MAX_GCD_DIGITS = 3
 
 DOMAIN = (
-    f"sums and differences of up to {MAX_TERMS} numbers of up to {MAX_DIGITS} digits (up to {MAX_PLACES} decimals), "
+    f"sums and differences of up to {MAX_TERMS} numbers of up to {MAX_DIGITS} digits (with decimals: "
+    f"{MAX_DECIMAL_DIGITS} digits and {MAX_PLACES} decimals), "
     f"products of two numbers of up to {MAX_FACTOR_DIGITS} digits, the greatest common divisor of two numbers of up to "
     f"{MAX_GCD_DIGITS} digits, and counting the legs of animals"
 )
@@ -144,7 +146,7 @@ def _problem(terms: list[dict[str, str | None]]) -> Problem | None:
     for term in terms:
         op, x = term["op"] or "", _number(term["x"] or "", places)
         y = _number(term["y"], places) if term["y"] else None
-        limit = MAX_FACTOR_DIGITS if y else MAX_DIGITS
+        limit = MAX_FACTOR_DIGITS if y else MAX_DECIMAL_DIGITS + places if places else MAX_DIGITS
         sizes = [len(number.lstrip("~ ").replace(".", "")) for number in (x, y) if number]
         if max(sizes) > limit:
             return None

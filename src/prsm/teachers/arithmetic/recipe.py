@@ -44,6 +44,7 @@ class Plan:
 
     minutes: float
     seed: int
+    rate_scale: float = 1.0
     batch_tokens: int = 6000
     pool_items: int = 1536
     muon_rate: float = 0.02
@@ -199,7 +200,7 @@ def train(plan: Plan, shape: Shape, out: Path, start: Path | None = None) -> Non
         torch.optim.Muon(matrices, lr=plan.muon_rate, weight_decay=0.01),
         torch.optim.AdamW(rest, lr=plan.adam_rate, betas=(0.9, 0.98), weight_decay=0.0),
     )
-    rates = (plan.muon_rate, plan.adam_rate)
+    rates = (plan.muon_rate * plan.rate_scale, plan.adam_rate * plan.rate_scale)
     begun, seen = time.process_time(), 0
     for step, batch in enumerate(mixture.batches()):
         progress = (time.process_time() - begun) / (60 * plan.minutes)
@@ -257,9 +258,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--minutes", type=float, default=30.0)
+    parser.add_argument("--rate-scale", type=float, default=1.0, help="multiplies both learning rates")
     parser.add_argument("--start", type=Path, help="go on from the weights in this folder")
     arguments = parser.parse_args()
-    train(Plan(minutes=arguments.minutes, seed=arguments.seed), SHAPE, arguments.out, arguments.start)
+    plan = Plan(arguments.minutes, arguments.seed, arguments.rate_scale)
+    train(plan, SHAPE, arguments.out, arguments.start)
 
 
 if __name__ == "__main__":

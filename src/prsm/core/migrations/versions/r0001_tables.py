@@ -1,6 +1,7 @@
 """First tables and the ledger's functions."""
 
 from importlib import resources
+from typing import Any
 
 import sqlalchemy as sa
 from alembic import op
@@ -269,4 +270,5 @@ def downgrade() -> None:
 def _run_script(name: str) -> None:
     """Send a whole file of statements at once; the driver's prepared statements take only one each."""
     script = resources.files("prsm.core.migrations").joinpath(name).read_text()
-    op.get_bind().connection.dbapi_connection.run_async(lambda driver: driver.execute(script))
+    adapter: Any = op.get_bind().connection.dbapi_connection
+    adapter.run_async(lambda driver: driver.execute(script))  # pyright: ignore[reportUnknownLambdaType, reportUnknownMemberType]

@@ -1,0 +1,367 @@
+"""Every route of the node, asked by every kind of caller, about things of its own and of others.
+
+The routes are read from the running application: one that is new, and has no entry in ROUTES, fails here. What each
+caller may do is written out in the tables, and what is refused must leave the thing it named as it was.
+"""
+
+import asyncio
+import re
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import aiohttp
+import pytest
+from fastapi.routing import iter_route_contexts
+from tests.support.started_node import free_port
+
+from prsm.api.answers import Answers
+from prsm.api.docs import QUESTION_PATHS
+from prsm.api.door import Door
+from prsm.api.main import hot_routes, serve
+from prsm.api.node_api import build_node_api
+from prsm.core.clock import uuid7
+from prsm.core.config import Settings
+from prsm.core.identity import SCOPES, USER_SCOPES, Grant
+from prsm.node import Node, open_node
+from prsm.tokenomics.enrolment import account_of
+
+# Who asks. Each is one API key (or none); the comment says whose.
+DEAD = ("no key", "malformed key", "foreign key", "expired", "revoked", "disabled principal")
+USER = ("chat only", "embeddings only", "read only", "keys only", "all user scopes")
+ADMINS = ("admin role, user scopes", "admin scope only", "admin")
+LIVE = (*USER, *ADMINS)
+
+# What a route asks for, and which live callers have it; all other live callers get a 403, all dead ones a 401.
+MAY: dict[str, frozenset[str]] = {
+    "any": frozenset(LIVE),
+    "chat": frozenset({"chat only", "all user scopes", "admin role, user scopes", "admin"}),
+    "embeddings": frozenset({"embeddings only", "all user scopes", "admin role, user scopes", "admin"}),
+    "read": frozenset({"read only", "all user scopes", "admin role, user scopes", "admin"}),
+    "keys": frozenset({"keys only", "all user scopes", "admin role, user scopes", "admin"}),
+    "admin": frozenset({"admin scope only", "admin"}),
+}
+PUBLIC = "public"
+
+
+@dataclass(frozen=True)
+class Route:
+    """``needs`` PUBLIC or a key of MAY; ``thing`` is what the request names and somebody owns.
+
+    Another's thing is a 404 for all but those in ``reach``.
+    """
+
+    needs: str
+    ok: int = 200
+    body: Any = None
+    thing: str = ""
+    reach: frozenset[str] = frozenset()
+    fill: dict[str, str] = field(default_factory=dict)
+    query: str = ""
+
+
+ADMIN_REACHES = frozenset({"admin"})
+ASK = {"model": "auto", "messages": [{"role": "user", "content": "What is 1 + 2?"}]}
+MODEL = {"input_price_micro": 0, "output_price_micro": 0}
+PROVIDER = {"kind": "vllm", "base_url": "http://127.0.0.1:9/v1"}
+THE_MODEL = {"provider": "matrix", "upstream_name": "a/b"}
+
+ROUTES: dict[str, Route] = {
+    "GET /openapi.json": Route(PUBLIC),
+    "GET /docs": Route(PUBLIC),
+    "GET /healthz": Route(PUBLIC),
+    "GET /readyz": Route(PUBLIC),
+    "GET /metrics": Route(PUBLIC),
+    "GET /node/v1/node": Route(PUBLIC),
+    "GET /node/v1/verifier": Route(PUBLIC),
+    "GET /v1/models": Route("any"),
+    "GET /v1/models/{name:path}": Route("any", fill={"name": "local/arithmetic"}),
+    "POST /v1/chat/completions": Route("chat", body=ASK),
+    "POST /v1/responses": Route("chat", body={"model": "auto", "input": "What is 1 + 2?"}),
+    "POST /v1/messages": Route("chat", body=ASK | {"max_tokens": 64}),
+    "POST /v1/messages/count_tokens": Route("chat", body=ASK),
+    "POST /v1/embeddings": Route("embeddings", body={"model": "auto", "input": "a text"}),
+    "GET /node/v1/wallet": Route("read"),
+    "GET /node/v1/receipts": Route("read"),
+    "GET /node/v1/receipts/{receipt_id}": Route("read", thing="receipt", reach=ADMIN_REACHES),
+    "GET /node/v1/sessions": Route("read"),
+    "GET /node/v1/sessions/{session_id}": Route("read", thing="session"),
+    "DELETE /node/v1/sessions/{session_id}": Route("read", 204, thing="session"),
+    "GET /node/v1/models/search": Route("read", query="?q=sums"),
+    "GET /node/v1/keys": Route("keys"),
+    "POST /node/v1/keys": Route("keys", 201, {"name": "n", "scopes": ["keys"]}, "principal", ADMIN_REACHES),
+    "POST /node/v1/keys/{key_id}/rotate": Route("keys", 201, {}, "key", ADMIN_REACHES),
+    "DELETE /node/v1/keys/{key_id}": Route("keys", 200, None, "key", ADMIN_REACHES),
+    "PUT /node/v1/keys/{key_id}/cap": Route("keys", 200, {"cap_micro": 7}, "key", ADMIN_REACHES),
+    "GET /node/v1/principals": Route("admin"),
+    "POST /node/v1/principals": Route("admin", 201, {"name": "n"}),
+    "DELETE /node/v1/principals/{principal_id}": Route("admin", thing="stranger"),
+    "POST /node/v1/principals/{principal_id}/grants": Route("admin", 201, {"amount_micro": 5}, "stranger"),
+    "GET /node/v1/providers": Route("admin"),
+    "PUT /node/v1/providers/{name}": Route("admin", body=PROVIDER, fill={"name": "matrix"}),
+    "PUT /node/v1/models/{provider}/{upstream_name:path}": Route("admin", body=MODEL, fill=THE_MODEL),
+    "DELETE /node/v1/models/{provider}/{upstream_name:path}": Route("admin", 204, fill=THE_MODEL, thing="model"),
+    "GET /node/v1/ledger/verify": Route("admin"),
+}
+
+
+def expected(route: Route, role: str, *, mine: bool) -> int:
+    """The status that the tables say."""
+    if route.needs == PUBLIC:
+        return route.ok
+    if role in DEAD:
+        return 401
+    if role not in MAY[route.needs]:
+        return 403
+    if route.thing in ("key", "principal", "receipt", "session") and not mine and role not in route.reach:
+        return 404
+    return route.ok
+
+
+@dataclass
+class World:
+    """A served node with its callers: a user, an admin, and a third whose things are the others'."""
+
+    node: Node
+    http: aiohttp.ClientSession
+    user: UUID
+    admin: UUID
+    other: UUID
+    tokens: dict[str, str] = field(default_factory=dict)
+
+    def owner(self, role: str) -> UUID:
+        return self.admin if role in ADMINS else self.user
+
+    async def send(self, method: str, path: str, role: str, body: Any = None) -> tuple[int, Any]:
+        token = self.tokens[role]
+        headers = {"authorization": f"Bearer {token}"} if token else {}
+        async with self.http.request(method, path, json=body, headers=headers) as response:
+            answer = await response.read()
+            return response.status, await response.json() if answer[:1] in (b"{", b"[") else answer.decode()
+
+    async def make(self, thing: str, owner: UUID) -> UUID:
+        """A new thing of somebody's."""
+        node = self.node
+        if thing == "key":
+            grant = Grant("target", frozenset({"keys"}))
+            return (await node.enrolment.key(owner, grant, actor=None, cap_micro=1)).key.id
+        if thing == "session":
+            session = uuid7()
+            await node.conversations.append(session, owner, uuid7(), [{"role": "user", "content": "hello"}])
+            return session
+        if thing == "receipt":
+            return await self.receipt(owner)
+        if thing == "stranger":
+            return (await node.enrolment.principal("stranger", "user")).id
+        return owner
+
+    async def receipt(self, owner: UUID) -> UUID:
+        account_id = await self.node.ledger.account_id(account_of(owner))
+        found = await self.node.database.pool.fetchval(
+            "SELECT id FROM receipts WHERE account_id = $1 ORDER BY id LIMIT 1", account_id
+        )
+        assert found, "each owner has asked once"
+        return found
+
+    async def state(self, thing: str, thing_id: UUID, owner: UUID) -> Any:
+        """What a refused request must not have changed."""
+        node = self.node
+        if thing == "key":
+            key = await node.identities.key(thing_id, actor=None)
+            return key.revoked_at, key.expires_at, await node.ledger.budgets([thing_id])
+        if thing == "session":
+            return await node.conversations.history(thing_id, owner)
+        if thing == "stranger":
+            return await node.identities.principal(thing_id), await node.ledger.balance(account_of(thing_id))
+        if thing == "principal":
+            return [key.id for key in await node.identities.list_keys(actor=None, owner=thing_id)]
+        if thing == "model":
+            return sorted(node.path.models.by_name)
+        return None
+
+
+@asynccontextmanager
+async def open_world(folder: Path, postgres: str, valkey: str) -> AsyncGenerator[World]:
+    settings = Settings(home=folder, port=free_port())
+    folder.mkdir(exist_ok=True)
+    async with open_node(settings, postgres, valkey) as node:
+        serving = asyncio.create_task(serve(node))
+        async with aiohttp.ClientSession(f"http://127.0.0.1:{settings.port}") as http:
+            ids = [(await node.enrolment.principal(n, r)).id for n, r in PRINCIPALS.items()]  # type: ignore[arg-type]
+            world = World(node, http, *ids)
+            await until_served(http)
+            await enrol(world)
+            try:
+                yield world
+            finally:
+                serving.cancel()
+                await asyncio.gather(serving, return_exceptions=True)
+
+
+PRINCIPALS = {"user": "user", "admin": "admin", "other": "user"}
+
+
+async def until_served(http: aiohttp.ClientSession) -> None:
+    for _ in range(500):
+        try:
+            async with http.get("/healthz"):
+                return
+        except aiohttp.ClientConnectionError:
+            await asyncio.sleep(0.02)
+    raise AssertionError("the node does not listen")
+
+
+async def enrol(world: World) -> None:
+    """A key for each caller, and one answered question for each owner."""
+    node = world.node
+
+    async def key(owner: UUID, scopes: frozenset[str]) -> tuple[UUID, str]:
+        issued = await node.enrolment.key(owner, Grant("caller", scopes), actor=None, cap_micro=None)
+        return issued.key.id, issued.token
+
+    gone = (await node.enrolment.principal("gone", "user")).id
+    expired, world.tokens["expired"] = await key(world.user, USER_SCOPES)
+    revoked, world.tokens["revoked"] = await key(world.user, USER_SCOPES)
+    _, world.tokens["disabled principal"] = await key(gone, USER_SCOPES)
+    past = datetime.now(UTC) - timedelta(seconds=1)
+    await node.database.pool.execute("UPDATE api_keys SET expires_at = $2 WHERE id = $1", expired, past)
+    await node.identities.revoke(revoked, actor=None)
+    await node.identities.disable_principal(gone)
+    world.tokens |= {"no key": "", "malformed key": "prsm_nonsense", "foreign key": "prsm_00000000_" + "A" * 43}
+    for scope in sorted(USER_SCOPES):
+        _, world.tokens[f"{scope} only"] = await key(world.user, frozenset({scope}))
+    _, world.tokens["all user scopes"] = await key(world.user, USER_SCOPES)
+    _, world.tokens["admin role, user scopes"] = await key(world.admin, USER_SCOPES)
+    _, world.tokens["admin scope only"] = await key(world.admin, frozenset({"admin"}))
+    _, world.tokens["admin"] = await key(world.admin, SCOPES)
+    _, world.tokens["other"] = await key(world.other, USER_SCOPES)
+    for role in ("all user scopes", "admin", "other"):
+        status, answer = await world.send("POST", "/v1/chat/completions", role, ASK)
+        assert status == 200, answer
+    assert set(world.tokens) == {*DEAD, *LIVE, "other"}
+
+
+def routes_of(node: Node) -> set[str]:
+    """Every method and path that the node serves."""
+    door = Door(node)
+    hot = hot_routes(Answers(node, door))
+    assert set(hot) == QUESTION_PATHS, "docs.py describes every route that FastAPI does not serve"
+    found = {f"POST {path}" for path in hot}
+    for route in iter_route_contexts(build_node_api(node, door).routes):
+        assert route.path, "a mounted application would hide its routes from this test"
+        found |= {f"{method} {route.path}" for method in route.methods or () if method != "HEAD"}
+    return found
+
+
+async def ask(world: World, name: str, role: str, *, mine: bool) -> str | None:
+    """Send one request of the matrix; what is wrong about its answer, if anything is."""
+    route = ROUTES[name]
+    method, _, path = name.partition(" ")
+    owner = world.owner(role) if mine else world.other
+    if route.thing == "model":
+        await world.send("PUT", "/node/v1/providers/matrix", "admin", PROVIDER)
+        await world.send("PUT", "/node/v1/models/matrix/a/b", "admin", MODEL)
+    thing_id = await world.make(route.thing, owner)
+    body = route.body
+    if name == "POST /node/v1/keys":
+        body = body | {"principal_id": str(owner)}
+    if name.endswith("/grants"):
+        body = body | {"id": str(uuid4())}
+    fill = {**dict.fromkeys(("key_id", "receipt_id", "session_id", "principal_id"), str(thing_id)), **route.fill}
+    path = re.sub(r"\{(\w+)(:path)?\}", lambda part: fill[part[1]], path) + route.query
+    before = await world.state(route.thing, thing_id, owner)
+    status, answer = await world.send(method, path, role, body)
+    wanted = expected(route, role, mine=mine)
+    what = f"{name} by {role!r} about {'its own' if mine else 'another'}"
+    if status != wanted:
+        return f"{what}: {status}, expected {wanted}: {str(answer)[:200]}"
+    if status >= 400:
+        # Anthropic's shape holds an error too; neither says anything about the thing beyond the id that was sent.
+        if set(answer) != {"error"} and set(answer) != {"type", "error", "request_id"}:
+            return f"{what}: refused in no known shape: {answer}"
+        if await world.state(route.thing, thing_id, owner) != before:
+            return f"{what}: refused, and yet it changed something"
+    return None
+
+
+@pytest.mark.timeout(240)
+async def test_every_route_for_every_caller(tmp_path: Path, fresh_database: str, valkey_url: str) -> None:
+    async with open_world(tmp_path / "home", fresh_database, valkey_url) as world:
+        assert routes_of(world.node) == set(ROUTES)
+        wrong: list[str] = []
+        asked = 0
+        for name, route in ROUTES.items():
+            for role in (*DEAD, *LIVE):
+                for mine in (True, False) if route.thing else (True,):
+                    problem = await ask(world, name, role, mine=mine)
+                    wrong += [problem] if problem else []
+                    asked += 1
+        assert not wrong, f"{len(wrong)} of {asked}:\n" + "\n".join(wrong)
+        assert asked >= len(ROUTES) * len((*DEAD, *LIVE))
+
+
+async def test_nobody_sees_what_is_another_s(tmp_path: Path, fresh_database: str, valkey_url: str) -> None:
+    async with open_world(tmp_path / "home", fresh_database, valkey_url) as world:
+        mine, theirs = "all user scopes", "other"
+        ids: dict[str, dict[str, set[str]]] = {mine: {}, theirs: {}}
+        for role, owner in ((mine, world.user), (theirs, world.other)):
+            await world.make("session", owner)
+            for what in ("keys", "sessions"):
+                _, found = await world.send("GET", f"/node/v1/{what}", role)
+                ids[role][what] = {item["id"] for item in found}
+            _, found = await world.send("GET", "/node/v1/receipts", role)
+            ids[role]["receipts"] = {item["receipt"]["id"] for item in found}
+            assert {item["receipt"]["account"] for item in found} == {account_of(owner)}
+            _, wallet = await world.send("GET", "/node/v1/wallet", role)
+            assert wallet["account"] == account_of(owner)
+        for what in ("keys", "sessions", "receipts"):
+            assert ids[mine][what]
+            assert ids[theirs][what]
+            assert not ids[mine][what] & ids[theirs][what]
+        _, everyone = await world.send("GET", "/node/v1/keys?limit=1000", "admin")
+        assert ids[mine]["keys"] | ids[theirs]["keys"] < {key["id"] for key in everyone}
+        _, own = await world.send("GET", "/node/v1/keys", "admin role, user scopes")
+        assert {key["principal_id"] for key in own} == {str(world.admin)}
+
+
+async def test_another_s_conversation_can_neither_be_continued_nor_read(
+    tmp_path: Path, fresh_database: str, valkey_url: str
+) -> None:
+    async with open_world(tmp_path / "home", fresh_database, valkey_url) as world:
+        status, answer = await world.send(
+            "POST", "/v1/responses", "other", {"model": "auto", "input": "What is 1 + 2?", "store": True}
+        )
+        assert status == 200
+        session = UUID(answer["prsm"]["session_id"])
+        before = await world.node.conversations.history(session, world.other)
+        assert before
+        _, wallet = await world.send("GET", "/node/v1/wallet", "all user scopes")
+        for role in ("all user scopes", "admin"):
+            for path, body in (
+                ("/v1/responses", {"model": "auto", "input": "and 3?", "previous_response_id": answer["id"]}),
+                ("/v1/responses", {"model": "auto", "input": "and 3?", "conversation": f"conv_{session.hex}"}),
+                ("/v1/chat/completions", ASK | {"prsm": {"session_id": str(session)}}),
+                ("/v1/messages", ASK | {"max_tokens": 9, "prsm": {"session_id": str(session)}}),
+            ):
+                status, refused = await world.send("POST", path, role, body)
+                assert status == 404, (role, path, refused)
+        assert await world.node.conversations.history(session, world.other) == before
+        assert (await world.send("GET", "/node/v1/wallet", "all user scopes"))[1] == wallet
+
+
+async def test_no_key_grants_what_it_lacks(tmp_path: Path, fresh_database: str, valkey_url: str) -> None:
+    async with open_world(tmp_path / "home", fresh_database, valkey_url) as world:
+        _, before = await world.send("GET", "/node/v1/keys?limit=1000", "admin")
+        for role, scopes in (
+            ("keys only", ["chat"]),
+            ("keys only", ["keys", "admin"]),
+            ("all user scopes", ["admin"]),
+            ("admin role, user scopes", ["admin"]),
+        ):
+            status, answer = await world.send("POST", "/node/v1/keys", role, {"name": "more", "scopes": scopes})
+            assert status == 403, (role, scopes, answer)
+        assert (await world.send("GET", "/node/v1/keys?limit=1000", "admin"))[1] == before
