@@ -196,6 +196,16 @@ async def _assemble(
     return node
 
 
+async def recover(node: Node) -> None:
+    """End what a killed node left behind, so that its callers can ask again at once and need not wait for expiry.
+
+    Only before the first request, and only for a database that no other node works on.
+    """
+    holds, claims = await node.ledger.release_open(), await node.idempotency.free_all()
+    if holds or claims:
+        _log.info("recovered", holds_released=holds, idempotency_keys_freed=claims)
+
+
 async def reload_models(node: Node) -> None:
     """Read the catalogue anew and give it to the answer path."""
     catalogue = await node.registry.reload()

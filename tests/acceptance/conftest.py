@@ -1,4 +1,4 @@
-"""One started node and one upstream for the session; each test takes models and keys of its own where it changes any."""
+"""One started node and one upstream for the session; a test that changes models or keys takes its own."""
 
 from collections.abc import Iterator
 

@@ -5,6 +5,7 @@ on. Nothing is ever answered with a 5xx; what is not HTTP at all is refused by t
 """
 
 import http.client
+import io
 import json
 import re
 import socket
@@ -136,16 +137,19 @@ def read_all(connection: socket.socket) -> bytes:
     return b"".join(parts)
 
 
-def parse(data: bytes) -> Answer:
+class Received:
+    """What http.client takes for a socket."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    def makefile(self, *_: Any) -> io.BytesIO:
+        return io.BytesIO(self._data)
+
+
+def parse(data: bytes, method: str = "") -> Answer:
     """The response in ``data``, which holds exactly one."""
-
-    class Peer:
-        def makefile(self, *_: Any) -> Any:
-            import io
-
-            return io.BytesIO(data)
-
-    response = http.client.HTTPResponse(Peer())  # type: ignore[arg-type]
+    response = http.client.HTTPResponse(Received(data), method=method)  # type: ignore[arg-type]
     response.begin()
     answer = Answer(response.status, response.headers, response.read())
     assert answer.status < 500, answer
@@ -292,7 +296,7 @@ FIELDS: list[tuple[str, str, Any]] = [
     (RESPONSES, "store", "yes"),
     (MESSAGES, "max_tokens", 0),
     (MESSAGES, "max_tokens", None),
-    (MESSAGES, "messages", [{"role": "system", "content": "x"}]),
+    (MESSAGES, "messages", [{"role": "nobody", "content": "x"}]),
     (MESSAGES, "messages", {}),
     (MESSAGES, "temperature", 2),
     (MESSAGES, "system", 5),
@@ -311,7 +315,7 @@ def test_fields_of_wrong_type_or_size(client: Client) -> None:
         answer = client.post(path, json.dumps(body))
         assert answer.status in (400, 413), (path, name, str(value)[:60], answer)
         in_shape_of(path, answer)
-        if "param" in answer.error:
+        if answer.status == 400 and "param" in answer.error:
             assert str(answer.error["param"]).startswith(name), (path, name, answer)
 
 
@@ -378,14 +382,14 @@ def test_the_largest_body_is_taken(client: Client) -> None:
 
 def test_too_many_and_too_large_headers(client: Client) -> None:
     for headers in (
-        [b"x-a: " + b"b" * 70_000],
+        [b"x-a: " + b"b" * 1_000_000],
         [b"x-%d: %s" % (i, b"v" * 100) for i in range(1000)],
         [b"x-%d: 1" % i for i in range(5000)],
-        [b"n" * 70_000 + b": 1"],
+        [b"n" * 1_000_000 + b": 1"],
     ):
         answer = client.send(client.request("GET", "/healthz", b"", *headers))
         assert answer.status == 431, answer
-    assert client.send(client.request("GET", "/" + "a" * 70_000)).status in (414, 431)
+    assert client.send(client.request("GET", "/" + "a" * 1_000_000)).status in (414, 431)
 
 
 # What is hardly HTTP
@@ -508,7 +512,7 @@ def test_methods_that_a_path_does_not_have(client: Client) -> None:
         for method in ("GET", "HEAD", "OPTIONS", "PUT", "PATCH", "DELETE", "TRACE", "CONNECT", "BREW", "get"):
             if method == allowed or (method == "HEAD" and allowed == "GET"):
                 continue
-            answer = client.send(client.request(method, path))
+            answer = parse(client.exchange(client.request(method, path)), method)
             assert answer.status == 405, (method, path, answer)
             assert allowed in answer.headers["allow"].split(", ")
             if method != "HEAD":

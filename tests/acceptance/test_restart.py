@@ -1,4 +1,4 @@
-"""A node's life: fresh with its teacher alone, stopped in good order under a stream, and started again with everything."""
+"""A node alone with its teacher, stopped in good order under a stream, and started again with everything."""
 
 import signal
 import threading

@@ -172,12 +172,13 @@ class AnswerPath:
         )
         bill = self._biller.bill(plan, candidate, metered)
         body = render(completion, bill)
-        await self._capture(plan.ask, bill, body)
+        await self._capture(plan.ask, bill, body, completion if completed else None)
         return body, bill
 
-    async def _capture(self, ask: Ask, bill: Bill, body: bytes) -> None:
+    async def _capture(self, ask: Ask, bill: Bill, body: bytes, whole: Completion | None = None) -> None:
         answer = ask.keep(body) if ask.keep else None
-        await self._ledger.capture(bill.request_id, bill.legs, receipt=bill.receipt, answer=answer)
+        along = ask.remember(whole) if ask.remember and whole else None
+        await self._ledger.capture(bill.request_id, bill.legs, receipt=bill.receipt, answer=answer, along=along)
         self._metrics.charged(
             bill.model, bill.usage.input_tokens, bill.usage.output_tokens, bill.captured_micro, bill.metered_micro
         )

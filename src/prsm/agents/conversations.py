@@ -7,13 +7,13 @@ messages, so a stale or missing cache costs time and never truth.
 from typing import Any
 from uuid import UUID
 
-import asyncpg
 import msgspec
 
 from prsm.agents.call import Json
 from prsm.core.cache import Cache
 from prsm.core.database import Pool
 from prsm.core.errors import Kind, PrsmError, Unavailable
+from prsm.tokenomics.orders import Statement
 
 _CACHE_TTL_S = 3600
 
@@ -27,8 +27,15 @@ _decode_cached = msgspec.json.Decoder(_Cached).decode
 _decode_messages = msgspec.json.Decoder(list[Json]).decode
 
 
+def turn(conversation_id: UUID, principal_id: UUID, request_id: UUID, messages: list[Json]) -> Statement:
+    """The statement that adds one request's messages; it is committed with the capture, so that no charged answer is
+    missing from its conversation and none stands there twice. Of another principal's conversation it changes nothing.
+    """
+    return _ADD_TURN, (conversation_id, principal_id, request_id, msgspec.json.encode(messages).decode())
+
+
 class Conversations:
-    """Reads and extends conversations; each has one owner and at most ``max_messages`` messages."""
+    """Reads and deletes conversations; each has one owner and at most ``max_messages`` messages."""
 
     def __init__(self, pool: Pool, cache: Cache | None, *, max_messages: int) -> None:
         self._pool = pool
@@ -87,20 +94,6 @@ class Conversations:
                 remedy="Begin a new one.",
             )
 
-    async def append(self, conversation_id: UUID, principal_id: UUID, request_id: UUID, messages: list[Json]) -> None:
-        """Add one turn; doing so again for the same request changes nothing."""
-        async with self._pool.acquire() as connection, connection.transaction():
-            seq: int | None = await connection.fetchval(_NEXT_TURN, conversation_id, principal_id)
-            if seq is None:
-                raise _unknown(conversation_id)
-            try:
-                await connection.execute(
-                    _ADD_TURN, conversation_id, seq, request_id, msgspec.json.encode(messages).decode()
-                )
-            except asyncpg.UniqueViolationError:
-                raise PrsmError("The turn is kept already.", kind=Kind.CONFLICT, code="duplicate_request") from None
-        await self._forget(conversation_id)
-
     async def delete(self, conversation_id: UUID, principal_id: UUID) -> None:
         """Delete a conversation and its turns. Raises PrsmError when there is none of this owner."""
         tag = await self._pool.execute(
@@ -144,14 +137,15 @@ class Conversations:
                 return
 
 
-_NEXT_TURN = """
-INSERT INTO conversations (id, principal_id, turns) VALUES ($1, $2, 1)
-ON CONFLICT (id) DO UPDATE SET turns = conversations.turns + 1, updated_at = now()
-WHERE conversations.principal_id = $2 RETURNING turns
-"""
-_ADD_TURN = (
-    "INSERT INTO conversation_turns (conversation_id, seq, request_id, messages) VALUES ($1, $2, $3, $4::text::jsonb)"
+_ADD_TURN = """
+WITH grown AS (
+    INSERT INTO conversations (id, principal_id, turns) VALUES ($1, $2, 1)
+    ON CONFLICT (id) DO UPDATE SET turns = conversations.turns + 1, updated_at = now()
+    WHERE conversations.principal_id = $2 RETURNING turns
 )
+INSERT INTO conversation_turns (conversation_id, seq, request_id, messages)
+SELECT $1, turns, $3, $4::text::json FROM grown
+"""
 
 
 def _key(conversation_id: UUID) -> str:

@@ -5,9 +5,10 @@ from dataclasses import dataclass, replace
 from typing import Any, cast
 from uuid import UUID
 
-from prsm.agents.call import ChatCall, Choice, EmbedCall, Target, Usage
+from prsm.agents.call import ChatCall, Choice, Completion, EmbedCall, Target, Usage
 from prsm.agents.routers.model_router import Candidate, Question
 from prsm.core.errors import Kind, PrsmError
+from prsm.tokenomics.orders import Statement
 from prsm.tokenomics.quotes import IMAGE_TOKENS, Price, Quote, estimate_tokens, quote
 
 _EXPECTED_ANSWER_TOKENS = 256
@@ -27,7 +28,8 @@ class Ask:
     """One request on the path. ``request_digest`` is SHA-256 hex of the body as it came, of ``body_bytes`` bytes.
 
     ``history_bytes`` counts messages that were added from a stored conversation; ``cap_micro`` is the caller's spend
-    cap for this request. ``keep`` makes, of the response's (last) bytes, what is stored for its Idempotency-Key.
+    cap for this request. ``keep`` makes, of the response's (last) bytes, what is stored for its Idempotency-Key;
+    ``remember`` the statement that adds a whole answer to its conversation. Both are committed with the capture.
     """
 
     caller: Caller
@@ -38,6 +40,7 @@ class Ask:
     cap_micro: int | None = None
     choices: int = 1
     keep: Callable[[bytes], bytes] | None = None
+    remember: Callable[[Completion], Statement] | None = None
 
     @property
     def input_bytes(self) -> int:

@@ -16,6 +16,7 @@ import structlog
 from prsm.agents.answer import AnswerStream
 from prsm.agents.billing import Bill
 from prsm.agents.call import ChatCall, Completion, EmbedCall, Embeddings, Json
+from prsm.agents.conversations import turn
 from prsm.agents.plan import Ask, Caller
 from prsm.api.door import Door
 from prsm.api.formats import Format, StreamFormat
@@ -24,10 +25,12 @@ from prsm.api.wire import anthropic_messages, openai_embeddings
 from prsm.api.wire.errors import anthropic_error, openai_error
 from prsm.api.wire.parsed import parse_max_cost_micro, parse_session_id
 from prsm.core.clock import uuid7
+from prsm.core.database import unreachable
 from prsm.core.errors import Kind, PrsmError
 from prsm.core.identity import ApiKey
 from prsm.node import Node
 from prsm.tokenomics.enrolment import account_of
+from prsm.tokenomics.orders import Statement
 from prsm.tokenomics.quotes import estimate_tokens
 
 _log: Any = structlog.get_logger("edge")
@@ -102,10 +105,12 @@ class Answers:
             # By the client's leaving or the node's stopping; there is nobody left to answer, and nothing above.
             outcome = "client_left"
         except Exception as error:  # noqa: BLE001 - the last door: the caller gets an answer, the operator a trace
-            outcome = "internal_error"
-            _log.exception("request failed", request_id=str(incoming.id))
-            hidden = PrsmError(f"The node failed at this request ({type(error).__name__}); its log says more.")
-            incoming.refuse(hidden, write(hidden))
+            refusal = unreachable(error)
+            if refusal is None:
+                _log.exception("request failed", request_id=str(incoming.id))
+                refusal = PrsmError(f"The node failed at this request ({type(error).__name__}); its log says more.")
+            outcome = refusal.code
+            incoming.refuse(refusal, write(refusal))
         finally:
             self._tasks.discard(task)
             metrics.request_ended(operation, outcome, asyncio.get_running_loop().time() - started_s)
@@ -122,33 +127,23 @@ class Answers:
         try:
             session = await self._session(incoming, fmt, key)
             ask = _ask(incoming, fmt, key, session, digest.hexdigest(), len(body))
-            if fmt.call.stream:
-                await self._stream(incoming, fmt, ask, session, key, keep=named is not None)
-            else:
-                await self._whole(incoming, fmt, ask, session, key, keep=named is not None)
+            answer = self._stream if fmt.call.stream else self._whole
+            await answer(incoming, fmt, ask, session, keep=named is not None)
         except BaseException:
             if named is not None:
                 await asyncio.shield(node.idempotency.free(incoming.id))
             raise
 
-    async def _whole(
-        self, incoming: Incoming, fmt: Format, ask: Ask, session: _Session | None, key: ApiKey, *, keep: bool
-    ) -> None:
+    async def _whole(self, incoming: Incoming, fmt: Format, ask: Ask, session: _Session | None, *, keep: bool) -> None:
         def render(completion: Completion, bill: Bill) -> bytes:
-            nonlocal answer
-            answer = completion
             return fmt.render(completion, bill.model, _prsm(bill, session))
 
-        answer: Completion | None = None
         if keep:
             ask = replace(ask, keep=_as_it_is)
         response, bill = await self._node.path.chat(ask, render)
-        await self._remember(session, key, incoming.id, answer)
         incoming.respond(200, [JSON, *_bill_headers(bill)], response)
 
-    async def _stream(
-        self, incoming: Incoming, fmt: Format, ask: Ask, session: _Session | None, key: ApiKey, *, keep: bool
-    ) -> None:
+    async def _stream(self, incoming: Incoming, fmt: Format, ask: Ask, session: _Session | None, *, keep: bool) -> None:
         sent = bytearray()
 
         def transcript(closing: bytes) -> bytes:
@@ -167,7 +162,7 @@ class Answers:
 
         watch.add_done_callback(gone)
         try:
-            await self._flow(incoming, out, stream, session, key, sent if keep else None)
+            await self._flow(incoming, out, stream, session, sent if keep else None)
         except BaseException:
             await stream.leave(lambda _completion, _bill: out.fail(_left()))
             raise
@@ -180,12 +175,9 @@ class Answers:
         out: StreamFormat,
         stream: AnswerStream,
         session: _Session | None,
-        key: ApiKey,
         sent: bytearray | None,
     ) -> None:
         def render(completion: Completion, bill: Bill) -> bytes:
-            nonlocal answer
-            answer = completion
             return out.finish(completion.usage or bill.usage, _prsm(bill, session))
 
         async def send(data: bytes) -> None:
@@ -194,7 +186,6 @@ class Answers:
                     sent.extend(data)
                 await transport.send_bytes(data)
 
-        answer: Completion | None = None
         target = stream.candidate.target
         shown = [EVENT_STREAM, ("cache-control", "no-store"), *_model_headers(target.name, stream.candidate.reason)]
         transport = incoming.proto.response_stream(200, [*shown, *incoming.extra])
@@ -203,7 +194,6 @@ class Answers:
             while (deltas := await stream.next()) is not None:
                 await send(out.feed(deltas))
             closing, _ = await stream.finish(render)
-            await self._remember(session, key, incoming.id, answer)
         except PrsmError as error:
             _log.warning("stream failed", request_id=str(incoming.id), code=error.code)
             closing = out.fail(error)
@@ -274,15 +264,6 @@ class Answers:
         conversations.check_room(history, added)
         return _Session(session_id, history, added)
 
-    async def _remember(
-        self, session: _Session | None, key: ApiKey, request_id: UUID, answer: Completion | None
-    ) -> None:
-        if session is None or answer is None:
-            return
-        turn = [message for message in session.added if not (session.history and message["role"] == "system")]
-        turn += [_as_message(choice) for choice in answer.choices[:1]]
-        await self._node.conversations.append(session.id, key.principal_id, request_id, turn)
-
 
 def _ask(incoming: Incoming, fmt: Format, key: ApiKey, session: _Session | None, digest: str, body_bytes: int) -> Ask:
     call = fmt.call
@@ -302,7 +283,19 @@ def _ask(incoming: Incoming, fmt: Format, key: ApiKey, session: _Session | None,
         history_bytes=sum(len(str(message)) * 4 for message in history),
         cap_micro=_cap(incoming, call.prsm.max_cost_micro),
         choices=call.n,
+        remember=_remember(session, key, incoming.id) if session else None,
     )
+
+
+def _remember(session: _Session, key: ApiKey, request_id: UUID) -> Callable[[Completion], Statement]:
+    """What keeps the turn: the messages that this request added, and the first choice of its answer."""
+
+    def statement(answer: Completion) -> Statement:
+        added = [message for message in session.added if not (session.history and message["role"] == "system")]
+        said = [_as_message(choice) for choice in answer.choices[:1]]
+        return turn(session.id, key.principal_id, request_id, [*added, *said])
+
+    return statement
 
 
 def _as_it_is(response: bytes) -> bytes:

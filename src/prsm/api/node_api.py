@@ -48,6 +48,7 @@ def build_node_api(node: Node, door: Door) -> FastAPI:
         "Questions are asked at the OpenAI and Anthropic routes under /v1.",
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,
         responses=_REFUSED,
     )
     app.add_exception_handler(PrsmError, _refuse)

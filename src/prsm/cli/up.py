@@ -17,7 +17,7 @@ from prsm.cli.workers import run_workers
 from prsm.core.config import Settings
 from prsm.core.errors import ConfigError, PrsmError
 from prsm.core.identity import SCOPES, Grant
-from prsm.node import Node, open_node, servers
+from prsm.node import Node, open_node, recover, servers
 
 Ready = Callable[[str], None]
 _LISTEN_TRIES = 600
@@ -60,22 +60,29 @@ async def _run(settings: Settings, ready: Ready) -> None:
     loop = asyncio.get_running_loop()
     for name in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(name, task.cancel)
+    _check_port_free(settings)
     try:
         async with servers(settings) as (postgres, valkey):
             if settings.workers == 1:
                 async with open_node(settings, postgres, valkey) as node:
-                    key = await _operator_key(node, settings.home / KEY_FILE)
+                    key = await _prepare(node)
                     await _serve(settings, serve(node), lambda: ready(key))
             else:
                 async with open_node(settings, postgres, valkey) as node:
-                    key = await _operator_key(node, settings.home / KEY_FILE)
+                    key = await _prepare(node)
                 await _serve(settings, run_workers(settings, postgres, valkey), lambda: ready(key))
     except asyncio.CancelledError:
         console.print("stopped")
 
 
+async def _prepare(node: Node) -> str:
+    """What is done once before the first request; answers the operator's key."""
+    if not node.settings.database_url:  # an embedded database is this home's own, and this process holds the home
+        await recover(node)
+    return await _operator_key(node, node.settings.home / KEY_FILE)
+
+
 async def _serve(settings: Settings, work: Coroutine[Any, Any, None], ready: Callable[[], None]) -> None:
-    _check_port_free(settings)
     listening = asyncio.create_task(work)
     try:
         await _until_listening(settings, listening)

@@ -5,7 +5,7 @@ Both pools are bounded and time out; nothing here knows what the tables mean.
 
 import asyncio
 import time
-from collections.abc import AsyncIterable
+from collections.abc import AsyncIterable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +30,10 @@ class Connection(Protocol):
 
     async def execute(self, query: str, *args: Any) -> str:
         """Run a statement; answers its command tag."""
+        ...
+
+    async def executemany(self, command: str, args: Iterable[Sequence[Any]]) -> None:
+        """Run a statement for each row of arguments, all in one round trip."""
         ...
 
     async def fetch(self, query: str, *args: Any) -> list[Any]:
@@ -141,6 +145,13 @@ async def connect(url: str, *, pool_size: int, timeout_ms: int) -> Database:
         _sqlalchemy_url(url), pool_size=pool_size, max_overflow=0, pool_timeout=seconds, pool_pre_ping=True
     )
     return Database(url, engine, pool)
+
+
+def unreachable(error: BaseException) -> Unavailable | None:
+    """The refusal for an error that says only that PostgreSQL is away or restarting; None for any other."""
+    if isinstance(error, (*_UNREACHABLE, TimeoutError, asyncpg.OperatorInterventionError)):
+        return Unavailable("PostgreSQL does not answer.", remedy="Try again shortly.", retry_after_s=1)
+    return None
 
 
 async def connect_one(url: str, *, timeout_s: float) -> Connection:

@@ -9,6 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import (
+    JSON,
     BigInteger,
     CheckConstraint,
     DateTime,
@@ -258,7 +259,8 @@ class ConversationTurnRow(Base):
     conversation_id: Mapped[UUID] = mapped_column(ForeignKey("conversations.id", ondelete="CASCADE"), primary_key=True)
     seq: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
     request_id: Mapped[UUID] = mapped_column(unique=True)
-    messages: Mapped[list[dict[str, Any]]]
+    # Not jsonb, which cannot hold the NUL that a model may say.
+    messages: Mapped[list[dict[str, Any]]] = mapped_column(JSON)
     created_at: Mapped[datetime] = _created_at()
 
 

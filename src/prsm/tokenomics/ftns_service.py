@@ -9,6 +9,8 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from typing import Generic, TypeVar
 from uuid import UUID
 
@@ -17,16 +19,29 @@ import asyncpg
 from prsm.core.database import Connection, Pool
 from prsm.core.errors import InvalidRequest, Kind, PrsmError, Unavailable
 from prsm.core.money import MAX_AMOUNT_MICRO, format_ftns
-from prsm.tokenomics.orders import Balance, Budget, HoldOrder, Resolution, SettleOrder, hold_refusal, settle_refusal
+from prsm.tokenomics.orders import (
+    Balance,
+    Budget,
+    HoldOrder,
+    Resolution,
+    SettleOrder,
+    Statement,
+    hold_refusal,
+    settle_refusal,
+)
 from prsm.tokenomics.splits import Leg
 
 Order = TypeVar("Order", HoldOrder, SettleOrder)
 
 _DONE = (0, 1)
 _APPLY = "SELECT settled, held FROM ledger_apply($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,$12,$13,$14)"
+_OPEN = """
+SELECT h.id FROM ledger_holds h LEFT JOIN ledger_resolutions r ON r.hold_id = h.id
+WHERE r.hold_id IS NULL AND h.expires_at > (SELECT swept_until FROM ledger_head WHERE id = 1) LIMIT $1
+"""
+_REFUSED = (asyncpg.PostgresError, ValueError, TypeError, OverflowError)
+"""PostgreSQL undid the transaction, or the driver never sent it. After any other error the batch may have committed."""
 _TRANSIENT = (
-    OSError,
-    TimeoutError,
     asyncpg.PostgresConnectionError,
     asyncpg.InterfaceError,
     asyncpg.OperatorInterventionError,
@@ -34,7 +49,6 @@ _TRANSIENT = (
     asyncpg.SerializationError,
     asyncpg.DeadlockDetectedError,
     asyncpg.LockNotAvailableError,
-    asyncpg.InternalClientError,
 )
 
 
@@ -119,11 +133,15 @@ class Ledger:
         *,
         receipt: bytes | None = None,
         answer: bytes | None = None,
+        along: Statement | None = None,
     ) -> None:
-        """Charge a hold and pay ``legs``; what is left of the hold is free again. Durable on return."""
+        """Charge a hold and pay ``legs``; what is left of the hold is free again. Durable on return.
+
+        ``receipt``, ``answer`` and ``along`` are committed with it, or not at all.
+        """
         ids = tuple([(await self.account_id(leg.account), leg.amount_micro, leg.kind) for leg in legs])
         total = sum(leg.amount_micro for leg in legs)
-        order = SettleOrder(hold_id, Resolution.CAPTURE, total, ids, receipt, answer)
+        order = SettleOrder(hold_id, Resolution.CAPTURE, total, ids, receipt, answer, along)
         await self._enqueue(self._settles, order).done
 
     async def release(self, hold_id: UUID) -> None:
@@ -196,6 +214,17 @@ class Ledger:
         )
         return {row["api_key_id"]: Budget(row["cap_micro"], row["spent_micro"], row["held_micro"]) for row in rows}
 
+    async def release_open(self, step: int = 1000) -> int:
+        """Let every open hold go; answers how many there were.
+
+        Only for a node that has the database to itself and serves nobody yet: they are those of one that was killed.
+        """
+        total = 0
+        while rows := await self._pool.fetch(_OPEN, step):
+            await asyncio.gather(*(self.release(row["id"]) for row in rows))
+            total += len(rows)
+        return total
+
     async def expire_due(self, step: int = 2000) -> int:
         """End all holds whose time is over, ``step`` at a time so that orders pass in between; answers how many."""
         total, done = 0, False
@@ -251,14 +280,14 @@ class Ledger:
         while settles or holds:
             try:
                 settled, held = await self._apply([w.order for w in settles], [w.order for w in holds])
-            except _TRANSIENT as error:
+            except Exception as error:  # noqa: BLE001 - told to the callers; the batcher must outlive it
+                if isinstance(error, _REFUSED) and not isinstance(error, _TRANSIENT):
+                    await self._isolate(settles, holds, error)
+                    return
                 await self._drop_connection()
                 settles, holds = self._give_up_late(settles, holds, error)
                 await asyncio.sleep(min(0.05 * 2**attempt, 1))
                 attempt += 1
-            except Exception as error:  # noqa: BLE001 - whatever an order brings about is that order's answer
-                await self._isolate(settles, holds, error)
-                return
             else:
                 self._answer(settles, settled, holds, held)
                 return
@@ -267,26 +296,38 @@ class Ledger:
         if self._connection is None:
             async with asyncio.timeout(self._limits.timeout_s):
                 self._connection = await self._connect()
+        async with asyncio.timeout(self._limits.timeout_s):
+            if not any(order.along for order in settles):
+                return await self._send(self._connection, settles, holds)
+            async with self._connection.transaction():
+                settled, held = await self._send(self._connection, settles, holds)
+                ended = [order.along for order, outcome in zip(settles, settled, strict=True) if outcome == 0]
+                for query, same in groupby(filter(None, ended), key=itemgetter(0)):
+                    await self._connection.executemany(query, [arguments for _, arguments in same])
+            return settled, held
+
+    async def _send(
+        self, connection: Connection, settles: list[SettleOrder], holds: list[HoldOrder]
+    ) -> tuple[list[int], list[int]]:
         legs = [(place, *leg) for place, order in enumerate(settles, 1) for leg in order.legs]
         answers = [order.answer for order in settles]
-        async with asyncio.timeout(self._limits.timeout_s):
-            row = await self._connection.fetchrow(
-                _APPLY,
-                [order.hold_id for order in settles],
-                [order.kind for order in settles],
-                [order.captured_micro for order in settles],
-                [order.receipt for order in settles],
-                answers if any(answers) else None,
-                [leg[0] for leg in legs],
-                [leg[1] for leg in legs],
-                [leg[2] for leg in legs],
-                [leg[3] for leg in legs],
-                [order.id for order in holds],
-                [order.account_id for order in holds],
-                [order.api_key_id for order in holds],
-                [order.amount_micro for order in holds],
-                self._limits.hold_ttl_s,
-            )
+        row = await connection.fetchrow(
+            _APPLY,
+            [order.hold_id for order in settles],
+            [order.kind for order in settles],
+            [order.captured_micro for order in settles],
+            [order.receipt for order in settles],
+            answers if any(answers) else None,
+            [leg[0] for leg in legs],
+            [leg[1] for leg in legs],
+            [leg[2] for leg in legs],
+            [leg[3] for leg in legs],
+            [order.id for order in holds],
+            [order.account_id for order in holds],
+            [order.api_key_id for order in holds],
+            [order.amount_micro for order in holds],
+            self._limits.hold_ttl_s,
+        )
         return row["settled"], row["held"]
 
     def _answer(

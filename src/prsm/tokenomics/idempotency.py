@@ -60,8 +60,19 @@ class IdempotencyKeys:
         return Stored(row["request_id"], row["answer"])
 
     async def free(self, request_id: UUID) -> None:
-        """Give up a claim whose request ended before its hold was placed."""
-        await self._pool.execute("DELETE FROM idempotency_keys WHERE request_id = $1 AND answer IS NULL", request_id)
+        """Give up a claim whose request ended before its hold was placed.
+
+        A claim with a hold is freed by that hold's release, never before: a capture may still be on its way.
+        """
+        await self._pool.execute(
+            "DELETE FROM idempotency_keys WHERE request_id = $1 AND answer IS NULL "
+            "AND NOT EXISTS (SELECT 1 FROM ledger_holds h WHERE h.id = $1)",
+            request_id,
+        )
+
+    async def free_all(self) -> int:
+        """Give up all claims without answer; only when no request is being answered. Answers how many."""
+        return int((await self._pool.execute("DELETE FROM idempotency_keys WHERE answer IS NULL")).split()[-1])
 
     async def forget_old(self, ttl_s: int) -> int:
         """Delete keys older than ``ttl_s``, and claims without hold that a crash left; answers how many."""

@@ -5,10 +5,14 @@ Plain values; the numbers of the outcomes are those of the SQL functions.
 
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Any
 from uuid import UUID
 
 from prsm.core.errors import Kind, PrsmError
 from prsm.core.money import format_ftns
+
+Statement = tuple[str, tuple[Any, ...]]
+"""A statement in SQL and its arguments."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +38,7 @@ class SettleOrder:
     """End a hold. ``legs`` are (credit account id, micro-FTNS, kind) and sum to ``captured_micro``.
 
     ``receipt`` is stored in the same transaction; so is ``answer`` for the request's Idempotency-Key, if it had one.
+    ``along`` is carried out there too, once: what must stand if and only if the hold ended by this order.
     """
 
     hold_id: UUID
@@ -42,6 +47,7 @@ class SettleOrder:
     legs: tuple[tuple[int, int, str], ...] = ()
     receipt: bytes | None = None
     answer: bytes | None = None
+    along: Statement | None = None
 
     def __post_init__(self) -> None:
         if sum(amount for _, amount, _ in self.legs) != self.captured_micro:

@@ -19,6 +19,7 @@ import pytest
 from fastapi.routing import iter_route_contexts
 from tests.support.started_node import free_port
 
+from prsm.agents.conversations import turn
 from prsm.api.answers import Answers
 from prsm.api.docs import QUESTION_PATHS
 from prsm.api.door import Door
@@ -151,7 +152,8 @@ class World:
             return (await node.enrolment.key(owner, grant, actor=None, cap_micro=1)).key.id
         if thing == "session":
             session = uuid7()
-            await node.conversations.append(session, owner, uuid7(), [{"role": "user", "content": "hello"}])
+            query, arguments = turn(session, owner, uuid7(), [{"role": "user", "content": "hello"}])
+            await node.database.pool.execute(query, *arguments)
             return session
         if thing == "receipt":
             return await self.receipt(owner)
