@@ -160,7 +160,12 @@ async def _assemble(
         embed=lambda texts: asyncio.to_thread(encoder.encode, texts),
     )
     identities = Identities(store.pool, key.derive("api-keys"))
-    attempts = Attempts(breakers, metrics, RetryPolicy(settings.retry_attempts, total_s=settings.retry_budget_s))
+    attempts = Attempts(
+        breakers,
+        metrics,
+        RetryPolicy(settings.retry_attempts, total_s=settings.retry_budget_s),
+        timeout_s=settings.request_timeout_s,
+    )
     economy = Economy(settings.split_owner_bps, settings.split_executor_bps, settings.split_treasury_bps, account)
     path = AnswerPath(
         ledger=ledger,
@@ -323,6 +328,7 @@ def _background(node: Node) -> dict[str, Any]:
         "outbox": node.outbox.run(),
         "expire-holds": _repeat(_SWEEP_S, lambda: _drain(node.ledger.expire_due)),
         "forget-idempotency-keys": _repeat(60, lambda: node.idempotency.forget_old(node.settings.idempotency_ttl_s)),
+        "free-idempotency-keys": _repeat(1, node.idempotency.free_owed),
         "reload-models": _repeat(30, lambda: reload_models(node)),
         "probe-cache": _repeat(1, node.cache.ping),
     }

@@ -153,15 +153,15 @@ async def test_kill_9_loses_nothing_and_charges_nothing_twice(own_node: StartedN
         clients = [Client(node, token, f"r{number}c{n}", told, random.Random(rng.random())) for n in range(CLIENTS)]
         stop = asyncio.Event()
         timeout = aiohttp.ClientTimeout(total=40)
-        async with aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(limit=0)) as http:
-            async with asyncio.TaskGroup() as group:
-                for client in clients:
-                    group.create_task(client.run(http, stop))
-                await asyncio.sleep(rng.uniform(0.5, 2.5))
-                await asyncio.to_thread(kill, node, victim)
-                await asyncio.to_thread(node.until_ready)
-                await asyncio.sleep(1)
-                stop.set()
+        http = aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(limit=0))
+        async with http, asyncio.TaskGroup() as group:
+            for client in clients:
+                group.create_task(client.run(http, stop))
+            await asyncio.sleep(rng.uniform(0.5, 2.5))
+            await asyncio.to_thread(kill, node, victim)
+            await asyncio.to_thread(node.until_ready)
+            await asyncio.sleep(1)
+            stop.set()
         print(f"round {number}: {victim}, {len(told.costs)} answers so far, {time.monotonic() - asked:.1f} s")
         compare(node, token, told, begun)
     print(f"told to come back: {dict(told.refusals)}")

@@ -5,6 +5,7 @@ mid-stream pays for what it got. Nothing here knows a wire format.
 """
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, TypeVar, cast
@@ -18,6 +19,7 @@ from prsm.agents.call import Completion, Delta, EmbedCall, Embeddings, Target
 from prsm.agents.plan import Ask, PathLimits, Plan, estimated_usage, make_plan, question_of
 from prsm.agents.routers.model_router import Candidate, Domains, Roster, rank
 from prsm.agents.seams import Executor, Screen, UpstreamError
+from prsm.core.errors import Kind
 from prsm.monitoring.metrics import Metrics
 from prsm.tokenomics.ftns_service import Ledger
 from prsm.tokenomics.orders import HoldOrder
@@ -64,8 +66,7 @@ class AnswerPath:
         """Answer whole: the rendered response and its bill. Raises PrsmError; nothing is charged then."""
 
         async def run(target: Target) -> Completion:
-            async with asyncio.timeout(self.limits.request_timeout_s):
-                return await self._executors[target.kind].chat(target, plan.fitted(target))
+            return await self._executors[target.kind].chat(target, plan.fitted(target))
 
         plan = await self._begin(ask)
         try:
@@ -81,8 +82,7 @@ class AnswerPath:
         async def run(target: Target) -> tuple[Stream, list[Delta]]:
             stream = cast("Stream", self._executors[target.kind].chat_stream(target, plan.fitted(target)))
             try:
-                async with asyncio.timeout(self.limits.request_timeout_s):
-                    first = await anext(stream, None)
+                first = await anext(stream, None)
                 if first is None:
                     raise UpstreamError("The model's stream was empty.", retryable=True, code="empty_stream")
             except BaseException:
@@ -103,8 +103,7 @@ class AnswerPath:
         call = cast("EmbedCall", ask.call)
 
         async def run(target: Target) -> Embeddings:
-            async with asyncio.timeout(self.limits.request_timeout_s):
-                return await self._executors[target.kind].embed(target, call)
+            return await self._executors[target.kind].embed(target, call)
 
         plan = await self._begin(ask)
         try:
@@ -192,7 +191,7 @@ class AnswerPath:
 class AnswerStream:
     """A stream being answered: ``next`` until it gives None, then ``finish``; or ``leave`` when the client has gone."""
 
-    __slots__ = ("_assembler", "_ended", "_first", "_path", "_plan", "_stream", "candidate")
+    __slots__ = ("_assembler", "_deadline_s", "_ended", "_first", "_path", "_plan", "_stream", "candidate")
 
     def __init__(self, path: AnswerPath, plan: Plan, candidate: Candidate, stream: Stream, first: list[Delta]) -> None:
         self._path = path
@@ -201,6 +200,7 @@ class AnswerStream:
         self._first: list[Delta] | None = first
         self._assembler = AnswerAssembler(path.limits.answer_bytes)
         self._ended = False
+        self._deadline_s = time.monotonic() + path.limits.request_timeout_s
         self.candidate = candidate
 
     async def next(self) -> list[Delta] | None:
@@ -212,6 +212,8 @@ class AnswerStream:
                 deltas = await anext(self._stream, None)
             if deltas is not None:
                 self._assembler.add(deltas)
+                if time.monotonic() > self._deadline_s:
+                    raise _too_long(self._path.limits)
         except UpstreamError:
             await self._end(failed=True)
             raise
@@ -245,3 +247,12 @@ class AnswerStream:
         self._ended = True
         self._path.let_go(self._plan, self.candidate.target, failed=failed)
         await self._stream.aclose()
+
+
+def _too_long(limits: PathLimits) -> UpstreamError:
+    return UpstreamError(
+        f"The answer took longer than {limits.request_timeout_s} seconds.",
+        retryable=False,
+        kind=Kind.TIMEOUT,
+        code="upstream_timeout",
+    )

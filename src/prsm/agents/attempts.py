@@ -29,7 +29,9 @@ _log: Any = structlog.get_logger("answer")
 class Attempts:
     """Runs one attempt after another and reports each to breakers and metrics."""
 
-    def __init__(self, breakers: BreakerBoard, metrics: Metrics, policy: RetryPolicy) -> None:
+    def __init__(self, breakers: BreakerBoard, metrics: Metrics, policy: RetryPolicy, *, timeout_s: float) -> None:
+        """``timeout_s`` bounds all attempts of a request together."""
+        self._timeout_s = timeout_s
         self._breakers = breakers
         self._metrics = metrics
         self._policy = policy
@@ -41,7 +43,24 @@ class Attempts:
         return Health(self._breakers.resting(name), self._first_answer_ms.get(name, 0.0))
 
     async def first_answer(self, plan: Plan, run: Callable[[Target], Awaitable[T]]) -> tuple[Candidate, T]:
-        """The first candidate that answers, with its answer. Raises PrsmError when none does."""
+        """The first candidate that answers, with its answer. Raises PrsmError when none does in time."""
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                return await self._each(plan, run)
+        except TimeoutError:
+            raise UpstreamError(
+                f"No model answered within {self._timeout_s} seconds.",
+                retryable=False,
+                kind=Kind.TIMEOUT,
+                code="upstream_timeout",
+            ) from None
+
+    def failed_midway(self, target: Target) -> None:
+        """A model's stream broke off after its first piece."""
+        self._breakers.record(target.name, ok=False)
+        self._metrics.upstream_failed(target.name, "cut_off")
+
+    async def _each(self, plan: Plan, run: Callable[[Target], Awaitable[T]]) -> tuple[Candidate, T]:
         self._budget.note_call()
         failed: PrsmError | None = None
         for candidate in plan.candidates:
@@ -65,11 +84,6 @@ class Attempts:
                 return candidate, answer
         raise failed or UpstreamError("No model could be tried.", retryable=True)
 
-    def failed_midway(self, target: Target) -> None:
-        """A model's stream broke off after its first piece."""
-        self._breakers.record(target.name, ok=False)
-        self._metrics.upstream_failed(target.name, "cut_off")
-
     async def _try(self, target: Target, run: Callable[[Target], Awaitable[T]], started_s: float) -> T:
         attempts = 0
         while True:
@@ -78,8 +92,8 @@ class Attempts:
             attempts += 1
             try:
                 answer = await run(target)
-            except (UpstreamError, TimeoutError) as caught:
-                error = caught if isinstance(caught, UpstreamError) else _too_slow(target)
+            except UpstreamError as caught:
+                error = caught
             except BaseException:
                 self._breakers.release(target.name)
                 raise
@@ -114,10 +128,4 @@ def _resting(target: Target) -> UpstreamError:
         kind=Kind.UNAVAILABLE,
         code="model_resting",
         retry_after_s=5,
-    )
-
-
-def _too_slow(target: Target) -> UpstreamError:
-    return UpstreamError(
-        f"{target.name} did not answer in time.", retryable=False, kind=Kind.TIMEOUT, code="upstream_timeout"
     )

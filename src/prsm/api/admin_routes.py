@@ -39,7 +39,7 @@ class NewGrant(BaseModel):
 
 
 class ProviderChange(BaseModel):
-    """How a provider is reached. ``api_key`` is sealed at rest and never shown again."""
+    """How a provider is reached. ``api_key`` is sealed at rest and never shown; empty keeps it while the address stays."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -116,7 +116,8 @@ def _provider_routes(router: APIRouter, node: Node, door: Door) -> None:
     async def put_provider(name: str, change: ProviderChange, _caller: Annotated[ApiKey, admin]) -> ProviderShown:
         await node.registry.put_provider(Provider(name, change.kind, change.base_url, change.api_key))
         await reload_models(node)
-        return ProviderShown(name=name, kind=change.kind, base_url=change.base_url, has_api_key=bool(change.api_key))
+        kept = node.registry.catalogue.providers[name]
+        return ProviderShown(name=name, kind=kept.kind, base_url=kept.base_url, has_api_key=bool(kept.api_key))
 
 
 def _model_routes(router: APIRouter, node: Node, door: Door) -> None:

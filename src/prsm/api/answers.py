@@ -188,16 +188,20 @@ class Answers:
 
         target = stream.candidate.target
         shown = [EVENT_STREAM, ("cache-control", "no-store"), *_model_headers(target.name, stream.candidate.reason)]
-        transport = incoming.proto.response_stream(200, [*shown, *incoming.extra])
+        transport: Any = incoming.proto.response_stream(200, [*shown, *incoming.extra])
         try:
-            await send(out.start())
-            while (deltas := await stream.next()) is not None:
-                await send(out.feed(deltas))
-            closing, _ = await stream.finish(render)
-        except PrsmError as error:
-            _log.warning("stream failed", request_id=str(incoming.id), code=error.code)
-            closing = out.fail(error)
-        await transport.send_bytes(closing)
+            try:
+                await send(out.start())
+                while (deltas := await stream.next()) is not None:
+                    await send(out.feed(deltas))
+                closing, _ = await stream.finish(render)
+            except PrsmError as error:
+                _log.warning("stream failed", request_id=str(incoming.id), code=error.code)
+                closing = out.fail(error)
+            await transport.send_bytes(closing)
+        finally:
+            # The response ends when nothing refers to its transport; an error that somebody keeps refers to this frame.
+            transport = None
 
     async def _embed(self, incoming: Incoming) -> None:
         node = self._node

@@ -55,6 +55,8 @@ class _Exchange:
             self._transport = self._incoming.proto.response_stream(self._status, headers)
         if body:
             await self._transport.send_bytes(body)
+        if not message.get("more_body"):
+            self._transport = None  # nothing refers to it any more: that is what ends the response
 
 
 def _scope(incoming: Incoming) -> dict[str, Any]:

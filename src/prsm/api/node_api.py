@@ -22,6 +22,7 @@ from prsm.api.schemas import Alive, NodeIdentity, Part, Refusal
 from prsm.api.user_routes import user_routes
 from prsm.api.wire import models as wire_models
 from prsm.api.wire.errors import error_body, http_status, retry_after
+from prsm.core.database import UNREACHABLE, unreachable
 from prsm.core.errors import InvalidRequest, Kind, PrsmError
 from prsm.node import Node, readiness
 
@@ -55,6 +56,8 @@ def build_node_api(node: Node, door: Door) -> FastAPI:
     app.add_exception_handler(RequestValidationError, _refuse_input)
     app.add_exception_handler(HTTPException, _refuse_http)
     app.add_exception_handler(Exception, _refuse)
+    for away in UNREACHABLE:
+        app.add_exception_handler(away, _refuse)
     _health_routes(app, node)
     _model_routes(app, node, door)
     app.include_router(user_routes(node, door), prefix="/node/v1", responses=_ADMITTED)
@@ -158,7 +161,8 @@ class _Python(PlainTextResponse):
 
 
 def _refuse(request: Request, error: Exception) -> Response:
-    refused = error if isinstance(error, PrsmError) else PrsmError("The node failed at this request.")
+    refused = error if isinstance(error, PrsmError) else unreachable(error)
+    refused = refused or PrsmError("The node failed at this request.")
     body = error_body(
         refused,
         request.url.path,

@@ -67,8 +67,10 @@ def add(
     provider, separator, upstream_name = name.partition("/")
     if not separator or not upstream_name:
         raise ConfigError(f"{name!r} is not PROVIDER/MODEL.", remedy="Write it like openai/gpt-5-mini.")
-    kind = kind or provider
-    address = base_url or _BASE_URLS.get(kind, "")
+    # A provider that is there stays as it is, but for what is said anew.
+    known = {found["name"]: found for found in context.client.call("GET", "/node/v1/providers")}.get(provider, {})
+    kind = kind or known.get("kind", provider)
+    address = base_url or known.get("base_url") or _BASE_URLS.get(kind, "")
     if not address:
         raise ConfigError(f"Where is the provider {provider}?", remedy="Give --base-url, and --kind if it is not one.")
     change = {"kind": kind, "base_url": address, "api_key": api_key}

@@ -16,8 +16,11 @@ _MAX_INT = 2**53 - 1
 
 def encode(value: Canonical) -> bytes:
     """UTF-8 bytes of ``value``: keys sorted, no white space. Raises ValueError on anything outside the subset."""
-    _check(value)
-    return encode_trusted(value)
+    try:
+        _check(value)
+        return encode_trusted(value)
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
 
 
 def encode_trusted(value: Canonical) -> bytes:
@@ -38,8 +41,8 @@ def _check(value: Canonical) -> None:
             raise ValueError(f"{value} is outside the integers every JSON reader keeps exact (+-2^53-1)")
     elif isinstance(value, dict):
         for key, item in value.items():
-            if not key.isascii():
-                raise ValueError(f"the key {key!r} is not ASCII")
+            if not isinstance(key, str) or not key.isascii():  # pyright: ignore[reportUnnecessaryIsInstance]
+                raise ValueError(f"the key {key!r} is not ASCII text")
             _check(item)
     elif isinstance(value, list):  # pyright: ignore[reportUnnecessaryIsInstance] - callers are not all typed
         for item in value:

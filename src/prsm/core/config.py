@@ -313,4 +313,6 @@ def _and(parts: Iterable[str]) -> str:
 def _shown(name: str, value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
+    if name == "api_key":
+        return "***" if value else ""
     return mask_url(str(value)) if name in SECRETS else str(value)[:200]

@@ -22,7 +22,15 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from prsm.core.errors import ConfigError, Unavailable
 
-_UNREACHABLE = (OSError, asyncpg.PostgresConnectionError, asyncpg.CannotConnectNowError, asyncpg.InterfaceError)
+_UNREACHABLE = (
+    OSError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # what a connection cut in the middle of an answer may raise
+)
+UNREACHABLE = (*_UNREACHABLE, TimeoutError, asyncpg.OperatorInterventionError)
+"""What says only that PostgreSQL is away, restarting or too slow."""
 
 
 class Connection(Protocol):
@@ -148,8 +156,8 @@ async def connect(url: str, *, pool_size: int, timeout_ms: int) -> Database:
 
 
 def unreachable(error: BaseException) -> Unavailable | None:
-    """The refusal for an error that says only that PostgreSQL is away or restarting; None for any other."""
-    if isinstance(error, (*_UNREACHABLE, TimeoutError, asyncpg.OperatorInterventionError)):
+    """The refusal for an error of UNREACHABLE; None for any other."""
+    if isinstance(error, UNREACHABLE):
         return Unavailable("PostgreSQL does not answer.", remedy="Try again shortly.", retry_after_s=1)
     return None
 

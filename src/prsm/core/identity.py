@@ -20,7 +20,7 @@ from uuid import UUID
 import asyncpg
 
 from prsm.core.clock import Clock, now, uuid7
-from prsm.core.database import Pool
+from prsm.core.database import UNREACHABLE, Pool
 from prsm.core.errors import InvalidRequest, Kind, PrsmError, Unavailable
 
 Role = Literal["user", "admin"]
@@ -48,7 +48,6 @@ _BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _PREFIX_CHARS = 8
 _NAME_MAX = 200
 _INSERT_TRIES = 3
-_UNREACHABLE = (OSError, TimeoutError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -359,13 +358,13 @@ class Identities:
     async def _fetchrow(self, query: str, *args: Any) -> Any:
         try:
             return await self._pool.fetchrow(query, *args)
-        except _UNREACHABLE as error:
+        except UNREACHABLE as error:
             raise _away() from error
 
     async def _fetch(self, query: str, *args: Any) -> list[Any]:
         try:
             return await self._pool.fetch(query, *args)
-        except _UNREACHABLE as error:
+        except UNREACHABLE as error:
             raise _away() from error
 
 

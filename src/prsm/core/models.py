@@ -157,7 +157,9 @@ class LedgerTransferRow(Base):
     __tablename__ = "ledger_transfers"
     __table_args__ = (
         CheckConstraint("amount_micro > 0", name="ledger_transfers_amount"),
-        CheckConstraint("debit_account_id <> credit_account_id", name="ledger_transfers_accounts"),
+        CheckConstraint(
+            "debit_account_id <> credit_account_id or hold_id is not null", name="ledger_transfers_accounts"
+        ),
         Index("ledger_transfers_id", "id", unique=True, postgresql_where=text("id is not null")),
         Index("ledger_transfers_credit", "credit_account_id", "position"),
     )

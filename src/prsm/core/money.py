@@ -1,6 +1,6 @@
 """Money is an int of micro-FTNS; prices are micro-FTNS per million tokens. No float ever touches it."""
 
-from decimal import Decimal, InvalidOperation
+import re
 
 from prsm.core.errors import InvalidRequest
 
@@ -9,21 +9,22 @@ TOKENS_PER_PRICE = 1_000_000
 MAX_AMOUNT_MICRO = 10**17
 """The largest amount one account, hold or cap may name: 100 billion FTNS, far inside a signed 64-bit integer."""
 
+_DECIMALS = 6
+_AMOUNT = re.compile(r"([0-9]{1,30})(?:\.([0-9]{1,30}))?")
+
 
 def parse_ftns(text: str) -> int:
     """Read ``"1.25"`` FTNS as micro-FTNS; more than six decimals, signs and exponents are refused."""
-    try:
-        amount = Decimal(text)
-    except InvalidOperation:
-        raise InvalidRequest(f"{text!r} is not an amount of FTNS; write it like 1.25.") from None
-    if not amount.is_finite() or "e" in text.lower():
-        raise InvalidRequest(f"{text!r} is not an amount of FTNS; write it like 1.25.")
-    micro = amount * MICRO_PER_FTNS
-    if micro != micro.to_integral_value():
-        raise InvalidRequest(f"{text} FTNS has more than six decimals; the smallest unit is 0.000001 FTNS.")
-    if not 0 <= micro <= MAX_AMOUNT_MICRO:
-        raise InvalidRequest(f"{text} FTNS is outside 0 to {MAX_AMOUNT_MICRO // MICRO_PER_FTNS} FTNS.")
-    return int(micro)
+    match = _AMOUNT.fullmatch(text)
+    if match is None:
+        raise InvalidRequest(f"{text[:40]!r} is not an amount of FTNS; write it like 1.25.")
+    whole, decimals = match[1], (match[2] or "").rstrip("0")
+    if len(decimals) > _DECIMALS:
+        raise InvalidRequest(f"{text[:40]!r} has more than {_DECIMALS} decimals; the smallest unit is 0.000001 FTNS.")
+    micro = int(whole) * MICRO_PER_FTNS + int(decimals.ljust(_DECIMALS, "0"))
+    if micro > MAX_AMOUNT_MICRO:
+        raise InvalidRequest(f"{text[:40]} FTNS is outside 0 to {MAX_AMOUNT_MICRO // MICRO_PER_FTNS} FTNS.")
+    return micro
 
 
 def format_ftns(micro: int) -> str:

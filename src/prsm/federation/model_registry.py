@@ -144,7 +144,10 @@ class ModelRegistry:
         return self.catalogue
 
     async def put_provider(self, provider: Provider) -> None:
-        """Add a provider or change it. Raises InvalidRequest."""
+        """Add a provider or change it. Raises InvalidRequest.
+
+        Without an ``api_key`` the stored one stays, but only at the address that it was given for.
+        """
         check_provider(provider)
         if provider.name in {built_in.name for built_in in self._built_in[0]}:
             raise PrsmError(f"{provider.name} is built in and cannot be changed.", kind=Kind.CONFLICT, code="built_in")
@@ -152,7 +155,8 @@ class ModelRegistry:
         async with self._pool.acquire() as connection, connection.transaction():
             await connection.execute(
                 "INSERT INTO providers (name, kind, base_url, sealed_key) VALUES ($1, $2, $3, $4) "
-                "ON CONFLICT (name) DO UPDATE SET kind = $2, base_url = $3, sealed_key = $4",
+                "ON CONFLICT (name) DO UPDATE SET kind = $2, base_url = $3, sealed_key = "
+                "CASE WHEN $4 = '' AND providers.base_url = $3 THEN providers.sealed_key ELSE $4 END",
                 provider.name,
                 provider.kind,
                 provider.base_url.rstrip("/"),

@@ -11,10 +11,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 from uuid import UUID
 
 import asyncpg
+import structlog
 
 from prsm.core.database import Connection, Pool
 from prsm.core.errors import InvalidRequest, Kind, PrsmError, Unavailable
@@ -57,6 +58,9 @@ class _Waiting(Generic[Order]):
     order: Order
     done: "asyncio.Future[None]"
     deadline: float
+
+
+_log: Any = structlog.get_logger("ledger")
 
 
 @dataclass(frozen=True, slots=True)
@@ -377,7 +381,10 @@ class Ledger:
         if len(settles) + len(holds) == 1:
             alone = (settles or holds)[0]
             if not alone.done.done():
-                _resolve(alone.done, PrsmError(f"The ledger could not carry out the order: {error}"))
+                _log.error(
+                    "order refused by the database", error=type(error).__name__, order=type(alone.order).__name__
+                )
+                _resolve(alone.done, PrsmError("The ledger could not carry out the order; the node's log says why."))
             return
         half_settles, half_holds = (len(settles) + 1) // 2, len(holds) // 2
         await self._commit(settles[:half_settles], holds[:half_holds])

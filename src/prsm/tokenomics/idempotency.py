@@ -7,14 +7,19 @@ frees it. The claim need not be flushed by itself: the hold's commit, which is, 
 from dataclasses import dataclass
 from uuid import UUID
 
-from prsm.core.database import Pool
+from prsm.core.database import UNREACHABLE, Pool
 from prsm.core.errors import InvalidRequest, Kind, PrsmError
 
 MAX_KEY_CHARS = 255
+_MAX_OWED = 20_000
 
 _CLAIM = """
 INSERT INTO idempotency_keys (api_key_id, key, request_id, request_digest, created_at)
 VALUES ($1, $2, $3, $4, now()) ON CONFLICT DO NOTHING RETURNING request_id
+"""
+_FREE = """
+DELETE FROM idempotency_keys i WHERE request_id = ANY($1) AND answer IS NULL
+AND NOT EXISTS (SELECT 1 FROM ledger_holds h WHERE h.id = i.request_id)
 """
 _FIND = "SELECT request_id, request_digest, answer FROM idempotency_keys WHERE api_key_id = $1 AND key = $2"
 
@@ -32,6 +37,7 @@ class IdempotencyKeys:
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
+        self._owed: set[UUID] = set()
 
     async def claim(self, api_key_id: UUID, key: str, request_id: UUID, digest: bytes) -> Stored | None:
         """None when the key is now this request's; else the stored answer of the request that had it.
@@ -62,13 +68,20 @@ class IdempotencyKeys:
     async def free(self, request_id: UUID) -> None:
         """Give up a claim whose request ended before its hold was placed.
 
-        A claim with a hold is freed by that hold's release, never before: a capture may still be on its way.
+        A claim with a hold is freed by that hold's release, never before: a capture may still be on its way. While
+        the database is away the claim is only noted; ``free_owed`` gives it up later.
         """
-        await self._pool.execute(
-            "DELETE FROM idempotency_keys WHERE request_id = $1 AND answer IS NULL "
-            "AND NOT EXISTS (SELECT 1 FROM ledger_holds h WHERE h.id = $1)",
-            request_id,
-        )
+        try:
+            await self._pool.execute(_FREE, [request_id])
+        except UNREACHABLE:
+            if len(self._owed) < _MAX_OWED:
+                self._owed.add(request_id)
+
+    async def free_owed(self) -> None:
+        """Give up the claims that could not be given up when their requests ended."""
+        if owed := list(self._owed):
+            await self._pool.execute(_FREE, owed)
+            self._owed.difference_update(owed)
 
     async def free_all(self) -> int:
         """Give up all claims without answer; only when no request is being answered. Answers how many."""

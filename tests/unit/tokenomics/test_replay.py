@@ -134,7 +134,6 @@ TAMPERED: dict[str, tuple[tuple[Event, ...], str]] = {
     "leg long after its capture": (moved(10, 13), "whose capture does not stand directly before it."),
     "leg from another account": (changed(8, debit_account_id=TREASURY), "takes from account 4; hold"),
     "leg of nothing": (changed(9, amount_micro=0), "is of 0, which is not positive."),
-    "leg back to the payer": (changed(9, credit_account_id=PAYER), "goes from account 2 to itself."),
     "leg to no account": (changed(9, credit_account_id=77), "names account 77, which does not exist."),
     "transfer negative": (changed(1, amount_micro=-1000), "is of -1000, which is not positive."),
     "transfer to itself": (changed(1, credit_account_id=ISSUANCE), "goes from account 1 to itself."),

@@ -90,7 +90,7 @@ def rank(
             remedy="Name another model, or 'auto'.",
             param="model",
         )
-    ranked = _ordered(able, question, health)
+    ranked = _awake_first(_by_price(able, question, health), health)
     return [replace(candidate, reason="named by the caller") for candidate in ranked]
 
 
@@ -105,30 +105,37 @@ def _rank_auto(
     generalists = [target for target in able if target.domain is None]
     if not (specialists or generalists):
         raise _nobody(question, able)
-    ranked = [
-        replace(candidate, reason=f"specialist for {candidate.target.domain}")
-        for candidate in _ordered(specialists, question, health)
-    ]
-    for place, candidate in enumerate(_ordered(generalists, question, health), 1):
-        reason = (
-            f"number {place} by expected price of {len(generalists)} able models: "
-            f"{format_ftns(candidate.expected_micro)} FTNS"
-        )
-        ranked.append(replace(candidate, reason=reason))
-    return sorted(ranked, key=lambda candidate: health(candidate.target.name).resting)[:MAX_CANDIDATES]
+    priced = _by_price(generalists, question, health)
+    ranked = _awake_first([*_by_price(specialists, question, health), *priced], health)
+    return [replace(candidate, reason=_reason(candidate, priced)) for candidate in ranked]
 
 
-def _ordered(targets: Sequence[Target], question: Question, health: Callable[[str], Health]) -> list[Candidate]:
-    """Healthy before resting, then by expected price, then by time to first token."""
+def _reason(candidate: Candidate, priced: Sequence[Candidate]) -> str:
+    if candidate.target.domain:
+        return f"specialist for {candidate.target.domain}"
+    place = next(place for place, other in enumerate(priced, 1) if other is candidate)
+    price = format_ftns(candidate.expected_micro)
+    return f"number {place} by expected price of {len(priced)} able models: {price} FTNS"
+
+
+def _by_price(targets: Sequence[Target], question: Question, health: Callable[[str], Health]) -> list[Candidate]:
+    """By expected price, then by time to first token, then by name, so that equals always stand in one order."""
     priced = [Candidate(target, "", _expected_micro(target, question)) for target in targets]
     if len(priced) == 1:
         return priced
 
-    def place(candidate: Candidate) -> tuple[bool, int, float, str]:
-        seen = health(candidate.target.name)
-        return seen.resting, candidate.expected_micro, seen.first_token_ms, candidate.target.name
+    def place(candidate: Candidate) -> tuple[int, float, str]:
+        name = candidate.target.name
+        return candidate.expected_micro, health(name).first_token_ms, name
 
-    return sorted(priced, key=place)[:MAX_CANDIDATES]
+    return sorted(priced, key=place)
+
+
+def _awake_first(ranked: list[Candidate], health: Callable[[str], Health]) -> list[Candidate]:
+    """The first MAX_CANDIDATES; a resting model is tried only after all that are awake."""
+    if len(ranked) == 1:
+        return ranked
+    return sorted(ranked, key=lambda candidate: health(candidate.target.name).resting)[:MAX_CANDIDATES]
 
 
 def _expected_micro(target: Target, question: Question) -> int:

@@ -85,14 +85,17 @@ def examine(teacher: ArithmeticTeacher, papers: dict[Level, list[Item]]) -> tupl
     return results, Speed(tokens, time.process_time() - started)
 
 
-def card(directory: Path, results: list[Result], speed: Speed, seed: int, machine: str) -> str:
-    """The model card, in Markdown."""
+def card(
+    directory: Path, results: list[Result], speed: Speed, *, seed: int, machine: str, notes: tuple[str, ...] = ()
+) -> str:
+    """The model card, in Markdown; ``notes`` are further limits found by hand."""
     config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
     manifest = json.loads((directory / "manifest.json").read_text(encoding="utf-8"))
     runs, shape = config["training"], config["shape"]
     size = (directory / "model.safetensors").stat().st_size
     facts = {
         "domain": DOMAIN, "modulus": HELD_OUT_MODULUS, "seed": seed, "machine": machine, "date": now().date(),
+        "notes": "".join(f"- {note}\n" for note in notes),
         "rows": "\n".join(_rows(results)), "mistakes": "\n".join(_mistakes(results)) or "- none",
         "size_mb": f"{size / 1e6:.1f}", "speed": f"{speed.tokens / speed.cpu_s:,.0f}", "tokens": f"{speed.tokens:,}",
         "sha256": manifest["sha256"]["model.safetensors"], "runs": "\n".join(_runs(runs)),
@@ -161,7 +164,7 @@ Mistakes (at most two per level are listed):
 
 - Questions outside the ranges are refused, not tried: division, parentheses, powers, fractions, more or longer numbers,
   products of three factors, decimals in products.
-- The prompt is read by rules (`phrasing.py`); English wording only. Only the last user message is read.
+{notes}- The prompt is read by rules (`phrasing.py`); English wording only. Only the last user message is read.
 - Its scratchpad is part of the output and is metered; a limit on output tokens below about 250 can cut long ones off.
 - Greedy only: temperature and seed have no effect.
 
@@ -192,13 +195,15 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=400)
     parser.add_argument("--seed", type=int, default=20_000_000)
     parser.add_argument("--fixture", type=Path, help="also write a small held-out set for the tests here")
+    parser.add_argument("--note", action="append", default=[], help="one more known limit for the card")
     parser.add_argument("--machine", default=f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}")
     arguments = parser.parse_args()
     papers = {level: paper(level, arguments.seed, arguments.count) for level in LEVELS}
     if arguments.fixture:
         arguments.fixture.write_text("".join(_fixture(papers)), encoding="utf-8")
     results, speed = examine(ArithmeticTeacher.load(arguments.directory), papers)
-    text = card(arguments.directory, results, speed, arguments.seed, arguments.machine)
+    notes = tuple(arguments.note)
+    text = card(arguments.directory, results, speed, seed=arguments.seed, machine=arguments.machine, notes=notes)
     (arguments.directory / "CARD.md").write_text(text, encoding="utf-8")
 
 

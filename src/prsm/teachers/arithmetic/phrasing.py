@@ -11,7 +11,8 @@ from math import prod
 from prsm.teachers.arithmetic.tokens import ANIMALS
 
 MAX_TEXT_CHARS = 600
-MAX_TERMS = 6
+MAX_TERMS, MAX_MIXED_TERMS = 6, 4
+"""Terms of a sum, and of a sum with products in it."""
 MAX_DIGITS = 5
 MAX_FACTOR_DIGITS = 3
 MAX_DECIMAL_DIGITS, MAX_PLACES = 3, 2
@@ -20,10 +21,10 @@ MAX_ANIMAL_COUNT = 15
 MAX_GCD_DIGITS = 3
 
 DOMAIN = (
-    f"sums and differences of up to {MAX_TERMS} numbers of up to {MAX_DIGITS} digits (with decimals: "
-    f"{MAX_DECIMAL_DIGITS} digits and {MAX_PLACES} decimals), "
-    f"products of two numbers of up to {MAX_FACTOR_DIGITS} digits, the greatest common divisor of two numbers of up to "
-    f"{MAX_GCD_DIGITS} digits, and counting the legs of animals"
+    f"sums and differences of up to {MAX_TERMS} numbers of up to {MAX_DIGITS} digits "
+    f"(with decimals: {MAX_DECIMAL_DIGITS} digits and {MAX_PLACES} decimals), "
+    f"products of two numbers of up to {MAX_FACTOR_DIGITS} digits (also inside sums of up to {MAX_MIXED_TERMS} terms), "
+    f"the greatest common divisor of two numbers of up to {MAX_GCD_DIGITS} digits, and counting the legs of animals"
 )
 
 
@@ -139,7 +140,7 @@ def _problem(terms: list[dict[str, str | None]]) -> Problem | None:
     numbers = [number for term in terms for number in (term["x"], term["y"]) if number]
     places = max(len(number.partition(".")[2]) for number in numbers)
     products = sum(term["y"] is not None for term in terms)
-    if len(terms) > MAX_TERMS or places > MAX_PLACES or (places and products):
+    if len(terms) > (MAX_MIXED_TERMS if products else MAX_TERMS) or places > MAX_PLACES or (places and products):
         return None
     parts: list[str] = []
     reach = 0

@@ -96,7 +96,9 @@ def upgrade() -> None:
         sa.Column("kind", sa.Text(), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.CheckConstraint("amount_micro > 0", name="ledger_transfers_amount"),
-        sa.CheckConstraint("debit_account_id <> credit_account_id", name="ledger_transfers_accounts"),
+        sa.CheckConstraint(
+            "debit_account_id <> credit_account_id or hold_id is not null", name="ledger_transfers_accounts"
+        ),
         sa.PrimaryKeyConstraint("position"),
     )
     op.create_index("ledger_transfers_credit", "ledger_transfers", ["credit_account_id", "position"], unique=False)
