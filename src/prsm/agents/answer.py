@@ -16,7 +16,7 @@ from prsm.agents.answer_digest import AnswerAssembler, output_digest, vectors_di
 from prsm.agents.attempts import Attempts
 from prsm.agents.billing import Bill, Biller, Metered
 from prsm.agents.call import Completion, Delta, EmbedCall, Embeddings, Target
-from prsm.agents.plan import Ask, PathLimits, Plan, estimated_usage, make_plan, question_of
+from prsm.agents.plan import Ask, PathLimits, Plan, estimated_usage, make_plan, question_of, screened_texts
 from prsm.agents.routers.model_router import Candidate, Domains, Roster, rank
 from prsm.agents.seams import Executor, Screen, UpstreamError
 from prsm.core.errors import Kind
@@ -148,7 +148,8 @@ class AnswerPath:
         account_id = await self._ledger.account_id(ask.caller.account)
         await self._ledger.hold(HoldOrder(ask.call.request_id, account_id, ask.caller.api_key_id, plan.held_micro))
         try:
-            await self._screen([question.text])
+            if self._screens:
+                await self._screen(screened_texts(ask.call))
         except BaseException:
             self._ledger.release_later(ask.call.request_id)
             raise

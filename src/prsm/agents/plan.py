@@ -101,10 +101,18 @@ def estimated_usage(ask: Ask, choices: Sequence[Choice]) -> Usage:
     said = sum(
         len((choice.content or "").encode("utf-8", "replace"))
         + len((choice.reasoning or "").encode("utf-8", "replace"))
+        + len((choice.refusal or "").encode("utf-8", "replace"))
         + sum(len(str(call)) for call in choice.tool_calls)
         for choice in choices
     )
     return Usage(estimate_tokens(ask.input_bytes), estimate_tokens(said))
+
+
+def screened_texts(call: ChatCall | EmbedCall) -> list[str]:
+    """All texts that a model will read, for the screens; tool definitions and images are not among them."""
+    if isinstance(call, EmbedCall):
+        return call.texts
+    return [text for message in call.messages if (text := _text_of(message))]
 
 
 def _quote(ask: Ask, target: Target, limits: PathLimits) -> Quote | None:
@@ -126,12 +134,16 @@ def _quote(ask: Ask, target: Target, limits: PathLimits) -> Quote | None:
 def _last_user_text(call: ChatCall) -> str:
     for message in reversed(call.messages):
         if message.get("role") == "user":
-            content = message.get("content")
-            if isinstance(content, str):
-                return content
-            parts = cast("list[dict[str, Any]]", content or [])
-            return "\n".join(part.get("text", "") for part in parts if part.get("type") == "text")
+            return _text_of(message)
     return ""
+
+
+def _text_of(message: Mapping[str, Any]) -> str:
+    content = message.get("content")
+    if isinstance(content, str):
+        return content
+    parts = cast("list[dict[str, Any]]", content or [])
+    return "\n".join(part.get("text", "") for part in parts if part.get("type") == "text")
 
 
 def _images(message: Mapping[str, Any]) -> int:

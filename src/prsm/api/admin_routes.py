@@ -12,10 +12,12 @@ from prsm.api.user_routes import Limit, spread_revocation
 from prsm.core.errors import Kind, PrsmError
 from prsm.core.identity import ADMIN, ApiKey, Principal, Role
 from prsm.core.money import MAX_AMOUNT_MICRO
-from prsm.federation.model_registry import MAX_PRICE_MICRO, MAX_TOKENS, Model, Provider
+from prsm.federation.model_registry import CAPABILITIES, MAX_PRICE_MICRO, MAX_TOKENS, PROVIDER_KINDS, Model, Provider
 from prsm.node import Node, reload_models
 from prsm.tokenomics.enrolment import account_of
 from prsm.tokenomics.verify import verify
+
+Capability = Annotated[str, Field(json_schema_extra={"enum": list(CAPABILITIES)})]
 
 _PLAIN = r"^[^\x00-\x1f\x7f]*$"
 
@@ -43,7 +45,7 @@ class ProviderChange(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    kind: str = Field(max_length=40)
+    kind: str = Field(max_length=40, json_schema_extra={"enum": list(PROVIDER_KINDS)})
     base_url: str = Field(max_length=2000)
     api_key: str = Field(default="", max_length=4000)
 
@@ -53,7 +55,7 @@ class ModelChange(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    capabilities: list[str] = Field(default=["chat"], min_length=1, max_length=10)
+    capabilities: list[Capability] = Field(default=["chat"], min_length=1, max_length=10)
     context_tokens: int = Field(default=8192, ge=1, le=MAX_TOKENS)
     max_output_tokens: int = Field(default=4096, ge=1, le=MAX_TOKENS)
     input_price_micro: int = Field(ge=0, le=MAX_PRICE_MICRO)

@@ -57,9 +57,7 @@ def content_security_policy(page: str) -> str:
 
 def _operation(path: str) -> dict[str, Any]:
     summary, example = _QUESTIONS[path]
-    refusal: Json = {"$ref": "#/components/schemas/Refusal"}
-    if path.startswith("/v1/messages"):
-        refusal = {"type": "object", "required": ["type", "error"], "properties": {"type": {"const": "error"}}}
+    refusal = {"$ref": f"#/components/schemas/{'AnthropicRefusal' if path.startswith('/v1/messages') else 'Refusal'}"}
     shape = {"type": "object", "required": list(example), "example": example}
     return {
         "tags": ["questions"],

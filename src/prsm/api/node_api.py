@@ -11,6 +11,7 @@ from typing import Annotated, Any
 from fastapi import FastAPI, Header, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import PlainTextResponse
+from fastapi.routing import iter_route_contexts
 from starlette.exceptions import HTTPException
 
 from prsm import __version__
@@ -18,7 +19,7 @@ from prsm.agents.call import Target
 from prsm.api.admin_routes import admin_routes
 from prsm.api.docs import add_docs
 from prsm.api.door import Door
-from prsm.api.schemas import Alive, NodeIdentity, Part, Refusal
+from prsm.api.schemas import Alive, AnthropicRefusal, NodeIdentity, Part, Refusal
 from prsm.api.user_routes import user_routes
 from prsm.api.wire import models as wire_models
 from prsm.api.wire.errors import error_body, http_status, retry_after
@@ -101,7 +102,10 @@ def _health_routes(app: FastAPI, node: Node) -> None:
 
 def _model_routes(app: FastAPI, node: Node, door: Door) -> None:
     admit = door.of(None)
-    known: dict[int | str, Any] = {status: _ADMITTED[status] for status in ("401", "404", "429")}
+    known: dict[int | str, Any] = {
+        status: {**(_REFUSED | _ADMITTED)[status], "model": Refusal | AnthropicRefusal}
+        for status in ("4XX", "401", "404", "429", "503")
+    }
 
     def entries() -> list[wire_models.ModelEntry]:
         return [_entry(node, target) for target in node.path.models.by_name.values()]
@@ -202,9 +206,17 @@ def _refuse_http(request: Request, error: Exception) -> Response:
         refusal = InvalidRequest("The body is not valid JSON in UTF-8, or nests too deep.")
     response = _refuse(request, refusal)
     response.status_code = status
-    if isinstance(error, HTTPException) and error.headers:
-        response.headers.update(error.headers)
+    if status == 405:
+        response.headers["allow"] = ", ".join(_methods(request))
     return response
+
+
+def _methods(request: Request) -> list[str]:
+    """All methods of the path; the framework names only those of the first route that has it."""
+    path = request.url.path
+    routes: Any = iter_route_contexts(request.app.routes)
+    found = {method for route in routes if route.path_regex.match(path) for method in route.methods or ()}
+    return sorted(found | {"HEAD"} if "GET" in found else found)
 
 
 def _printable(text: str) -> str:

@@ -5,7 +5,7 @@ another API's clients expect.
 """
 
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 from pydantic import BaseModel, Field
@@ -25,6 +25,21 @@ class Refusal(BaseModel):
         code: str
 
     error: Detail
+
+
+class AnthropicRefusal(BaseModel):
+    """The same in the shape of Anthropic's errors, for its routes and for callers that send ``anthropic-version``."""
+
+    class Detail(BaseModel):
+        """``details`` holds our stable code."""
+
+        type: str
+        message: str
+        details: dict[str, str]
+
+    type: Literal["error"]
+    error: Detail
+    request_id: str | None
 
 
 class KeyBudget(BaseModel):

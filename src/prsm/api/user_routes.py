@@ -15,12 +15,13 @@ from prsm.api.door import Door
 from prsm.api.schemas import CreatedKey, FoundModel, Key, KeyBudget, Session, Transcript, Wallet
 from prsm.core.errors import Kind, PrsmError
 from prsm.core.events import emit
-from prsm.core.identity import CHAT, EMBEDDINGS, KEYS, READ, ApiKey, Grant
+from prsm.core.identity import CHAT, EMBEDDINGS, KEYS, READ, SCOPES, ApiKey, Grant
 from prsm.core.money import MAX_AMOUNT_MICRO, format_ftns
 from prsm.node import KEY_REVOKED, Node
 from prsm.tokenomics.enrolment import account_of
 from prsm.tokenomics.orders import Budget
 
+Scope = Annotated[str, Field(json_schema_extra={"enum": sorted(SCOPES)})]
 Limit = Annotated[int, Query(ge=1, le=1000)]
 Cap = Annotated[int | None, Field(ge=0, le=MAX_AMOUNT_MICRO, description="Spend cap of the key, micro-FTNS.")]
 
@@ -39,7 +40,7 @@ class NewKey(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     name: str = Field(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f]+$")
-    scopes: list[str] = Field(default=[CHAT, EMBEDDINGS, READ], min_length=1, max_length=10)
+    scopes: list[Scope] = Field(default=[CHAT, EMBEDDINGS, READ], min_length=1, max_length=10)
     expires_at: Annotated[datetime, Field(strict=False), AfterValidator(_storable)] | None = None
     rate_limit_per_minute: int | None = Field(default=None, ge=1, le=1_000_000)
     cap_micro: Cap = None
