@@ -147,7 +147,7 @@ async def _assemble(
     metrics = Metrics()
     breakers = BreakerBoard(time.monotonic, _breaker_policy(settings))
     encoder = await asyncio.to_thread(TextEncoder.load, None, settings.encoder_threads)
-    teacher = await asyncio.to_thread(ArithmeticTeacher.load) if settings.teacher_enabled else None
+    teacher = await asyncio.to_thread(ArithmeticTeacher.load)
     executors = _executors(settings, teacher, encoder)
     for executor in dict.fromkeys(executors.values()):
         stack.push_async_callback(executor.aclose)
@@ -155,7 +155,7 @@ async def _assemble(
         store.pool,
         seal=key.seal,
         unseal=key.unseal,
-        built_in=_built_in(teacher, account),
+        built_in=_built_in(teacher if settings.teacher_enabled else None, account),
         index=await pgvector_index.open_index(store.pool, "models", 384),
         embed=lambda texts: asyncio.to_thread(encoder.encode, texts),
     )
@@ -172,7 +172,7 @@ async def _assemble(
         executors=executors,
         attempts=attempts,
         biller=Biller(NodeSigner(key.node_id, key.public_key_hex, key.sign), economy, now, screened_by=()),
-        domains={"arithmetic": teacher.understands} if teacher else {},
+        domains={"arithmetic": teacher.understands},
         metrics=metrics,
         limits=PathLimits(settings.default_max_output_tokens, settings.answer_limit_bytes, settings.request_timeout_s),
     )
@@ -219,7 +219,11 @@ async def reload_models(node: Node) -> None:
 
 def _ledger(settings: Settings, store: Database) -> Ledger:
     limits = LedgerLimits(
-        settings.ledger_batch_max, settings.ledger_queue_max, settings.ledger_timeout_s, settings.hold_ttl_s
+        settings.ledger_batch_max,
+        settings.ledger_queue_max,
+        settings.ledger_timeout_s,
+        settings.hold_ttl_s,
+        settings.ledger_linger_ms / 1000,
     )
     timeout_s = settings.database_timeout_ms / 1000
     return Ledger(lambda: database.connect_one(store.url, timeout_s=timeout_s), store.pool, limits)
@@ -229,7 +233,7 @@ def _breaker_policy(settings: Settings) -> BreakerPolicy:
     return BreakerPolicy(failure_rate=settings.breaker_failure_ratio_bps / 10_000, open_s=settings.breaker_open_s)
 
 
-def _executors(settings: Settings, teacher: ArithmeticTeacher | None, encoder: TextEncoder) -> dict[str, Executor]:
+def _executors(settings: Settings, teacher: ArithmeticTeacher, encoder: TextEncoder) -> dict[str, Executor]:
     client = HttpClient(
         Limits(
             connect_s=settings.upstream_connect_timeout_s,
@@ -278,7 +282,8 @@ def _built_in(teacher: ArithmeticTeacher | None, account: str) -> tuple[Sequence
                 max_output_tokens=MAX_OUTPUT_TOKENS,
                 input_price_micro=20_000_000,
                 output_price_micro=60_000_000,
-                description="A small teacher for arithmetic: sums, differences, products. Runs inside the node.",
+                description="A small teacher that runs inside the node. It answers arithmetic: sums, differences, products, "
+                "greatest common divisors, counting legs of animals.",
                 version=teacher.version,
                 owner_account=account,
             )

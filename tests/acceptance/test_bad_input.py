@@ -442,6 +442,24 @@ def test_clients_that_leave_half_way(client: Client) -> None:
         assert not got or parse(got).status == 400
 
 
+def test_a_client_that_half_closes_behind_its_request(client: Client) -> None:
+    """The server takes it for gone, so there may be no answer; what was answered is paid, and nothing stays held."""
+    _, key = client.node.new_client("half closed")
+    before = client.node.wallet(key)["balance_micro"]
+    for stream in (False, True):
+        body = json.dumps(json.loads(good(CHAT)) | {"stream": stream}).encode()
+        client.exchange(client.request("POST", CHAT, body, key=key), half_close=True)
+    for _ in range(200):
+        wallet = client.node.wallet(key)
+        if not wallet["held_micro"]:
+            break
+        time.sleep(0.05)
+    receipts = client.node.call("GET", "/node/v1/receipts", key=key)
+    paid = sum(kept["receipt"]["amounts"]["captured_micro"] for kept in receipts)
+    assert wallet["held_micro"] == 0
+    assert before - wallet["balance_micro"] == paid
+
+
 def test_clients_that_drip(client: Client) -> None:
     """Headers that never end close the connection; a body that never ends is refused. Both wait at the same time."""
     with client.connect() as headers, client.connect() as body, client.connect() as silent, client.connect() as api:

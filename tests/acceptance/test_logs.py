@@ -87,7 +87,8 @@ def test_no_secret_and_no_word_of_a_caller_is_logged(teller: Teller) -> None:
     for stream in (False, True):
         assert teller.chat(f"a prompt, stream {stream}", "up/echo", stream=stream) == 200
         for fault in FAULTS:
-            teller.chat(f"a prompt to {fault}, stream {stream}", f"up/{fault}", stream=stream)
+            ended = teller.chat(f"a prompt to {fault}, stream {stream}", f"up/{fault}", stream=stream)
+            assert ended, "an answer ends, also when the provider breaks it off"
     works_and_refusals(teller)
     without_database(teller)
     node.until_ready()

@@ -41,7 +41,7 @@ def run(node: StartedNode, folder: Path, key: str, *options: str, phases: str = 
         PROGRAM.with_name("schemathesis"), "run", f"{node.url}/openapi.json", "-H", f"Authorization: Bearer {key}",
         "--phases", phases or ("examples,coverage,fuzzing" if FULL else "fuzzing"),
         "--max-examples", str(max(1, CASES // _OPERATIONS)), "--seed", "1", "--generation-deterministic",
-        "--generation-database", "none", "--continue-on-failure", "--no-color", "--request-timeout", "60",
+        "--continue-on-failure", "--no-color", "--request-timeout", "60",
         # What a schema cannot say (such as "in the future") is refused with a 400, so not all that fits it is accepted.
         "--checks", "all", "--exclude-checks", "positive_data_acceptance", *options,
     ]  # fmt: skip

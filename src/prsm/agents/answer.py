@@ -16,7 +16,7 @@ from prsm.agents.answer_digest import AnswerAssembler, output_digest, vectors_di
 from prsm.agents.attempts import Attempts
 from prsm.agents.billing import Bill, Biller, Metered
 from prsm.agents.call import Completion, Delta, EmbedCall, Embeddings, Target
-from prsm.agents.plan import Ask, PathLimits, Plan, estimated_usage, make_plan, question_of, screened_texts
+from prsm.agents.plan import Ask, PathLimits, Plan, estimated_usage, make_plan, question_of, read_texts, said_texts
 from prsm.agents.routers.model_router import Candidate, Domains, Roster, rank
 from prsm.agents.seams import Executor, Screen, UpstreamError
 from prsm.core.errors import Kind
@@ -91,12 +91,13 @@ class AnswerPath:
             return stream, first
 
         plan = await self._begin(ask)
+        deadline_s = time.monotonic() + self.limits.request_timeout_s
         try:
             candidate, (stream, first) = await self._attempts.first_answer(plan, run)
         except BaseException:
             self._ledger.release_later(ask.call.request_id)
             raise
-        return AnswerStream(self, plan, candidate, stream, first)
+        return AnswerStream(self, plan, candidate, stream, first, deadline_s)
 
     async def embed(self, ask: Ask, render: Callable[[Embeddings, Bill], bytes]) -> tuple[bytes, Bill]:
         """Embed texts over the same path."""
@@ -149,7 +150,7 @@ class AnswerPath:
         await self._ledger.hold(HoldOrder(ask.call.request_id, account_id, ask.caller.api_key_id, plan.held_micro))
         try:
             if self._screens:
-                await self._screen(screened_texts(ask.call))
+                await self._screen(read_texts(ask.call))
         except BaseException:
             self._ledger.release_later(ask.call.request_id)
             raise
@@ -162,7 +163,8 @@ class AnswerPath:
     async def _finish(
         self, plan: Plan, candidate: Candidate, completion: Completion, render: Render, *, completed: bool
     ) -> tuple[bytes, Bill]:
-        await self._screen([choice.content or "" for choice in completion.choices])
+        if self._screens:
+            await self._screen(said_texts(completion.choices))
         usage = completion.usage
         metered = Metered(
             usage or estimated_usage(plan.ask, completion.choices),
@@ -194,18 +196,26 @@ class AnswerStream:
 
     __slots__ = ("_assembler", "_deadline_s", "_ended", "_first", "_path", "_plan", "_stream", "candidate")
 
-    def __init__(self, path: AnswerPath, plan: Plan, candidate: Candidate, stream: Stream, first: list[Delta]) -> None:
+    def __init__(
+        self,
+        path: AnswerPath,
+        plan: Plan,
+        candidate: Candidate,
+        stream: Stream,
+        first: list[Delta],
+        deadline_s: float,
+    ) -> None:
         self._path = path
         self._plan = plan
         self._stream = stream
         self._first: list[Delta] | None = first
         self._assembler = AnswerAssembler(path.limits.answer_bytes)
         self._ended = False
-        self._deadline_s = time.monotonic() + path.limits.request_timeout_s
+        self._deadline_s = deadline_s
         self.candidate = candidate
 
     async def next(self) -> list[Delta] | None:
-        """The pieces that came together, or None at the end. Raises UpstreamError when the model fails: no charge."""
+        """The pieces that came together, or None at the end. Whatever the model fails with is raised: no charge."""
         try:
             if self._first is not None:
                 deltas, self._first = self._first, None
@@ -215,7 +225,7 @@ class AnswerStream:
                 self._assembler.add(deltas)
                 if time.monotonic() > self._deadline_s:
                     raise _too_long(self._path.limits)
-        except UpstreamError:
+        except Exception:
             await self._end(failed=True)
             raise
         return deltas
@@ -235,7 +245,7 @@ class AnswerStream:
         if self._ended:
             return
         completion = self._assembler.completion()
-        if not any(choice.content or choice.tool_calls or choice.reasoning for choice in completion.choices):
+        if not any(c.content or c.tool_calls or c.reasoning or c.refusal for c in completion.choices):
             await self._end(failed=False)
             return
         self._ended = True

@@ -29,9 +29,18 @@ _log: Any = structlog.get_logger("answer")
 class Attempts:
     """Runs one attempt after another and reports each to breakers and metrics."""
 
-    def __init__(self, breakers: BreakerBoard, metrics: Metrics, policy: RetryPolicy, *, timeout_s: float) -> None:
-        """``timeout_s`` bounds all attempts of a request together."""
+    def __init__(
+        self,
+        breakers: BreakerBoard,
+        metrics: Metrics,
+        policy: RetryPolicy,
+        *,
+        timeout_s: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """``timeout_s`` bounds all attempts of a request together; ``clock`` is that of ``breakers``."""
         self._timeout_s = timeout_s
+        self._clock = clock
         self._breakers = breakers
         self._metrics = metrics
         self._policy = policy
@@ -44,9 +53,10 @@ class Attempts:
 
     async def first_answer(self, plan: Plan, run: Callable[[Target], Awaitable[T]]) -> tuple[Candidate, T]:
         """The first candidate that answers, with its answer. Raises PrsmError when none does in time."""
+        deadline_s = asyncio.get_running_loop().time() + self._timeout_s
         try:
-            async with asyncio.timeout(self._timeout_s):
-                return await self._each(plan, run)
+            async with asyncio.timeout_at(deadline_s):
+                return await self._each(plan, run, deadline_s)
         except TimeoutError:
             raise UpstreamError(
                 f"No model answered within {self._timeout_s} seconds.",
@@ -60,14 +70,14 @@ class Attempts:
         self._breakers.record(target.name, ok=False)
         self._metrics.upstream_failed(target.name, "cut_off")
 
-    async def _each(self, plan: Plan, run: Callable[[Target], Awaitable[T]]) -> tuple[Candidate, T]:
+    async def _each(self, plan: Plan, run: Callable[[Target], Awaitable[T]], deadline_s: float) -> tuple[Candidate, T]:
         self._budget.note_call()
         failed: PrsmError | None = None
         for candidate in plan.candidates:
             name = candidate.target.name
-            started_s = time.monotonic()
+            started_s = self._clock()
             try:
-                answer = await self._try(candidate.target, run, started_s)
+                answer = await self._try(candidate.target, run, deadline_s)
             except InvalidRequest as error:
                 # This model cannot honour the request's form; another may.
                 failed = error
@@ -80,14 +90,16 @@ class Attempts:
                     status=error.upstream_status,
                 )  # fmt: skip
             else:
-                self._observe(name, time.monotonic() - started_s)
+                self._observe(name, self._clock() - started_s)
                 return candidate, answer
         raise failed or UpstreamError("No model could be tried.", retryable=True)
 
-    async def _try(self, target: Target, run: Callable[[Target], Awaitable[T]], started_s: float) -> T:
+    async def _try(self, target: Target, run: Callable[[Target], Awaitable[T]], deadline_s: float) -> T:
+        started_s = self._clock()
         attempts = 0
         while True:
-            if not self._breakers.allow(target.name):
+            admitted_s = self._clock()
+            if not self._breakers.allow(target.name, now_s=admitted_s):
                 raise _resting(target)
             attempts += 1
             try:
@@ -95,25 +107,32 @@ class Attempts:
             except UpstreamError as caught:
                 error = caught
             except BaseException:
-                self._breakers.release(target.name)
+                if asyncio.get_running_loop().time() >= deadline_s:  # it was the model that took all the time
+                    self._failed(target, "upstream_timeout", admitted_s)
+                else:
+                    self._breakers.release(target.name, admitted_s=admitted_s)
                 raise
             else:
-                self._breakers.record(target.name, ok=True)
+                self._breakers.record(target.name, ok=True, admitted_s=admitted_s)
                 return answer
-            self._breakers.record(target.name, ok=error.blames_caller)
-            self._metrics.upstream_failed(target.name, error.code)
+            self._failed(target, error.code, admitted_s, ok=error.blames_caller)
             delay_s = retry_delay_s(
                 self._policy,
                 self._budget,
                 error,
                 attempts=attempts,
-                elapsed_s=time.monotonic() - started_s,
+                elapsed_s=self._clock() - started_s,
                 first_byte_sent=False,
                 random=random.random(),  # noqa: S311 - jitter, not a secret
             )
             if delay_s is None:
                 raise error
             await asyncio.sleep(delay_s)
+
+    def _failed(self, target: Target, code: str, admitted_s: float, *, ok: bool = False) -> None:
+        """Report an attempt without answer; ``ok`` where the model itself is well and refused the request."""
+        self._breakers.record(target.name, ok=ok, admitted_s=admitted_s)
+        self._metrics.upstream_failed(target.name, code)
 
     def _observe(self, name: str, seconds: float) -> None:
         self._metrics.first_answer(name, seconds)

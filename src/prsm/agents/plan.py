@@ -108,11 +108,20 @@ def estimated_usage(ask: Ask, choices: Sequence[Choice]) -> Usage:
     return Usage(estimate_tokens(ask.input_bytes), estimate_tokens(said))
 
 
-def screened_texts(call: ChatCall | EmbedCall) -> list[str]:
+def read_texts(call: ChatCall | EmbedCall) -> list[str]:
     """All texts that a model will read, for the screens; tool definitions and images are not among them."""
     if isinstance(call, EmbedCall):
         return call.texts
     return [text for message in call.messages if (text := _text_of(message))]
+
+
+def said_texts(choices: Sequence[Choice]) -> list[str]:
+    """All texts that a model wrote, for the screens; what it passes to tools included."""
+    texts: list[str] = []
+    for choice in choices:
+        texts += filter(None, (choice.content, choice.reasoning, choice.refusal))
+        texts += [call["function"]["arguments"] for call in choice.tool_calls]
+    return texts
 
 
 def _quote(ask: Ask, target: Target, limits: PathLimits) -> Quote | None:

@@ -17,7 +17,7 @@ from prsm.node import Node, reload_models
 from prsm.tokenomics.enrolment import account_of
 from prsm.tokenomics.verify import verify
 
-Capability = Annotated[str, Field(json_schema_extra={"enum": list(CAPABILITIES)})]
+Capability = Annotated[str, Field(json_schema_extra={"enum": [*CAPABILITIES]})]
 
 _PLAIN = r"^[^\x00-\x1f\x7f]*$"
 
@@ -45,7 +45,7 @@ class ProviderChange(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    kind: str = Field(max_length=40, json_schema_extra={"enum": list(PROVIDER_KINDS)})
+    kind: str = Field(max_length=40, json_schema_extra={"enum": [*PROVIDER_KINDS]})
     base_url: str = Field(max_length=2000)
     api_key: str = Field(default="", max_length=4000)
 

@@ -21,7 +21,7 @@ from prsm.node import KEY_REVOKED, Node
 from prsm.tokenomics.enrolment import account_of
 from prsm.tokenomics.orders import Budget
 
-Scope = Annotated[str, Field(json_schema_extra={"enum": sorted(SCOPES)})]
+Scope = Annotated[str, Field(json_schema_extra={"enum": [*sorted(SCOPES)]})]
 Limit = Annotated[int, Query(ge=1, le=1000)]
 Cap = Annotated[int | None, Field(ge=0, le=MAX_AMOUNT_MICRO, description="Spend cap of the key, micro-FTNS.")]
 

@@ -1,4 +1,4 @@
-"""Bills: charged is what was metered and never more than was held, every micro-FTNS is paid out, the receipt says so."""
+"""Bills: charged is what was metered, never more than was held; all of it is paid out, and the receipt says so."""
 
 import json
 from dataclasses import replace
