@@ -59,6 +59,7 @@ KEY_REVOKED = "keys.revoked"
 _BUILT_IN = "local"
 _SWEEP_S = 5.0
 _WATCH_S = 0.5
+_EVENTS_KEPT_S = 86_400
 _log: Any = structlog.get_logger("node")
 
 
@@ -282,8 +283,8 @@ def _built_in(teacher: ArithmeticTeacher | None, account: str) -> tuple[Sequence
                 max_output_tokens=MAX_OUTPUT_TOKENS,
                 input_price_micro=20_000_000,
                 output_price_micro=60_000_000,
-                description="A small teacher that runs inside the node. It answers arithmetic: sums, differences, products, "
-                "greatest common divisors, counting legs of animals.",
+                description="A small teacher that runs inside the node and answers arithmetic: sums, differences, "
+                "products, greatest common divisors, counting legs of animals.",
                 version=teacher.version,
                 owner_account=account,
             )
@@ -334,6 +335,7 @@ def _background(node: Node) -> dict[str, Any]:
         "expire-holds": _repeat(_SWEEP_S, lambda: _drain(node.ledger.expire_due)),
         "forget-idempotency-keys": _repeat(60, lambda: node.idempotency.forget_old(node.settings.idempotency_ttl_s)),
         "free-idempotency-keys": _repeat(1, node.idempotency.free_owed),
+        "forget-events": _repeat(600, lambda: node.outbox.forget_published(_EVENTS_KEPT_S)),
         "reload-models": _repeat(30, lambda: reload_models(node)),
         "probe-cache": _repeat(1, node.cache.ping),
     }

@@ -31,7 +31,7 @@ class Teller:
     def __init__(self, node: StartedNode) -> None:
         self.node = node
         _, self.key = node.new_client("teller")
-        self.words: dict[str, str] = {"the caller's key": self.key.rpartition("_")[2]}
+        self.words: dict[str, str] = {"the caller's key": self.key.split("_", 2)[2]}
 
     def word(self, what: str) -> str:
         """A new word that occurs nowhere else."""

@@ -3,13 +3,14 @@
 import signal
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import openai
 import pytest
 from openai import OpenAI
-from tests.support.started_node import StartedNode, started_node
+from tests.support.started_node import StartedNode, free_port, started_node
 from tests.support.upstream import UpstreamServer
 
 
@@ -107,6 +108,13 @@ def test_a_stop_ends_open_streams_and_charges_what_they_gave(own_node: StartedNo
 
 
 def test_a_second_node_on_the_same_home_is_refused(own_node: StartedNode) -> None:
-    done = own_node.cli("up")
+    done = own_node.cli("--port", str(free_port()), "up")
     assert done.returncode == 1
     assert "in use by process" in done.stderr
+
+
+def test_a_port_that_is_taken_is_named(own_node: StartedNode, tmp_path: Path) -> None:
+    done = own_node.cli("--home", str(tmp_path / "other"), "up")
+    assert done.returncode == 2
+    assert str(own_node.port) in done.stderr
+    assert "--port" in done.stderr

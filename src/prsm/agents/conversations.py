@@ -1,9 +1,10 @@
 """Conversations that a client continues by id: kept in PostgreSQL, with Valkey in front, lost by no restart.
 
-PostgreSQL tells how many turns there are and whose they are, each time; the cache saves only the reading of their
-messages, so a stale or missing cache costs time and never truth.
+PostgreSQL tells which conversation this is, whose, and how many turns it has, each time; the cache saves only the
+reading of their messages, so a stale, foreign or missing cache costs time and never truth.
 """
 
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -19,6 +20,9 @@ _CACHE_TTL_S = 3600
 
 
 class _Cached(msgspec.Struct, array_like=True):
+    """``created_at`` tells a conversation from another that had its id before it and was deleted."""
+
+    created_at: datetime
     turns: int
     messages: list[Json]
 
@@ -44,20 +48,22 @@ class Conversations:
 
     async def history(self, conversation_id: UUID, principal_id: UUID) -> list[Json]:
         """All messages so far, oldest first; empty for an id that is new. Raises PrsmError for another's."""
-        row = await self._pool.fetchrow("SELECT principal_id, turns FROM conversations WHERE id = $1", conversation_id)
+        row = await self._pool.fetchrow(
+            "SELECT principal_id, created_at, turns FROM conversations WHERE id = $1", conversation_id
+        )
         if row is None:
             return []
         if row["principal_id"] != principal_id:
             raise _unknown(conversation_id)
         cached = await self._cached(conversation_id)
-        if cached is not None and cached.turns == row["turns"]:
+        if cached is not None and (cached.created_at, cached.turns) == (row["created_at"], row["turns"]):
             return cached.messages
         turns = await self._pool.fetch(
             "SELECT messages::text AS messages FROM conversation_turns WHERE conversation_id = $1 ORDER BY seq",
             conversation_id,
         )
         messages = [message for turn in turns for message in _decode_messages(turn["messages"])]
-        await self._keep(conversation_id, _Cached(len(turns), messages))
+        await self._keep(conversation_id, _Cached(row["created_at"], len(turns), messages))
         return messages
 
     async def until(self, request_id: UUID, principal_id: UUID) -> tuple[UUID, list[Json]]:
@@ -120,13 +126,16 @@ class Conversations:
             raw = await self._cache.get(_key(conversation_id))
         except Unavailable:
             return None
-        return _decode_cached(raw) if raw else None
+        try:
+            return _decode_cached(raw) if raw else None
+        except msgspec.DecodeError:  # another version's, or somebody else's
+            return None
 
     async def _keep(self, conversation_id: UUID, value: _Cached) -> None:
         if self._cache is not None:
             try:
                 await self._cache.set(_key(conversation_id), msgspec.json.encode(value), ttl_s=_CACHE_TTL_S)
-            except Unavailable:
+            except PrsmError:  # away, or the conversation is larger than a cache value may be
                 return
 
     async def _forget(self, conversation_id: UUID) -> None:

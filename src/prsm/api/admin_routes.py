@@ -41,7 +41,7 @@ class NewGrant(BaseModel):
 
 
 class ProviderChange(BaseModel):
-    """How a provider is reached. ``api_key`` is sealed at rest and never shown; empty keeps it while the address stays."""
+    """How a provider is reached. ``api_key`` is sealed and never shown; empty keeps it while the address stays."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 

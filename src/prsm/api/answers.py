@@ -12,6 +12,7 @@ from typing import Any, cast
 from uuid import UUID
 
 import structlog
+from granian.rsgi import ProtocolClosed  # pyright: ignore[reportPrivateImportUsage]  (its public name)
 
 from prsm.agents.answer import AnswerStream
 from prsm.agents.billing import Bill
@@ -51,20 +52,8 @@ class Answers:
     def __init__(self, node: Node, door: Door) -> None:
         self._node = node
         self._door = door
-        self._tasks: set[asyncio.Task[Any]] = set()
-
-    @property
-    def in_flight(self) -> int:
+        self.in_flight = 0
         """Requests being answered now."""
-        return len(self._tasks)
-
-    async def drain(self, patience_s: float) -> None:
-        """Let what is being answered end; what has not by then is cut off, and charged as if its client had left."""
-        if self._tasks:
-            _, late = await asyncio.wait(set(self._tasks), timeout=patience_s)
-            for task in late:
-                task.cancel()
-            await asyncio.gather(*late, return_exceptions=True)
 
     async def text(self, incoming: Incoming, make: type[Format]) -> None:
         """Answer in text, in any wire format."""
@@ -92,16 +81,15 @@ class Answers:
         metrics = self._node.metrics
         started_s = asyncio.get_running_loop().time()
         outcome = "ok"
-        task = cast("asyncio.Task[Any]", asyncio.current_task())
-        self._tasks.add(task)
+        self.in_flight += 1
         try:
-            if len(self._tasks) > self._node.settings.max_inflight_requests:
+            if self.in_flight > self._node.settings.max_inflight_requests:
                 raise _busy()
             await work()
         except PrsmError as error:
             outcome = error.code
             incoming.refuse(error, write(error))
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, ProtocolClosed):
             # By the client's leaving or the node's stopping; there is nobody left to answer, and nothing above.
             outcome = "client_left"
         except Exception as error:  # noqa: BLE001 - the last door: the caller gets an answer, the operator a trace
@@ -112,7 +100,7 @@ class Answers:
             outcome = refusal.code
             incoming.refuse(refusal, write(refusal))
         finally:
-            self._tasks.discard(task)
+            self.in_flight -= 1
             metrics.request_ended(operation, outcome, asyncio.get_running_loop().time() - started_s)
 
     async def _text(self, incoming: Incoming, make: type[Format]) -> None:
@@ -153,21 +141,14 @@ class Answers:
             ask = replace(ask, keep=transcript)
         stream = await self._node.path.chat_stream(ask)
         out = fmt.open_stream(stream.candidate.target.name)
-        watch: asyncio.Future[None] = asyncio.ensure_future(incoming.proto.client_disconnect())
-        task = cast("asyncio.Task[Any]", asyncio.current_task())
-
-        def gone(done: "asyncio.Future[None]") -> None:
-            if not done.cancelled():
-                task.cancel()
-
-        watch.add_done_callback(gone)
+        incoming.exchange.watch(cast("asyncio.Task[Any]", asyncio.current_task()).cancel)
         try:
             await self._flow(incoming, out, stream, session, sent if keep else None)
         except BaseException:
             await stream.leave(lambda _completion, _bill: out.fail(_left()))
             raise
         finally:
-            watch.cancel()
+            incoming.exchange.watch(None)
 
     async def _flow(
         self,
@@ -184,24 +165,21 @@ class Answers:
             if data:
                 if sent is not None:
                     sent.extend(data)
-                await transport.send_bytes(data)
+                await exchange.send(data)
 
         target = stream.candidate.target
         shown = [EVENT_STREAM, ("cache-control", "no-store"), *_model_headers(target.name, stream.candidate.reason)]
-        transport: Any = incoming.proto.response_stream(200, [*shown, *incoming.extra])
+        exchange = incoming.exchange
+        exchange.start(200, [*shown, *incoming.extra])
         try:
-            try:
-                await send(out.start())
-                while (deltas := await stream.next()) is not None:
-                    await send(out.feed(deltas))
-                closing, _ = await stream.finish(render)
-            except PrsmError as error:
-                _log.warning("stream failed", request_id=str(incoming.id), code=error.code)
-                closing = out.fail(error)
-            await transport.send_bytes(closing)
-        finally:
-            # The response ends when nothing refers to its transport; an error that somebody keeps refers to this frame.
-            transport = None
+            await send(out.start())
+            while (deltas := await stream.next()) is not None:
+                await send(out.feed(deltas))
+            closing, _ = await stream.finish(render)
+        except PrsmError as error:
+            _log.warning("stream failed", request_id=str(incoming.id), code=error.code)
+            closing = out.fail(error)
+        exchange.end(closing)
 
     async def _embed(self, incoming: Incoming) -> None:
         node = self._node

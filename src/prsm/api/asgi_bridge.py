@@ -1,6 +1,6 @@
-"""Serves an ASGI application behind RSGI, so that the node API and the hot routes share one port.
+"""Serves an ASGI application behind our own server, so that the node API and the hot routes share one port.
 
-Only HTTP: the lifespan is the node's, and there are no web sockets. (ASGI 3.0, RSGI 1.5.)
+Only HTTP: the lifespan is the node's, and there are no web sockets. (ASGI 3.0.)
 """
 
 import asyncio
@@ -8,17 +8,20 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 from urllib.parse import quote
 
-from prsm.api.incoming import Incoming
+from prsm.api.incoming import Headers, Incoming
 
 Message = MutableMapping[str, Any]
 AsgiApp = Callable[
     [MutableMapping[str, Any], Callable[[], Awaitable[Message]], Callable[[Message], Awaitable[None]]], Awaitable[None]
 ]
 
+_FRAMING = frozenset({b"content-length", b"transfer-encoding", b"connection"})
+"""What the server itself says of each response."""
+
 
 async def serve(app: AsgiApp, incoming: Incoming, body_limit: int, body_timeout_s: int) -> None:
     """Answer one request by ``app``. Raises PrsmError when the body is too large or does not come."""
-    bodiless = incoming.scope.method in ("GET", "HEAD")
+    bodiless = incoming.exchange.method in ("GET", "HEAD")
     body = b"" if bodiless else await incoming.body(body_limit, body_timeout_s)
     exchange = _Exchange(incoming, body)
     await app(_scope(incoming), exchange.receive, exchange.send)
@@ -31,51 +34,57 @@ class _Exchange:
         self._incoming = incoming
         self._body: bytes | None = body
         self._status = 500
-        self._headers: list[tuple[str, str]] = []
-        self._transport: Any = None
+        self._headers: Headers = []
+        self._begun = False
 
     async def receive(self) -> Message:
         if self._body is not None:
             body, self._body = self._body, None
             return {"type": "http.request", "body": body, "more_body": False}
-        await asyncio.shield(self._incoming.proto.client_disconnect())
+        left = asyncio.Event()
+        self._incoming.exchange.watch(left.set)
+        await left.wait()
         return {"type": "http.disconnect"}
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self._status = message["status"]
-            self._headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in message["headers"]]
+            self._headers = [
+                (name.decode("latin-1"), value.decode("latin-1"))
+                for name, value in message["headers"]
+                if name.lower() not in _FRAMING
+            ]
             return
         body: bytes = message.get("body", b"")
-        if self._transport is None and not message.get("more_body"):
+        exchange = self._incoming.exchange
+        if not self._begun and not message.get("more_body"):
             self._incoming.respond(self._status, self._headers, body)
             return
-        if self._transport is None:
-            headers = [*self._headers, *self._incoming.extra]
-            self._transport = self._incoming.proto.response_stream(self._status, headers)
-        if body:
-            await self._transport.send_bytes(body)
-        if not message.get("more_body"):
-            self._transport = None  # nothing refers to it any more: that is what ends the response
+        if not self._begun:
+            self._begun = True
+            exchange.start(self._status, [*self._headers, *self._incoming.extra])
+        if message.get("more_body"):
+            await exchange.send(body)
+        else:
+            exchange.end(body)
 
 
 def _scope(incoming: Incoming) -> dict[str, Any]:
-    scope = incoming.scope
-    host, _, port = scope.server.rpartition(":")
-    client, _, client_port = scope.client.rpartition(":")
+    exchange = incoming.exchange
+    client, server = exchange.carrier.addresses()
     return {
         "type": "http",
         "asgi": {"version": "3.0", "spec_version": "2.4"},
-        "http_version": scope.http_version,
+        "http_version": exchange.version,
         # RFC 9110, 9.3.2: HEAD is GET without the body, which the server cuts off.
-        "method": "GET" if scope.method == "HEAD" else scope.method,
-        "scheme": scope.scheme,
-        "path": scope.path,
-        "raw_path": quote(scope.path).encode(),
-        "query_string": scope.query_string.encode("latin-1", "replace"),
+        "method": "GET" if exchange.method == "HEAD" else exchange.method,
+        "scheme": "http",
+        "path": exchange.path,
+        "raw_path": quote(exchange.path).encode(),
+        "query_string": exchange.query.encode("latin-1"),
         "root_path": "",
-        "headers": [(name.encode("latin-1"), value.encode("latin-1")) for name, value in scope.headers.items()],
-        "server": (host, int(port) if port.isdigit() else None),
-        "client": (client, int(client_port) if client_port.isdigit() else 0),
+        "headers": exchange.headers,
+        "server": server,
+        "client": client,
         "state": {"request_id": str(incoming.id)},
     }

@@ -1,31 +1,27 @@
-"""The HTTP edge: one RSGI application in which the routes that ask models are bare handlers and the rest is FastAPI.
+"""The HTTP edge: one server in which the routes that ask models are bare handlers and the rest is FastAPI.
 
 Every path is served by exactly one handler; every refusal, whatever its path, has a body that the client can read.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import structlog
-from granian.constants import HTTPModes, Interfaces
-from granian.http import HTTP1Settings
-from granian.log import LogLevels
-from granian.server.embed import Server
 
 from prsm.api import asgi_bridge
 from prsm.api.answers import Answers
 from prsm.api.door import Door
 from prsm.api.formats import ChatFormat, MessagesFormat, ResponsesFormat
+from prsm.api.http_exchange import Exchange
+from prsm.api.http_server import HttpServer, Limits
 from prsm.api.incoming import Incoming
 from prsm.api.node_api import build_node_api
-from prsm.core.errors import PrsmError
+from prsm.core.errors import ConfigError, PrsmError
 from prsm.node import Node
 
-Handler = Callable[[Incoming], Awaitable[None]]
+Handler = Callable[[Incoming], Coroutine[Any, Any, None]]
 
-_MAX_HEADER_BYTES = 64 * 1024
-_STOP_LISTENING_S = 5
 _log: Any = structlog.get_logger("edge")
 
 
@@ -41,30 +37,26 @@ def hot_routes(answers: Answers) -> dict[str, Handler]:
 
 
 class Edge:
-    """The RSGI application of one node."""
+    """The application of one node."""
 
     def __init__(self, node: Node) -> None:
         door = Door(node)
         answers = Answers(node, door)
-        self.drain = answers.drain
         self._node = node
         self._api = build_node_api(node, door)
         self._hot = hot_routes(answers)
         node.metrics.gauge("prsm_requests_in_flight", "Requests being answered.", lambda: answers.in_flight)
 
-    async def __rsgi__(self, scope: Any, proto: Any) -> None:
-        """One request."""
-        if scope.proto != "http":
-            proto.close(404)
-            return
-        incoming = Incoming(scope, proto)
-        handler = self._hot.get(scope.path)
+    def __call__(self, exchange: Exchange) -> Coroutine[Any, Any, None]:
+        """One request; no coroutine of its own around the handler's, for each open stream would hold it."""
+        incoming = Incoming(exchange)
+        handler = self._hot.get(exchange.path)
         if handler is None:
-            await self._serve_api(incoming)
-        elif scope.method == "POST":
-            await handler(incoming)
-        else:
-            incoming.refuse_method("POST")
+            return self._serve_api(incoming)
+        return handler(incoming) if exchange.method == "POST" else self._refuse_method(incoming)
+
+    async def _refuse_method(self, incoming: Incoming) -> None:
+        incoming.refuse_method("POST")
 
     async def _serve_api(self, incoming: Incoming) -> None:
         settings = self._node.settings
@@ -77,27 +69,18 @@ class Edge:
 
 
 async def serve(node: Node) -> None:
-    """Listen until cancelled, then end open requests in good order."""
-    edge = Edge(node)
-    server = Server(
-        edge,
-        address=node.settings.host,
-        port=node.settings.port,
-        interface=Interfaces.RSGI,
-        http=HTTPModes.http1,
-        websockets=False,
-        backlog=4096,
-        backpressure=node.settings.max_inflight_requests * 2,
-        http1_settings=HTTP1Settings(
-            header_read_timeout=node.settings.header_timeout_s * 1000, max_buffer_size=_MAX_HEADER_BYTES
-        ),
-        log_level=LogLevels.warning,
-        log_access=False,
-    )
-    serving = asyncio.create_task(server.serve())
+    """Listen until cancelled, then end open requests in good order. Raises ConfigError when it cannot listen."""
+    settings = node.settings
+    limits = Limits(header_s=settings.header_timeout_s, max_connections=settings.max_inflight_requests * 2)
+    server = HttpServer(Edge(node), limits)
     try:
-        await asyncio.shield(serving)
+        await server.listen(settings.host, settings.port, reuse_port=settings.workers > 1)
+    except OSError as error:
+        raise ConfigError(
+            f"The node cannot listen on {settings.host}:{settings.port} ({error.strerror}).",
+            remedy="Stop what uses it, or choose another: prsm --port N up.",
+        ) from error
+    try:
+        await asyncio.get_running_loop().create_future()
     finally:
-        server.stop()
-        await asyncio.wait([serving], timeout=_STOP_LISTENING_S)
-        await edge.drain(node.settings.shutdown_grace_s)
+        await server.stop(settings.shutdown_grace_s)

@@ -64,7 +64,8 @@ async def _keep(number: int, env: Mapping[str, str]) -> None:
 
 
 def _as_env(settings: Settings) -> dict[str, str]:
-    shown = settings.model_dump(mode="json", exclude_defaults=True)
+    # All of them, or a worker would read from the settings file what its parent was told otherwise.
+    shown = settings.model_dump(mode="json")
     return {
         ENV_PREFIX + name.upper(): str(value).lower() if isinstance(value, bool) else str(value)
         for name, value in shown.items()

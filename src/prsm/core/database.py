@@ -114,7 +114,7 @@ class Database:
         started = time.perf_counter()
         try:
             await self.pool.fetchval("SELECT 1")
-        except (*_UNREACHABLE, TimeoutError) as error:
+        except (*UNREACHABLE, asyncpg.PostgresError) as error:
             raise Unavailable(f"PostgreSQL does not answer: {error}") from error
         return (time.perf_counter() - started) * 1000
 
@@ -144,7 +144,7 @@ async def connect(url: str, *, pool_size: int, timeout_ms: int) -> Database:
             command_timeout=seconds,
             server_settings={"application_name": "prsm", "statement_timeout": str(timeout_ms)},
         )
-    except (*_UNREACHABLE, TimeoutError, asyncpg.InvalidAuthorizationSpecificationError) as error:
+    except (*_UNREACHABLE, TimeoutError, asyncpg.PostgresError) as error:
         raise Unavailable(
             f"PostgreSQL cannot be reached: {error}",
             remedy="Check PRSM_DATABASE_URL, or unset it to use the embedded one.",

@@ -1,7 +1,7 @@
 """The transactional outbox: an event is written with the change that caused it and published afterwards.
 
-Delivery is at least once and in order of writing; who listens must bear a repeat. The ledger is its own ordered log
-and does not pass through here.
+Delivery is at least once and in the order of the events' numbers, whichever node publishes; who listens must bear a
+repeat. The ledger is its own ordered log and does not pass through here.
 """
 
 import asyncio
@@ -12,7 +12,6 @@ import msgspec
 import structlog
 
 from prsm.core.database import Connection, Pool
-from prsm.core.errors import PrsmError
 
 Publish = Callable[[str, bytes], Awaitable[Any]]
 
@@ -27,7 +26,7 @@ async def emit(connection: Connection | Pool, topic: str, payload: dict[str, Any
 
 
 class OutboxPublisher:
-    """Moves events to ``publish``; several nodes on one database take turns by row locks."""
+    """Moves events to ``publish``; of several nodes on one database one publishes at a time, so that order is kept."""
 
     def __init__(self, pool: Pool, publish: Publish, *, poll_s: float = 0.5, batch: int = 200) -> None:
         self._pool = pool
@@ -41,13 +40,17 @@ class OutboxPublisher:
         self._wake.set()
 
     async def run(self) -> None:
-        """Publish until cancelled; an outage of either side only delays."""
+        """Publish until cancelled; an outage of either side, logged once, only delays."""
+        failing = False
         while True:
+            moved = 0
             try:
                 moved = await self.publish_once()
-            except (OSError, PrsmError, TimeoutError) as error:
-                _log.warning("events wait", reason=str(error))
-                moved = 0
+                failing = False
+            except Exception as error:  # noqa: BLE001 - events that nobody publishes any more would be the worse failure
+                if not failing:
+                    _log.warning("events wait", reason=f"{type(error).__name__}: {error}")
+                failing = True
             if moved < self._batch:
                 self._wake.clear()
                 try:
@@ -58,9 +61,11 @@ class OutboxPublisher:
     async def publish_once(self) -> int:
         """Publish one batch; answers how many. Rows are marked only when their events are out."""
         async with self._pool.acquire() as connection, connection.transaction():
+            if not await connection.fetchval("SELECT pg_try_advisory_xact_lock(7013)"):
+                return 0
             rows = await connection.fetch(
                 "SELECT id, topic, payload::text AS payload FROM outbox WHERE published_at IS NULL "
-                "ORDER BY id LIMIT $1 FOR UPDATE SKIP LOCKED",
+                "ORDER BY id LIMIT $1",
                 self._batch,
             )
             for row in rows:
@@ -70,6 +75,13 @@ class OutboxPublisher:
                     "UPDATE outbox SET published_at = now() WHERE id = ANY($1)", [row["id"] for row in rows]
                 )
         return len(rows)
+
+    async def forget_published(self, older_s: int) -> int:
+        """Delete events that were published ``older_s`` ago; answers how many."""
+        tag = await self._pool.execute(
+            "DELETE FROM outbox WHERE published_at < now() - make_interval(secs => $1)", older_s
+        )
+        return int(tag.split()[-1])
 
     async def backlog(self) -> int:
         """Events not yet published."""

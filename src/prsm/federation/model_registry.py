@@ -3,15 +3,17 @@
 A request reads only the snapshot. Changes are written with an event, and every node on the database reloads on it.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
 import asyncpg
+import structlog
 
 from prsm.core.database import Pool
-from prsm.core.errors import InvalidRequest, Kind, PrsmError
+from prsm.core.errors import ConfigError, InvalidRequest, Kind, PrsmError
 from prsm.core.events import emit
 from prsm.core.seams import Filter, VectorIndex, VectorItem
 
@@ -23,6 +25,8 @@ MAX_TOKENS = 100_000_000
 
 Seal = Callable[[str, str], str]
 Embed = Callable[[Sequence[str]], Awaitable[Any]]
+
+_log: Any = structlog.get_logger("models")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +100,9 @@ def check_model(model: Model) -> None:
     _check_name(model.provider, "provider")
     if model.name != f"{model.provider}/{model.upstream_name}":
         raise InvalidRequest("A model's name is provider/model.", param="name")
-    if not 1 <= len(model.upstream_name) <= 200 or not model.upstream_name.isprintable():
-        raise InvalidRequest("A model's name has 1 to 200 printable characters.", param="upstream_name")
+    if not 1 <= len(model.upstream_name) <= 200 or not _plain(model.upstream_name):
+        # The name stands in a header of the response.
+        raise InvalidRequest("A model's name has 1 to 200 printable ASCII characters.", param="upstream_name")
     unknown = model.capabilities - set(CAPABILITIES)
     if unknown or not model.capabilities:
         raise InvalidRequest(f"Capabilities are some of {', '.join(CAPABILITIES)}.", param="capabilities")
@@ -107,6 +112,9 @@ def check_model(model: Model) -> None:
     for name in ("context_tokens", "max_output_tokens"):
         if not 1 <= getattr(model, name) <= MAX_TOKENS:
             raise InvalidRequest(f"{name} is from 1 to {MAX_TOKENS}.", param=name)
+    for name in ("domain", "version", "cid", "owner_account"):
+        if len(text := getattr(model, name) or "") > 200 or not _plain(text):
+            raise InvalidRequest(f"{name} has at most 200 printable ASCII characters.", param=name)
     if len(model.description) > 4000 or "\0" in model.description:
         raise InvalidRequest("A description has at most 4,000 characters and no NUL.", param="description")
 
@@ -131,16 +139,18 @@ class ModelRegistry:
         self._built_in = built_in
         self._index = index
         self._embed = embed
+        self._reloading = asyncio.Lock()
+        self._unreadable: set[str] = set()
         self.catalogue = build_catalogue(*built_in)
 
     async def reload(self) -> Catalogue:
-        """Read the catalogue anew."""
-        providers = [
-            Provider(row["name"], row["kind"], row["base_url"], self._opened(row["name"], row["sealed_key"]))
-            for row in await self._pool.fetch("SELECT name, kind, base_url, sealed_key FROM providers ORDER BY name")
-        ]
-        models = [_model(row) for row in await self._pool.fetch("SELECT * FROM models ORDER BY name")]
-        self.catalogue = build_catalogue([*self._built_in[0], *providers], [*self._built_in[1], *models])
+        """Read the catalogue anew; a provider whose secret cannot be opened is left out, with a line in the log."""
+        async with self._reloading:  # or an older reading could be the last to be kept
+            # Models first: the provider of a model that is there is there too.
+            models = [_model(row) for row in await self._pool.fetch("SELECT * FROM models ORDER BY name")]
+            rows = await self._pool.fetch("SELECT name, kind, base_url, sealed_key FROM providers ORDER BY name")
+            providers = [found for row in rows if (found := self._provider(row)) is not None]
+            self.catalogue = build_catalogue([*self._built_in[0], *providers], [*self._built_in[1], *models])
         return self.catalogue
 
     async def put_provider(self, provider: Provider) -> None:
@@ -149,8 +159,7 @@ class ModelRegistry:
         Without an ``api_key`` the stored one stays, but only at the address that it was given for.
         """
         check_provider(provider)
-        if provider.name in {built_in.name for built_in in self._built_in[0]}:
-            raise PrsmError(f"{provider.name} is built in and cannot be changed.", kind=Kind.CONFLICT, code="built_in")
+        self._refuse_built_in(provider.name)
         sealed = self._seal(provider.api_key, f"provider:{provider.name}") if provider.api_key else ""
         async with self._pool.acquire() as connection, connection.transaction():
             await connection.execute(
@@ -168,6 +177,7 @@ class ModelRegistry:
     async def put_model(self, model: Model) -> None:
         """Add a model or change it, and index its description. Raises InvalidRequest."""
         check_model(model)
+        self._refuse_built_in(model.provider)
         values = (
             model.name,
             model.provider,
@@ -199,6 +209,7 @@ class ModelRegistry:
 
     async def remove_model(self, name: str) -> None:
         """Forget a model; its provider goes with its last model. Raises PrsmError when there is none."""
+        self._refuse_built_in(name.partition("/")[0])
         async with self._pool.acquire() as connection, connection.transaction():
             provider = await connection.fetchval("DELETE FROM models WHERE name = $1 RETURNING provider", name)
             if provider is None:
@@ -232,8 +243,21 @@ class ModelRegistry:
         models = self.catalogue.models
         return [(models[hit.id], hit.similarity) for hit in hits if hit.id in models]
 
-    def _opened(self, name: str, sealed: str) -> str:
-        return self._unseal(sealed, f"provider:{name}") if sealed else ""
+    def _provider(self, row: Any) -> Provider | None:
+        name, sealed = row["name"], row["sealed_key"]
+        try:
+            api_key = self._unseal(sealed, f"provider:{name}") if sealed else ""
+        except ConfigError as error:
+            if name not in self._unreadable:
+                _log.error("provider left out", provider=name, reason=str(error))
+            self._unreadable.add(name)
+            return None
+        self._unreadable.discard(name)
+        return Provider(name, row["kind"], row["base_url"], api_key)
+
+    def _refuse_built_in(self, provider: str) -> None:
+        if provider in {built_in.name for built_in in self._built_in[0]}:
+            raise PrsmError(f"{provider} is built in and cannot be changed.", kind=Kind.CONFLICT, code="built_in")
 
 
 _PUT_MODEL = """
@@ -247,8 +271,16 @@ ON CONFLICT (name) DO UPDATE SET provider = $2, upstream_name = $3, capabilities
 
 
 def _check_name(name: str, param: str) -> None:
-    if not 1 <= len(name) <= 64 or not name.replace("-", "").replace("_", "").replace(".", "").isalnum():
+    if (
+        not 1 <= len(name) <= 64
+        or not name.isascii()
+        or not name.replace("-", "").replace("_", "").replace(".", "").isalnum()
+    ):
         raise InvalidRequest("A provider's name has 1 to 64 letters, digits, '-', '_' or '.'.", param=param)
+
+
+def _plain(text: str) -> bool:
+    return text.isascii() and text.isprintable()
 
 
 def _attributes(model: Model) -> dict[str, str | int | bool]:

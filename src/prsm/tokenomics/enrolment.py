@@ -44,11 +44,6 @@ class Enrolment:
 
     async def rotate(self, key_id: UUID, *, actor: ApiKey | None, grace_s: int) -> IssuedKey:
         """A new key like an old one; it inherits what the old key's cap had left, and no money is spent twice."""
-        before = (await self._ledger.budgets([key_id])).get(key_id)
         issued = await self._identities.rotate(key_id, actor=actor, grace_s=grace_s)
-        left = None
-        if before is not None and before.cap_micro is not None:
-            left = max(0, before.cap_micro - before.spent_micro - before.held_micro)
-            await self._ledger.set_cap(key_id, before.spent_micro + before.held_micro)
-        await self._ledger.set_cap(issued.key.id, left)
+        await self._ledger.hand_over_cap(key_id, issued.key.id)
         return issued

@@ -42,6 +42,14 @@ WHERE r.hold_id IS NULL AND h.expires_at > (SELECT swept_until FROM ledger_head 
 """
 _REFUSED = (asyncpg.PostgresError, ValueError, TypeError, OverflowError)
 """PostgreSQL undid the transaction, or the driver never sent it. After any other error the batch may have committed."""
+_HAND_OVER_CAP = """
+WITH old AS (
+    SELECT cap_micro, spent_micro + held_micro AS used FROM ledger_budgets WHERE api_key_id = $1 FOR UPDATE
+), emptied AS (
+    UPDATE ledger_budgets SET cap_micro = least(cap_micro, spent_micro + held_micro) WHERE api_key_id = $1 AND cap_micro IS NOT NULL
+)
+INSERT INTO ledger_budgets (api_key_id, cap_micro) SELECT $2, greatest(0, cap_micro - used) FROM old
+"""
 _TRANSIENT = (
     asyncpg.PostgresConnectionError,
     asyncpg.InterfaceError,
@@ -215,6 +223,14 @@ class Ledger:
             api_key_id,
             cap_micro,
         )
+
+    async def hand_over_cap(self, old_key_id: UUID, new_key_id: UUID) -> None:
+        """Give a new key what is left of an old key's cap, and leave the old one none of it; one without cap has none.
+
+        One statement over the locked row, so that nothing spent meanwhile is counted as left. Without an old budget
+        the new key gets none and cannot spend.
+        """
+        await self._pool.execute(_HAND_OVER_CAP, old_key_id, new_key_id)
 
     async def budgets(self, api_key_ids: Sequence[UUID]) -> dict[UUID, Budget]:
         """The budgets of keys."""

@@ -88,9 +88,13 @@ class IdempotencyKeys:
         return int((await self._pool.execute("DELETE FROM idempotency_keys WHERE answer IS NULL")).split()[-1])
 
     async def forget_old(self, ttl_s: int) -> int:
-        """Delete keys older than ``ttl_s``, and claims without hold that a crash left; answers how many."""
+        """Delete answers older than ``ttl_s``, and claims without hold that a crash left; answers how many.
+
+        A claim whose request has its hold is kept whatever its age: that request may still be charged.
+        """
         tag = await self._pool.execute(
-            "DELETE FROM idempotency_keys i WHERE created_at < now() - make_interval(secs => $1) "
+            "DELETE FROM idempotency_keys i "
+            "WHERE (answer IS NOT NULL AND created_at < now() - make_interval(secs => $1)) "
             "OR (answer IS NULL AND created_at < now() - interval '2 minutes' "
             "AND NOT EXISTS (SELECT 1 FROM ledger_holds h WHERE h.id = i.request_id))",
             ttl_s,

@@ -1,18 +1,15 @@
-"""An ASGI application behind the real RSGI server sees and says what ASGI promises."""
+"""An ASGI application behind the real server sees and says what ASGI promises."""
 
-import asyncio
 import json
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import aiohttp
-from granian.constants import HTTPModes, Interfaces
-from granian.log import LogLevels
-from granian.server.embed import Server
-from tests.support.started_node import free_port
 
 from prsm.api import asgi_bridge
+from prsm.api.http_exchange import Exchange
+from prsm.api.http_server import HttpServer, Limits
 from prsm.api.incoming import Incoming
 from prsm.core.errors import PrsmError
 
@@ -38,8 +35,8 @@ async def application(scope: Any, receive: Any, send: Any) -> None:
         await send({"type": "http.response.body", "body": json.dumps(said).encode()})
 
 
-async def rsgi(scope: Any, proto: Any) -> None:
-    incoming = Incoming(scope, proto)
+async def answer(exchange: Exchange) -> None:
+    incoming = Incoming(exchange)
     try:
         await asgi_bridge.serve(application, incoming, 1000, 5)
     except PrsmError as error:
@@ -48,24 +45,13 @@ async def rsgi(scope: Any, proto: Any) -> None:
 
 @asynccontextmanager
 async def served() -> AsyncGenerator[aiohttp.ClientSession]:
-    port = free_port()
-    server = Server(
-        rsgi, address="127.0.0.1", port=port, interface=Interfaces.RSGI, http=HTTPModes.http1, websockets=False,
-        log_level=LogLevels.warning,
-    )  # fmt: skip
-    serving = asyncio.create_task(server.serve())
+    server = HttpServer(answer, Limits())
+    port = await server.listen("127.0.0.1", 0)
     try:
         async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as http:
-            for _ in range(200):
-                try:
-                    async with http.get("/bare"):
-                        break
-                except aiohttp.ClientConnectionError:
-                    await asyncio.sleep(0.02)
             yield http
     finally:
-        server.stop()
-        await asyncio.wait([serving], timeout=10)
+        await server.stop(5)
 
 
 async def test_the_scope_is_that_of_the_request() -> None:

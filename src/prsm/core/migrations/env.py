@@ -11,7 +11,7 @@ _UNMANAGED = {"vector_items", "vector_collections"}
 """Tables with types the ORM does not model; ``core.vectors.schema`` declares them."""
 
 
-def _is_managed(item: Any, name: str | None, kind: str, reflected: bool, compare_to: Any) -> bool:
+def _is_managed(name: str | None, kind: str, _parents: Any) -> bool:
     return not (kind == "table" and name in _UNMANAGED)
 
 
@@ -19,7 +19,7 @@ def _run(connection: Connection) -> None:
     context.configure(
         connection=connection,
         target_metadata=Base.metadata,
-        include_object=_is_managed,
+        include_name=_is_managed,
         compare_server_default=True,
         transaction_per_migration=True,
     )
