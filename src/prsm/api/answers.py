@@ -12,7 +12,6 @@ from typing import Any, cast
 from uuid import UUID
 
 import structlog
-from granian.rsgi import ProtocolClosed  # pyright: ignore[reportPrivateImportUsage]  (its public name)
 
 from prsm.agents.answer import AnswerStream
 from prsm.agents.billing import Bill
@@ -89,7 +88,7 @@ class Answers:
         except PrsmError as error:
             outcome = error.code
             incoming.refuse(error, write(error))
-        except (asyncio.CancelledError, ProtocolClosed):
+        except asyncio.CancelledError:
             # By the client's leaving or the node's stopping; there is nobody left to answer, and nothing above.
             outcome = "client_left"
         except Exception as error:  # noqa: BLE001 - the last door: the caller gets an answer, the operator a trace

@@ -433,12 +433,14 @@ def _check(exchange: Exchange) -> str | None:
     """What of a request's head llhttp lets pass and RFC 9112 does not; notes what it expects."""
     if exchange.version not in ("1.1", "1.0"):
         return f"HTTP/{exchange.version} is not spoken here"
-    hosts = 0
+    hosts = codings = 0
     for name, value in exchange.headers:
         if name == b"host":
             hosts += 1
-        elif name == b"transfer-encoding" and (value.lower() != b"chunked" or exchange.version == "1.0"):
-            return "the only transfer coding is chunked, since HTTP/1.1"
+        elif name == b"transfer-encoding":
+            codings += 1
+            if codings > 1 or value.lower() != b"chunked" or exchange.version == "1.0":
+                return "the only transfer coding is chunked, once, and since HTTP/1.1"
         elif name == b"expect" and value.lower() == b"100-continue":
             exchange.expects = exchange.version == "1.1"
     if hosts > 1 or (not hosts and exchange.version == "1.1"):

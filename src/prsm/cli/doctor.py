@@ -7,8 +7,6 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import typer
-
 from prsm.cli.client import KEY_FILE
 from prsm.cli.context import context
 from prsm.core.config import Settings
@@ -31,16 +29,15 @@ class Finding:
     mend: str = ""
 
 
-def doctor() -> None:
-    """Look at everything the node needs; exits 1 when something must be mended."""
+def examine(settings: Settings) -> bool:
+    """Look at everything the node needs, print each finding; False when something must be mended."""
     sick = 0
-    for finding in _examine(context.settings):
+    for finding in _examine(settings):
         sick += bool(finding.mend)
         print(f"{'FIX ' if finding.mend else 'ok  '} {finding.what}: {finding.state}")
         if finding.mend:
             print(f"       mend it: {finding.mend}")
-    if sick:
-        raise typer.Exit(1)
+    return not sick
 
 
 def _examine(settings: Settings) -> Iterator[Finding]:

@@ -13,10 +13,9 @@ from rich.console import Console
 from rich.table import Table
 
 from prsm import __version__
-from prsm.cli import ask, demo, doctor, keys, models, proofs
+from prsm.cli import ask, demo, keys, models, proofs
 from prsm.cli.client import NodeUnreachable
 from prsm.cli.context import context
-from prsm.cli.up import announce, run_node
 from prsm.core.config import load_settings
 from prsm.core.errors import ConfigError, PrsmError
 from prsm.monitoring import logs
@@ -33,7 +32,6 @@ app = typer.Typer(
 app.command("ask")(ask.ask)
 app.command("wallet")(keys.wallet)
 app.command("demo")(demo.demo)
-app.command("doctor")(doctor.doctor)
 app.add_typer(models.app, name="models")
 app.add_typer(keys.app, name="keys")
 app.add_typer(proofs.ledger_app, name="ledger")
@@ -62,9 +60,22 @@ def options(
 @app.command()
 def up() -> None:
     """Start the node in the foreground; PostgreSQL and Valkey come with it unless the settings name others."""
+    # Imported here: a whole node takes a second to import, and every other command does without.
+    from prsm.cli.up import announce, run_node
+
     settings = context.settings
     logs.configure(settings.log_level, settings.log_format)
     run_node(settings, lambda key: announce(Console(), settings, key))
+
+
+@app.command()
+def doctor() -> None:
+    """Look at everything the node needs; exits 1 when something must be mended."""
+    # Imported here, for it loads the models: see ``up``.
+    from prsm.cli.doctor import examine
+
+    if not examine(context.settings):
+        raise typer.Exit(EXIT_REFUSED)
 
 
 @app.command("config")

@@ -1,6 +1,5 @@
 """``prsm ledger verify`` and ``prsm receipt``: nothing has to be believed."""
 
-import asyncio
 import json
 import subprocess
 import sys
@@ -12,9 +11,6 @@ from rich.progress import Progress
 
 from prsm.cli.client import NodeUnreachable
 from prsm.cli.context import context
-from prsm.core import database
-from prsm.node import servers
-from prsm.tokenomics.verify import verify
 
 EXIT_NOT_PROVEN = 4
 
@@ -39,7 +35,10 @@ def verify_ledger() -> None:
             def show(done: int, total: int) -> None:
                 progress.update(task, completed=done, total=total)
 
-            proof = asyncio.run(_verify_offline(show))
+            # Imported here, for it can start servers: see ``up``.
+            from prsm.cli.offline import verify_offline
+
+            proof = verify_offline(context.settings, show)
     for violation in proof["violations"]:
         print(violation)
     counted = ", ".join(f"{proof[name]} {name}" for name in ("holds", "captures", "releases", "expiries", "transfers"))
@@ -87,13 +86,3 @@ def _receipt_bytes(receipt: str) -> bytes:
         return sys.stdin.buffer.read()
     path = Path(receipt)
     return path.read_bytes() if path.is_file() else context.client.read(f"/node/v1/receipts/{receipt}")
-
-
-async def _verify_offline(progress: Any) -> dict[str, Any]:
-    settings = context.settings
-    async with servers(settings) as (postgres, _valkey):
-        connection = await database.connect_one(postgres, timeout_s=60)
-        proof = await verify(connection, progress)
-    names = ("head", "holds", "captures", "releases", "expiries", "transfers", "open_holds", "violation_count")
-    shown: dict[str, Any] = {name: getattr(proof, name) for name in names}
-    return json.loads(json.dumps(shown)) | {"ok": proof.violation_count == 0, "violations": proof.violations}

@@ -46,7 +46,8 @@ _HAND_OVER_CAP = """
 WITH old AS (
     SELECT cap_micro, spent_micro + held_micro AS used FROM ledger_budgets WHERE api_key_id = $1 FOR UPDATE
 ), emptied AS (
-    UPDATE ledger_budgets SET cap_micro = least(cap_micro, spent_micro + held_micro) WHERE api_key_id = $1 AND cap_micro IS NOT NULL
+    UPDATE ledger_budgets SET cap_micro = least(cap_micro, spent_micro + held_micro)
+    WHERE api_key_id = $1 AND cap_micro IS NOT NULL
 )
 INSERT INTO ledger_budgets (api_key_id, cap_micro) SELECT $2, greatest(0, cap_micro - used) FROM old
 """
