@@ -1,6 +1,5 @@
 """``prsm ledger verify`` and ``prsm receipt``: nothing has to be believed."""
 
-import json
 import subprocess
 import sys
 from pathlib import Path
