@@ -354,7 +354,9 @@ async def _repeat(every_s: float, work: Callable[[], Awaitable[Any]]) -> None:
         await asyncio.sleep(every_s)
         try:
             await work()
-        except Exception as error:  # noqa: BLE001 - background work must outlive whatever happens to it
+        except Exception as error:
+            if database.cancelled():
+                raise
             if not failing:
                 _log.warning("background work fails", error=f"{type(error).__name__}: {error}")
             failing = True

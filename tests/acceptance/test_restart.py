@@ -34,7 +34,7 @@ def test_with_the_teacher_alone_a_poem_is_refused_with_the_command_that_helps(ow
     with pytest.raises(openai.APIStatusError) as refused:
         client.chat.completions.create(model="auto", messages=say("Write a poem about the sea."))
     assert refused.value.code == "no_able_model"
-    assert refused.value.status_code == 503
+    assert refused.value.status_code == 422
     assert "prsm models add" in refused.value.message
     assert own_node.wallet()["held_micro"] == 0
     done = own_node.cli("ask", "Write a poem about the sea.")

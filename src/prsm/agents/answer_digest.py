@@ -86,10 +86,10 @@ class AnswerAssembler:
         return Completion(choices=self.choices(), usage=self.usage)
 
     def _add_rare(self, choice: "_Growing", delta: Delta) -> None:
-        for text, sink in ((delta.reasoning, choice.reasoning), (delta.refusal, choice.refusal)):
+        for text, name in ((delta.reasoning, "reasoning"), (delta.refusal, "refusal")):
             if text:
                 self._spend(_size(text))
-                sink.write(text)
+                choice.rare_text(name).write(text)
         for fragment in delta.tool_calls or ():
             self._spend(_OVERHEAD_BYTES + len(msgspec.json.encode(fragment)))
             choice.add_tool_fragment(fragment)
@@ -97,6 +97,7 @@ class AnswerAssembler:
             self._spend(len(msgspec.json.encode(delta.logprobs)))
             for key, entries in delta.logprobs.items():
                 if isinstance(entries, list):
+                    choice.logprobs = choice.logprobs or {}
                     choice.logprobs.setdefault(key, []).extend(cast("list[Any]", entries))
 
     def _spend(self, size: int) -> None:
@@ -110,18 +111,23 @@ class AnswerAssembler:
 class _Growing:
     """One choice while its pieces arrive; text grows in buffers, so that tiny pieces cost no memory of their own."""
 
-    __slots__ = ("content", "finish_reason", "logprobs", "reasoning", "refusal", "tools")
+    __slots__ = ("content", "finish_reason", "logprobs", "rare", "tools")
 
     def __init__(self) -> None:
         self.content = StringIO()
-        self.reasoning = StringIO()
-        self.refusal = StringIO()
-        self.tools: dict[int, tuple[Json, StringIO]] = {}
-        self.logprobs: dict[str, list[Any]] = {}
+        self.rare: dict[str, StringIO] | None = None
+        self.tools: dict[int, tuple[Json, StringIO]] | None = None
+        self.logprobs: dict[str, list[Any]] | None = None
         self.finish_reason: str | None = None
+
+    def rare_text(self, name: str) -> StringIO:
+        """The buffer of text that most answers have none of, made when it is needed: streams rest by the thousand."""
+        self.rare = self.rare or {}
+        return self.rare.setdefault(name, StringIO())
 
     def add_tool_fragment(self, fragment: Json) -> None:
         place = fragment.get("index", 0)
+        self.tools = self.tools or {}
         if place not in self.tools:
             self.tools[place] = ({"id": "", "type": "function", "name": ""}, StringIO())
         head, arguments = self.tools[place]
@@ -137,16 +143,17 @@ class _Growing:
                 "type": head["type"],
                 "function": {"name": head["name"], "arguments": arguments.getvalue()},
             }
-            for _, (head, arguments) in sorted(self.tools.items())
+            for _, (head, arguments) in sorted((self.tools or {}).items())
         ]
+        rare = {name: buffer.getvalue() for name, buffer in (self.rare or {}).items()}
         return Choice(
             index=index,
             content=self.content.getvalue() or (None if calls else ""),
-            reasoning=self.reasoning.getvalue() or None,
+            reasoning=rare.get("reasoning"),
             tool_calls=calls,
             finish_reason=self.finish_reason or ("tool_calls" if calls else "stop"),
-            refusal=self.refusal.getvalue() or None,
-            logprobs=self.logprobs or None,
+            refusal=rare.get("refusal"),
+            logprobs=self.logprobs,
         )
 
 

@@ -107,13 +107,14 @@ class Answers:
         key = await self._door.admit(incoming.token(), "chat", incoming.extra)
         body = await incoming.body(node.settings.body_limit_bytes, node.settings.body_timeout_s)
         fmt = make(incoming.id, body, node.settings.body_limit_bytes)
-        digest = hashlib.sha256(body)
+        digest, body_bytes = hashlib.sha256(body).digest(), len(body)
+        del body  # what follows may last long
         named = incoming.header("idempotency-key")
-        if named is not None and await self._replayed(incoming, key, named, digest.digest()):
+        if named is not None and await self._replayed(incoming, key, named, digest):
             return
         try:
             session = await self._session(incoming, fmt, key)
-            ask = _ask(incoming, fmt, key, session, digest.hexdigest(), len(body))
+            ask = _ask(incoming, fmt, key, session, digest.hex(), body_bytes)
             answer = self._stream if fmt.call.stream else self._whole
             await answer(incoming, fmt, ask, session, keep=named is not None)
         except BaseException:
@@ -167,9 +168,11 @@ class Answers:
                 await exchange.send(data)
 
         target = stream.candidate.target
-        shown = [EVENT_STREAM, ("cache-control", "no-store"), *_model_headers(target.name, stream.candidate.reason)]
         exchange = incoming.exchange
-        exchange.start(200, [*shown, *incoming.extra])
+        about = _model_headers(target.name, stream.candidate.reason)
+        exchange.start(200, [EVENT_STREAM, ("cache-control", "no-store"), *about, *incoming.extra])
+        del about
+        incoming.extra = []  # an open stream has no use for them
         try:
             await send(out.start())
             while (deltas := await stream.next()) is not None:

@@ -195,12 +195,15 @@ class Exchange:
             self.carrier.write(data)
 
     def _head(self, status: int, headers: Headers, framing: str) -> bytes:
+        if self.started:
+            raise RuntimeError("the response had begun")
         # A body that is still to come is not waited for: what follows on this connection could not be told from it.
         self.keep_alive = self.keep_alive and self.complete and self.carrier.may_stay()
         lines = "".join([f"{name}: {value}\r\n" for name, value in headers])
         if lines.count("\n") != len(headers) or lines.count("\r") != len(headers):
             raise ValueError("a response header has a line break in it")
         self.started = True
+        self.headers = []  # an open stream has no use for them
         connection = ""
         if not self.keep_alive:
             connection = "connection: close\r\n"

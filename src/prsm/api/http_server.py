@@ -5,7 +5,6 @@ task and no timer of its own: a request has one task, and one sweeper ends whate
 """
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, cast
@@ -98,7 +97,7 @@ class Connection(asyncio.Protocol):
     """One client's connection: the exchange in work stands first in its queue, pipelined ones behind it."""
 
     __slots__ = (
-        "_closing", "_deaf", "_drain", "_eof", "_fault", "_head_bytes", "_headers", "_idle", "_lingering", "_parser",
+        "_closing", "_deaf", "_drain", "_eof", "_fault", "_headers", "_idle", "_lingering", "_parser",
         "_paused", "_queue", "_reading", "_server", "_since", "_stash", "_target", "_transport", "_unparsed", "_unsent",
         "congested", "task",
     )  # fmt: skip
@@ -107,11 +106,11 @@ class Connection(asyncio.Protocol):
         self._server = server
         self._transport: asyncio.Transport | None = None
         self._parser: HttpRequestParser | None = HttpRequestParser(self)
-        self._queue: deque[Exchange] | None = None
+        self._queue: list[Exchange] = []
         self._reading: Exchange | None = None
         self._headers: list[tuple[bytes, bytes]] = []
         self._target = b""
-        self._head_bytes = self._unparsed = self._unsent = 0
+        self._unparsed = self._unsent = 0
         self._stash = b""
         self._fault: _Refusal | None = None
         self._drain: asyncio.Future[None] | None = None
@@ -137,7 +136,7 @@ class Connection(asyncio.Protocol):
             self._transport.resume_reading()
 
     def may_stay(self) -> bool:
-        more = len(self._queue or ()) > 1 or self._stash or self._fault
+        more = len(self._queue) > 1 or self._stash or self._fault
         return not self._server.stopping and (not self._eof or bool(more))
 
     def client_left(self) -> bool:
@@ -234,24 +233,23 @@ class Connection(asyncio.Protocol):
     def on_message_begin(self) -> None:
         self._target = b""
         self._headers = []
-        self._head_bytes = 0
-        if self._queue and len(self._queue) >= self._server.limits.max_pipelined:
+        if len(self._queue) >= self._server.limits.max_pipelined:
             self._stop_parsing(_Refusal(400, "too_many_pipelined", "Too many requests were sent without waiting."))
 
     def on_url(self, url: bytes) -> None:
         self._target += url
-        self._count(len(url))
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._count(len(name) + len(value))
-        if self._reading is not None:
-            return  # a trailer
-        if len(self._headers) >= self._server.limits.max_headers:
-            self._stop_parsing(_head_too_large(self._server.limits))
-        self._headers.append((name.lower(), value.strip(b" \t")))
+        if self._reading is None:  # else it is a trailer
+            self._headers.append((name.lower(), value.rstrip(b" \t")))
 
     def on_headers_complete(self) -> None:
         assert self._parser is not None
+        limits = self._server.limits
+        # Counted once, here: what one read can hold bounds it until then, and `_parse` the reads.
+        size = len(self._target) + sum([len(name) + len(value) for name, value in self._headers])
+        if size > limits.max_head_bytes or len(self._headers) > limits.max_headers:
+            self._stop_parsing(_head_too_large(limits))
         version = self._parser.get_http_version()
         exchange = Exchange(self, self._parser.get_method().decode("ascii"), self._target.decode("latin-1"), version)
         exchange.headers = self._headers
@@ -263,8 +261,6 @@ class Connection(asyncio.Protocol):
         self._reading = exchange
         self._headers = []
         self._target = b""
-        if self._queue is None:
-            self._queue = deque()
         self._queue.append(exchange)
         if len(self._queue) == 1:
             self._start(exchange)
@@ -306,11 +302,6 @@ class Connection(asyncio.Protocol):
         ):
             self._pause()
 
-    def _count(self, size: int) -> None:
-        self._head_bytes += size
-        if self._head_bytes > self._server.limits.max_head_bytes:
-            self._stop_parsing(_head_too_large(self._server.limits))
-
     def _stop_parsing(self, refusal: "_Refusal") -> None:
         self._fault = refusal
         raise ValueError(refusal.message)
@@ -340,8 +331,7 @@ class Connection(asyncio.Protocol):
 
     def _answered(self, task: "asyncio.Task[None]") -> None:
         self.task = None
-        assert self._queue
-        exchange = self._queue.popleft()
+        exchange = self._queue.pop(0)
         if not task.cancelled() and (error := task.exception()) is not None:
             _log.error("request failed", exc_info=error)
         if self._transport is None:

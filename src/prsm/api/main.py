@@ -4,6 +4,7 @@ Every path is served by exactly one handler; every refusal, whatever its path, h
 """
 
 import asyncio
+import gc
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -22,6 +23,7 @@ from prsm.node import Node
 
 Handler = Callable[[Incoming], Coroutine[Any, Any, None]]
 
+_GC_YOUNG_OBJECTS = 20_000
 _log: Any = structlog.get_logger("edge")
 
 
@@ -80,7 +82,15 @@ async def serve(node: Node) -> None:
             f"The node cannot listen on {settings.host}:{settings.port} ({error.strerror}).",
             remedy="Stop what uses it, or choose another: prsm --port N up.",
         ) from error
+    _calm_collector()
     try:
         await asyncio.get_running_loop().create_future()
     finally:
         await server.stop(settings.shutdown_grace_s)
+
+
+def _calm_collector() -> None:
+    """What start-up made lives for ever and need not be walked again; requests make few cycles, so look rarely."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_GC_YOUNG_OBJECTS, 20, 20)

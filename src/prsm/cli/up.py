@@ -94,7 +94,7 @@ async def _serve(settings: Settings, work: Coroutine[Any, Any, None], ready: Cal
 
 
 def _check_port_free(settings: Settings) -> None:
-    """The listener shares its port with its workers (SO_REUSEPORT), and would with a stranger's: look first."""
+    """Fail before the servers start. Workers share their port (SO_REUSEPORT), and would with a stranger's listener."""
     try:
         with socket.create_server((settings.host, settings.port)):
             return

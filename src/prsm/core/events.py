@@ -5,13 +5,14 @@ repeat. The ledger is its own ordered log and does not pass through here.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
 import structlog
 
-from prsm.core.database import Connection, Pool
+from prsm.core.database import Connection, Pool, cancelled
 
 Publish = Callable[[str, bytes], Awaitable[Any]]
 
@@ -47,16 +48,17 @@ class OutboxPublisher:
             try:
                 moved = await self.publish_once()
                 failing = False
-            except Exception as error:  # noqa: BLE001 - events that nobody publishes any more would be the worse failure
+            except Exception as error:
+                if cancelled():
+                    raise
                 if not failing:
                     _log.warning("events wait", reason=f"{type(error).__name__}: {error}")
                 failing = True
             if moved < self._batch:
                 self._wake.clear()
-                try:
-                    await asyncio.wait_for(self._wake.wait(), self._poll_s)
-                except TimeoutError:
-                    continue
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(self._poll_s):
+                        await self._wake.wait()
 
     async def publish_once(self) -> int:
         """Publish one batch; answers how many. Rows are marked only when their events are out."""

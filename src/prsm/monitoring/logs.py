@@ -11,7 +11,7 @@ from typing import Any
 
 import structlog
 
-_SECRET = re.compile(r"(prsm_[A-Za-z0-9]{8}_|sk-|hf_|Bearer )[A-Za-z0-9_\-\.]{6,}|(?<=://)[^/@\s]*:[^/@\s]+(?=@)")
+_SECRET = re.compile(r"(\bprsm_[A-Za-z0-9]{8}_|\bsk-|\bhf_|Bearer )[A-Za-z0-9_\-\.]{6,}|(?<=://)[^/@\s]*:[^/@\s]+(?=@)")
 
 
 def configure(level: str, style: str) -> None:

@@ -5,6 +5,7 @@ Every step can be done again without doing it twice, so a crash between two of t
 
 from uuid import NAMESPACE_OID, UUID, uuid5
 
+from prsm.core.errors import PrsmError
 from prsm.core.identity import ApiKey, Grant, Identities, IssuedKey, Principal, Role
 from prsm.tokenomics.ftns_service import Ledger
 
@@ -34,7 +35,11 @@ class Enrolment:
         await self._ledger.account_id(account)
         if self._welcome_grant_micro:
             grant_id = uuid5(NAMESPACE_OID, f"welcome:{principal_id}")
-            await self._ledger.transfer(grant_id, "issuance", account, self._welcome_grant_micro, "welcome_grant")
+            try:
+                await self._ledger.transfer(grant_id, "issuance", account, self._welcome_grant_micro, "welcome_grant")
+            except PrsmError as error:
+                if error.code != "duplicate_transfer":  # the grant was given when it was another amount
+                    raise
 
     async def key(self, principal_id: UUID, grant: Grant, *, actor: ApiKey | None, cap_micro: int | None) -> IssuedKey:
         """A new key with its budget. A crash between the two leaves a key that cannot spend."""

@@ -49,7 +49,8 @@ WITH old AS (
     UPDATE ledger_budgets SET cap_micro = least(cap_micro, spent_micro + held_micro)
     WHERE api_key_id = $1 AND cap_micro IS NOT NULL
 )
-INSERT INTO ledger_budgets (api_key_id, cap_micro) SELECT $2, greatest(0, cap_micro - used) FROM old
+INSERT INTO ledger_budgets (api_key_id, cap_micro)
+SELECT $2, CASE WHEN cap_micro IS NOT NULL THEN greatest(0, cap_micro - used) END FROM old
 """
 _TRANSIENT = (
     asyncpg.PostgresConnectionError,

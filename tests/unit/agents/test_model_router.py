@@ -143,7 +143,7 @@ def test_a_specialist_comes_first_in_its_domain_and_never_outside_it() -> None:
 
 def test_a_poem_is_refused_where_only_specialists_stand_and_the_command_is_named() -> None:
     error = refusal(lambda: ranked(AUTO, [model("x/sums", domain="arithmetic"), model("y/law", domain="law")], CHAT))
-    assert (error.kind, error.code, error.param) == (Kind.UNAVAILABLE, "no_able_model", "model")
+    assert (error.kind, error.code, error.param) == (Kind.UNPROCESSABLE, "no_able_model", "model")
     assert "only questions of arithmetic, law" in error.message
     assert "prsm models add" in error.remedy
 

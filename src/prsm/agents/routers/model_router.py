@@ -149,4 +149,4 @@ def _nobody(question: Question, able: Sequence[Target]) -> PrsmError:
         message = f"The models on this node answer only questions of {domains}, and this is none."
     else:
         message = f"No model on this node can do what was asked ({', '.join(sorted(question.needs))})."
-    return PrsmError(message, kind=Kind.UNAVAILABLE, code="no_able_model", remedy=ADD_MODEL, param="model")
+    return PrsmError(message, kind=Kind.UNPROCESSABLE, code="no_able_model", remedy=ADD_MODEL, param="model")
