@@ -31,6 +31,7 @@ from prsm.agents.routers.model_router import roster
 from prsm.agents.seams import Executor
 from prsm.core import database
 from prsm.core.cache import Cache
+from prsm.core.cancellation import end_tasks
 from prsm.core.clock import now
 from prsm.core.config import Settings
 from prsm.core.database import Database
@@ -106,7 +107,7 @@ async def servers(settings: Settings) -> AsyncGenerator[tuple[str, str], None]:
                     embedded.append(valkey)
             urls = dict(zip([s.name for s in embedded], await asyncio.gather(*map(_start, embedded)), strict=True))
             watcher = asyncio.create_task(_watch(embedded))
-            stack.push_async_callback(_cancel, [watcher])
+            stack.push_async_callback(end_tasks, [watcher])
             yield urls.get("postgres", postgres_url), urls.get("valkey", valkey_url)
 
 
@@ -129,7 +130,7 @@ async def open_node(settings: Settings, postgres_url: str, valkey_url: str) -> A
         _expose(node)
         tasks = [asyncio.create_task(work, name=name) for name, work in _background(node).items()]
         subscription = cache.subscribe("*", _listener(node), on_gap=lambda: _catch_up(node))
-        stack.push_async_callback(_cancel, tasks)
+        stack.push_async_callback(end_tasks, tasks)
         stack.push_async_callback(subscription.aclose)
         stack.push_async_callback(node.path.close)
         yield node
@@ -354,9 +355,7 @@ async def _repeat(every_s: float, work: Callable[[], Awaitable[Any]]) -> None:
         await asyncio.sleep(every_s)
         try:
             await work()
-        except Exception as error:
-            if database.cancelled():
-                raise
+        except Exception as error:  # noqa: BLE001 - background work must outlive whatever happens to it
             if not failing:
                 _log.warning("background work fails", error=f"{type(error).__name__}: {error}")
             failing = True
@@ -398,12 +397,6 @@ def _listener(node: Node) -> Callable[[str, bytes], Awaitable[None]]:
 async def _catch_up(node: Node) -> None:
     """Messages may have been lost: read anew what they would have changed. Cached keys expire within seconds."""
     await reload_models(node)
-
-
-async def _cancel(tasks: Sequence["asyncio.Task[Any]"]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def readiness(node: Node) -> dict[str, Any]:

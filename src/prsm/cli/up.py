@@ -14,6 +14,7 @@ from rich.console import Console
 from prsm.api.main import serve
 from prsm.cli.client import KEY_FILE
 from prsm.cli.workers import run_workers
+from prsm.core.cancellation import end_tasks
 from prsm.core.config import Settings
 from prsm.core.errors import ConfigError, PrsmError
 from prsm.core.identity import SCOPES, Grant
@@ -89,8 +90,7 @@ async def _serve(settings: Settings, work: Coroutine[Any, Any, None], ready: Cal
         ready()
         await listening
     finally:
-        listening.cancel()
-        await asyncio.gather(listening, return_exceptions=True)
+        await end_tasks([listening])
 
 
 def _check_port_free(settings: Settings) -> None:

@@ -23,6 +23,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from prsm.core.cancellation import end_tasks
 from prsm.core.clock import Clock, now
 from prsm.core.errors import Kind, PrsmError, Unavailable
 
@@ -224,9 +225,7 @@ class Subscription:
 
     async def aclose(self) -> None:
         """Stop listening; messages not yet handled are dropped."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end_tasks(self._tasks)
         self.listening.clear()
 
     async def _stay_connected(self) -> None:

@@ -162,15 +162,6 @@ def unreachable(error: BaseException) -> Unavailable | None:
     return None
 
 
-def cancelled() -> bool:
-    """Whether the running task is being cancelled.
-
-    A loop that outlives errors asks this of each one: asyncpg may end a cancelled query with another error.
-    """
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
-
-
 async def connect_one(url: str, *, timeout_s: float) -> Connection:
     """One connection outside the pools, for who must never wait for a pool. Raises what asyncpg raises."""
     settings = {"application_name": "prsm-ledger"}

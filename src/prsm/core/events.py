@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 import structlog
 
-from prsm.core.database import Connection, Pool, cancelled
+from prsm.core.database import Connection, Pool
 
 Publish = Callable[[str, bytes], Awaitable[Any]]
 
@@ -48,9 +48,7 @@ class OutboxPublisher:
             try:
                 moved = await self.publish_once()
                 failing = False
-            except Exception as error:
-                if cancelled():
-                    raise
+            except Exception as error:  # noqa: BLE001 - or nobody would publish any more until the next start
                 if not failing:
                     _log.warning("events wait", reason=f"{type(error).__name__}: {error}")
                 failing = True

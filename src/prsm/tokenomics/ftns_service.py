@@ -17,6 +17,7 @@ from uuid import UUID
 import asyncpg
 import structlog
 
+from prsm.core.cancellation import end_tasks
 from prsm.core.database import Connection, Pool
 from prsm.core.errors import InvalidRequest, Kind, PrsmError, Unavailable
 from prsm.core.money import MAX_AMOUNT_MICRO, format_ftns
@@ -123,8 +124,7 @@ class Ledger:
         self._wake.set()
         if self._runner:
             await asyncio.wait([self._runner], timeout=self._limits.timeout_s)
-            self._runner.cancel()
-            await asyncio.wait([self._runner])
+            await end_tasks([self._runner])
         await self._drop_connection()
 
     @property
@@ -385,7 +385,8 @@ class Ledger:
     ) -> tuple[list[_Waiting[SettleOrder]], list[_Waiting[HoldOrder]]]:
         """Fail the orders that waited too long; whether they were committed is not known, so their holds are let go.
 
-        A release does no harm where the hold was never placed or the capture did commit.
+        A release does no harm where the hold was never placed or the capture did commit; it is kept however late it is,
+        for the caller's money and Idempotency-Key wait for it.
         """
         now = time.monotonic()
         for waiting in (*settles, *holds):
@@ -397,7 +398,7 @@ class Ledger:
                 elif waiting.order.kind is Resolution.CAPTURE:
                     self.release_later(waiting.order.hold_id)
         return (
-            [w for w in settles if now < w.deadline],
+            [w for w in settles if now < w.deadline or w.order.kind is Resolution.RELEASE],
             [w for w in holds if now < w.deadline],
         )
 

@@ -49,7 +49,13 @@ class IdempotencyKeys:
             raise InvalidRequest(
                 f"Idempotency-Key has 1 to {MAX_KEY_CHARS} printable ASCII characters.", param="idempotency-key"
             )
-        if await self._insert(api_key_id, key, request_id, digest):
+        try:
+            claimed = await self._insert(api_key_id, key, request_id, digest)
+        except BaseException:
+            # The connection may have gone with the commit's answer: whether the claim stands is not known.
+            self._owe(request_id)
+            raise
+        if claimed:
             return None
         row = await self._pool.fetchrow(_FIND, api_key_id, key)
         if row is None:
@@ -74,8 +80,7 @@ class IdempotencyKeys:
         try:
             await self._pool.execute(_FREE, [request_id])
         except UNREACHABLE:
-            if len(self._owed) < _MAX_OWED:
-                self._owed.add(request_id)
+            self._owe(request_id)
 
     async def free_owed(self) -> None:
         """Give up the claims that could not be given up when their requests ended."""
@@ -100,6 +105,10 @@ class IdempotencyKeys:
             ttl_s,
         )
         return int(tag.split()[-1])
+
+    def _owe(self, request_id: UUID) -> None:
+        if len(self._owed) < _MAX_OWED:
+            self._owed.add(request_id)
 
     async def _insert(self, api_key_id: UUID, key: str, request_id: UUID, digest: bytes) -> bool:
         async with self._pool.acquire() as connection, connection.transaction():

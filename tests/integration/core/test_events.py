@@ -12,6 +12,7 @@ from tests.support.servers import server_site
 
 from prsm.core import database
 from prsm.core.cache import Cache, CacheLimits
+from prsm.core.cancellation import end_tasks
 from prsm.core.database import Database
 from prsm.core.embedded import EmbeddedValkey
 from prsm.core.errors import Unavailable
@@ -135,9 +136,7 @@ async def test_while_both_live_two_publishers_neither_double_nor_disorder(db: Da
         one.hint()
         two.hint()
     await listener.until(60)
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+    await end_tasks(tasks)
     assert listener.got == numbered(*range(60))
 
 
@@ -159,8 +158,7 @@ async def test_a_running_publisher_survives_the_loss_of_its_connections(db: Data
     finally:
         killer.terminate()
     assert not running.done()
-    running.cancel()
-    await asyncio.gather(running, return_exceptions=True)
+    await end_tasks([running])
     firsts = list(dict.fromkeys(listener.got))  # a connection lost after publishing repeats the event
     assert firsts == numbered(1, 2, 3, 4)
 
@@ -178,9 +176,8 @@ async def test_a_cancelled_publisher_ends_also_when_its_query_ends_in_another_er
     running = asyncio.create_task(OutboxPublisher(db.pool, publish, poll_s=0.01).run())
     await write(db, 1)
     await waits.wait()
-    running.cancel()
-    _, late = await asyncio.wait([running], timeout=10)
-    assert not late
+    async with asyncio.timeout(30):
+        await end_tasks([running])
 
 
 async def test_events_wait_for_a_valkey_that_is_away_and_reach_who_listens_after(db: Database, tmp_path: Path) -> None:
@@ -211,8 +208,7 @@ async def test_events_wait_for_a_valkey_that_is_away_and_reach_who_listens_after
             await write(db, 4)
             await listener.until_last(4)
         finally:
-            running.cancel()
-            await asyncio.gather(running, return_exceptions=True)
+            await end_tasks([running])
             await cache.aclose()
             await server.stop()
 
