@@ -1,5 +1,9 @@
 """What a killed node leaves, and what must stand or fall with a capture: conversations and Idempotency-Keys."""
 
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
@@ -9,6 +13,7 @@ from prsm.agents.conversations import Conversations, turn
 from prsm.core import database
 from prsm.core.clock import uuid7
 from prsm.core.errors import PrsmError
+from prsm.tokenomics.ftns_service import Ledger, LedgerLimits
 from prsm.tokenomics.idempotency import IdempotencyKeys, Stored
 
 DIGEST = b"d" * 32
@@ -94,3 +99,50 @@ async def test_a_claim_without_hold_is_freed_at_once_or_when_the_database_is_bac
     await short.close()
     assert await keys.claim(world.key_id, "k", uuid7(), DIGEST) is None
     assert await keys.free_all() == 1
+
+
+class LosesTheAnswer:
+    """A pool whose connection breaks right after each commit: what was done stands, and nobody is told."""
+
+    def __init__(self, pool: database.Pool) -> None:
+        self._pool = pool
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._pool, name)
+
+    @asynccontextmanager
+    async def acquire(self) -> AsyncGenerator[database.Connection]:
+        async with self._pool.acquire() as connection:
+            yield connection
+        raise ConnectionError("the answer is lost")
+
+
+async def test_a_claim_whose_commit_was_not_answered_does_not_stand_for_good(world: World) -> None:
+    pool: Any = LosesTheAnswer(world.db.pool)
+    keys, sound = IdempotencyKeys(pool), IdempotencyKeys(world.db.pool)
+    with pytest.raises(ConnectionError):
+        await keys.claim(world.key_id, "k", uuid7(), DIGEST)
+    with pytest.raises(PrsmError, match="still being answered"):
+        await sound.claim(world.key_id, "k", uuid7(), DIGEST)
+    await keys.free_owed()
+    assert await sound.claim(world.key_id, "k", uuid7(), DIGEST) is None
+
+
+async def test_a_release_is_kept_however_long_the_database_is_away(world: World) -> None:
+    async def connect() -> database.Connection:
+        if away:
+            raise ConnectionRefusedError
+        return await world.connect()
+
+    away = True
+    hold = await world.hold(10)
+    late = Ledger(connect, world.db.pool, LedgerLimits(timeout_s=0.1))
+    late.start()
+    late.release_later(hold)
+    await asyncio.sleep(0.4)
+    assert await world.spent_and_held() == (0, 10)
+    away = False
+    async with asyncio.timeout(10):
+        while await world.spent_and_held() != (0, 0):
+            await asyncio.sleep(0.05)
+    await late.close()
