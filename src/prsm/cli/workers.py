@@ -57,6 +57,7 @@ async def _keep(number: int, env: Mapping[str, str]) -> None:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(process.wait(), _END_S)
             if process.returncode is None:
+                _log.warning("worker did not stop and is killed", number=number)
                 process.kill()
             raise
         _log.warning("worker died", number=number, code=code)

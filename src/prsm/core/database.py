@@ -171,8 +171,12 @@ async def connect_one(url: str, *, timeout_s: float) -> Connection:
 
 def check_url(url: str) -> None:
     """Raise ConfigError unless ``url`` names a PostgreSQL database."""
-    parts = urlsplit(url)
-    if parts.scheme not in ("postgresql", "postgres") or not parts.path.strip("/"):
+    try:
+        parts = urlsplit(url)
+        named = parts.scheme in ("postgresql", "postgres") and parts.path.strip("/") and parts.port != 0
+    except ValueError:  # a port that is no number, a bracket that is not closed
+        named = False
+    if not named:
         raise ConfigError(
             "PRSM_DATABASE_URL is not a PostgreSQL address.",
             remedy="Write it like postgresql://user:password@host/name.",
@@ -180,14 +184,23 @@ def check_url(url: str) -> None:
 
 
 async def migrate(engine: AsyncEngine, revision: str = "head") -> None:
-    """Bring the tables to ``revision``; two nodes starting at once take turns by an advisory lock."""
+    """Bring the tables to ``revision``; two nodes starting at once take turns by an advisory lock.
+
+    Raises ConfigError for a database that a newer PRSM has migrated.
+    """
 
     def upgrade(connection: SyncConnection) -> None:
         connection.exec_driver_sql("SELECT pg_advisory_xact_lock(7011)")
         command.upgrade(_alembic(connection), revision)
 
     async with engine.begin() as connection:
-        await connection.run_sync(upgrade)
+        try:
+            await connection.run_sync(upgrade)
+        except CommandError as error:
+            raise ConfigError(
+                f"The database has tables of another version of PRSM: {error}.",
+                remedy="Run the version that made them, or a newer one.",
+            ) from error
 
 
 async def downgrade(engine: AsyncEngine, revision: str) -> None:

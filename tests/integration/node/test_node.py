@@ -10,6 +10,7 @@ from uuid import UUID, uuid4
 
 import pytest
 import pytest_asyncio
+from tests.support.answering import Interrupted
 from tests.support.servers import new_database
 
 from prsm.agents.billing import Bill
@@ -215,6 +216,25 @@ async def test_a_closed_node_leaves_no_task_and_takes_no_request(site: Site) -> 
         assert len(asyncio.all_tasks()) > len(before)
     assert asyncio.all_tasks() - before == set()
     assert (await refused(opened.path.chat(ask(issued), text_of))).code == "ledger_unavailable"
+
+
+async def test_a_start_that_is_cancelled_anywhere_ends_and_leaves_nothing(site: Site) -> None:
+    async def start() -> None:
+        async with site.open():
+            pass
+
+    before = asyncio.all_tasks()
+    at, ended = 0, False
+    while not ended:
+        work = Interrupted(start(), at)
+        task = asyncio.create_task(work.run())
+        async with asyncio.timeout(60):
+            await asyncio.wait([task])
+        ended = work.points <= at
+        assert task.cancelled() != ended, at
+        assert asyncio.all_tasks() - before == set(), at
+        at += 7  # each seventh point, for time's sake
+    assert at > 40
 
 
 async def test_a_node_that_cannot_reach_its_database_says_which_setting_is_wrong(site: Site) -> None:

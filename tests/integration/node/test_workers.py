@@ -93,7 +93,7 @@ def test_no_worker_outlives_its_parent(node: StartedNode) -> None:
     node.kill()
     _, alive = psutil.wait_procs(left, timeout=30)
     assert not alive
+    # Told to stop while one of its workers may still be starting, the next node stops in good order.
     node.start()
-    until(lambda: len(workers(node)) == 2, "it starts again")
-    ask(node)
     assert node.stop() == 0
+    assert "worker did not stop" not in node.log_path.read_text()
