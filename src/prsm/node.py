@@ -39,7 +39,7 @@ from prsm.core.embedded.home import NodeHome
 from prsm.core.embedded.postgres import EmbeddedPostgres
 from prsm.core.embedded.server import EmbeddedServer
 from prsm.core.embedded.valkey import EmbeddedValkey
-from prsm.core.encoder import TextEncoder
+from prsm.core.encoder import DIMENSION, TextEncoder
 from prsm.core.errors import PrsmError, Unavailable
 from prsm.core.events import OutboxPublisher
 from prsm.core.identity import Identities
@@ -158,7 +158,7 @@ async def _assemble(
         seal=key.seal,
         unseal=key.unseal,
         built_in=_built_in(teacher if settings.teacher_enabled else None, account),
-        index=await pgvector_index.open_index(store.pool, "models", 384),
+        index=await pgvector_index.open_index(store.pool, "models", DIMENSION),
         embed=lambda texts: asyncio.to_thread(encoder.encode, texts),
     )
     identities = Identities(store.pool, key.derive("api-keys"))
@@ -215,8 +215,13 @@ async def recover(node: Node) -> None:
 
 async def reload_models(node: Node) -> None:
     """Read the catalogue anew and give it to the answer path."""
-    catalogue = await node.registry.reload()
-    node.path.models = roster(_targets(catalogue, node.account))
+    await node.registry.reload()
+    publish_models(node)
+
+
+def publish_models(node: Node) -> None:
+    """Give the answer path the catalogue as the registry has it now."""
+    node.path.models = roster(_targets(node.registry.catalogue, node.account))
 
 
 def _ledger(settings: Settings, store: Database) -> Ledger:

@@ -13,7 +13,7 @@ from prsm.core.errors import Kind, PrsmError
 from prsm.core.identity import ADMIN, ApiKey, Principal, Role
 from prsm.core.money import MAX_AMOUNT_MICRO
 from prsm.federation.model_registry import CAPABILITIES, MAX_PRICE_MICRO, MAX_TOKENS, PROVIDER_KINDS, Model, Provider
-from prsm.node import Node, reload_models
+from prsm.node import Node, publish_models
 from prsm.tokenomics.enrolment import account_of
 from prsm.tokenomics.verify import verify
 
@@ -117,7 +117,7 @@ def _provider_routes(router: APIRouter, node: Node, door: Door) -> None:
     @router.put("/providers/{name}", summary="Add a provider or change it.")
     async def put_provider(name: str, change: ProviderChange, _caller: Annotated[ApiKey, admin]) -> ProviderShown:
         await node.registry.put_provider(Provider(name, change.kind, change.base_url, change.api_key))
-        await reload_models(node)
+        publish_models(node)
         kept = node.registry.catalogue.providers[name]
         return ProviderShown(name=name, kind=kept.kind, base_url=kept.base_url, has_api_key=bool(kept.api_key))
 
@@ -140,7 +140,7 @@ def _model_routes(router: APIRouter, node: Node, door: Door) -> None:
             **values,
         )
         await node.registry.put_model(model)
-        await reload_models(node)
+        publish_models(node)
         return ModelShown(name=model.name, **change.model_dump())
 
     @router.delete("/models/{provider}/{upstream_name:path}", status_code=204, summary="Remove a model.")
@@ -149,7 +149,7 @@ def _model_routes(router: APIRouter, node: Node, door: Door) -> None:
         if name not in node.registry.catalogue.models:
             raise PrsmError(f"There is no model {name[:200]!r}.", kind=Kind.NOT_FOUND, code="unknown_model")
         await node.registry.remove_model(name)
-        await reload_models(node)
+        publish_models(node)
 
 
 def _proof_routes(router: APIRouter, node: Node, door: Door) -> None:
