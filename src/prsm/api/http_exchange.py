@@ -131,12 +131,17 @@ class Exchange:
         self.carrier.write(head if bodiless or self.method == "HEAD" else head + body)
         self.ended = True
 
-    def start(self, status: int, headers: Headers) -> None:
-        """Begin a response whose length is not known; an HTTP/1.0 client reads it until the connection ends."""
-        self._chunked = self.version == "1.1"
-        if not self._chunked:
+    def start(self, status: int, headers: Headers, length: int | None = None) -> None:
+        """Begin a response in pieces, of ``length`` bytes together where that is known.
+
+        Where it is not, an HTTP/1.0 client reads until the connection ends. A handler that sends less than it said must
+        end without ``end``: then the connection is cut, and the client sees that it has not all.
+        """
+        self._chunked = length is None and self.version == "1.1"
+        if length is None and not self._chunked:
             self.keep_alive = False
-        self.carrier.write(self._head(status, headers, "transfer-encoding: chunked\r\n" if self._chunked else ""))
+        framing = "transfer-encoding: chunked\r\n" if self._chunked else ""
+        self.carrier.write(self._head(status, headers, framing if length is None else f"content-length: {length}\r\n"))
 
     async def send(self, data: bytes) -> None:
         """Send a piece; returns when the client keeps up."""
