@@ -10,9 +10,9 @@ import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self, cast
+from typing import Annotated, Any, Literal, NamedTuple, Self, cast
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from prsm.core.errors import ConfigError
 from prsm.core.money import MAX_AMOUNT_MICRO, MICRO_PER_FTNS
@@ -21,13 +21,14 @@ ENV_PREFIX = "PRSM_"
 TEST_PREFIX = "PRSM_TEST_"
 CONFIG_ENV = "PRSM_CONFIG"
 FILE_NAME = "prsm.toml"
-SECRETS = frozenset({"database_url", "redis_url", "api_key"})
+SECRETS = frozenset({"database_url", "redis_url", "api_key", "storage_nodes", "storage_gateways"})
 BASIS_POINTS = 10_000
 HOLD_MARGIN_S = 60
 """A hold outlives the longest request by more than this, so that it never expires under a running one."""
 
 _HOURS_24_S = 86_400
 _MIB = 1024 * 1024
+_GIB = 1024 * _MIB
 _MUST_BE = "must_be"
 
 
@@ -49,6 +50,26 @@ def _url(schemes: str, must_be: str, meaning: str) -> Any:
         repr=False,
         max_length=2048,
     )
+
+
+def _listed(given: object) -> object:
+    """A list may be written as one text, its items apart by commas or blanks."""
+    return tuple(re.split(r"[,\s]+", given.strip())) if isinstance(given, str) and given.strip() else given or ()
+
+
+def _several(must_be: str, meaning: str) -> Any:
+    return Field(
+        (), description=meaning, json_schema_extra={_MUST_BE: f"{must_be}, several apart by commas"}, max_length=100
+    )
+
+
+_Urls = Annotated[
+    tuple[Annotated[str, Field(pattern=r"^https?://[^\s,]+$", max_length=2048)], ...], BeforeValidator(_listed)
+]
+_HostPorts = Annotated[
+    tuple[Annotated[str, Field(pattern=r"^(\[[0-9a-fA-F:.]+\]|[^\s,:/\[\]]+):\d{1,5}$", max_length=300)], ...],
+    BeforeValidator(_listed),
+]
 
 
 class Settings(BaseModel):
@@ -119,6 +140,36 @@ class Settings(BaseModel):
     idempotency_ttl_s: int = _whole(_HOURS_24_S, 60, 30 * _HOURS_24_S, "How long an Idempotency-Key is remembered.")
     conversation_max_messages: int = _whole(1000, 2, 100_000, "Messages kept in one conversation, at most.")
 
+    storage_profile: Literal["unixfs-v1-2025", "kubo-v1"] = _chosen(
+        "unixfs-v1-2025", "unixfs-v1-2025 or kubo-v1", "How added files are cut into blocks; it decides their CIDs."
+    )
+    storage_limit_bytes: int = _whole(
+        100 * _GIB, 64 * _MIB, 1 << 60, "Disk the stored objects may take; then what is not pinned makes room."
+    )
+    storage_object_limit_bytes: int = _whole(100 * _GIB, 1, 1 << 60, "Largest object that is added or fetched.")
+    storage_quota_bytes: int = _whole(
+        20 * _GIB, 0, 1 << 60, "Bytes one principal that is no admin may keep pinned here."
+    )
+    storage_nodes: _Urls = _several(
+        "http:// or https:// addresses", "IPFS nodes of your own (Kubo's RPC); what is published goes there."
+    )
+    storage_gateways: _Urls = _several(
+        "http:// or https:// addresses", "Trustless IPFS gateways that blocks are read from."
+    )
+    storage_private_hosts: _HostPorts = _several(
+        "HOST:PORT", "Gateways that may be at a private address; every other one is refused there."
+    )
+    storage_peers_file: str = _chosen("", "empty or the path of a file", "File of more gateways, one a line.")
+    storage_gateway_enabled: bool = Field(
+        True,
+        description="Serve stored objects at /ipfs/ to whoever knows their CID, without a key.",
+        json_schema_extra={_MUST_BE: "true or false"},
+    )
+    storage_workers: int = _whole(8, 1, 64, "Connections that fetch one object at the same time.")
+    storage_block_budget_s: int = _whole(60, 1, 3600, "Time that all tries of one block may take together.")
+    storage_rate_limit_bytes_s: int = _whole(0, 0, 1 << 50, "Bytes a second that transfers may take; 0: no limit.")
+    storage_scrub_days: int = _whole(30, 1, 3650, "Each stored object is read and verified again after this.")
+
     api_key: str = Field(
         "",
         pattern=r"^\S*$",
@@ -134,6 +185,11 @@ class Settings(BaseModel):
         description="Offer the embedded teacher, which answers arithmetic with no provider configured.",
         json_schema_extra={_MUST_BE: "true or false"},
     )
+
+    @property
+    def address(self) -> str:
+        """The node's own address, as a URL without a path."""
+        return f"http://[{self.host}]:{self.port}" if ":" in self.host else f"http://{self.host}:{self.port}"
 
     @field_validator("home")
     @classmethod
@@ -314,6 +370,8 @@ def _and(parts: Iterable[str]) -> str:
 def _shown(name: str, value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, tuple | list):
+        return ", ".join(_shown(name, item) for item in cast("Iterable[object]", value))
     if name == "api_key":
         return "***" if value else ""
     return mask_url(str(value)) if name in SECRETS else str(value)[:200]

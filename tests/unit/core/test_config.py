@@ -175,3 +175,32 @@ def test_describe_masks_passwords_and_tells_sources() -> None:
 )  # fmt: skip
 def test_mask(url: str, shown: str) -> None:
     assert mask_url(url) == shown
+
+
+def test_a_list_is_written_with_commas_or_as_a_list(tmp_path: Path) -> None:
+    env = {"PRSM_STORAGE_NODES": "http://u:hunter2@a:5001, https://b", "PRSM_STORAGE_PRIVATE_HOSTS": "a:1 [::1]:2"}
+    loaded = load_settings(HOME | env, {})
+    assert loaded.settings.storage_nodes == ("http://u:hunter2@a:5001", "https://b")
+    assert loaded.settings.storage_private_hosts == ("a:1", "[::1]:2")
+    assert loaded.settings.storage_gateways == ()
+    shown = {row.name: row.value for row in loaded.describe()}
+    assert shown["storage_nodes"] == "http://u:***@a:5001, https://b"
+    path = tmp_path / "prsm.toml"
+    path.write_text('storage_gateways = ["https://one", "https://two"]')
+    assert load_settings(HOME, {}, path).settings.storage_gateways == ("https://one", "https://two")
+    assert load_settings(HOME | {"PRSM_STORAGE_GATEWAYS": ""}, {}, path).settings.storage_gateways == ()
+
+
+@pytest.mark.parametrize(
+    "env",
+    [
+        {"PRSM_STORAGE_NODES": "ftp://u:hunter2@a"},
+        {"PRSM_STORAGE_GATEWAYS": "https://ok, nonsense"},
+        {"PRSM_STORAGE_PRIVATE_HOSTS": "127.0.0.1"},
+        {"PRSM_STORAGE_PROFILE": "mine"},
+    ],
+)
+def test_a_wrong_item_of_a_list_is_refused(env: dict[str, str]) -> None:
+    message = refusal(env)
+    assert next(iter(env)) in message
+    assert "hunter2" not in message
