@@ -33,6 +33,9 @@ class Codec(IntEnum):
     DAG_PB = 0x70
 
 
+_USUAL = {bytes((1, codec, _SHA2_256, _DIGEST_BYTES)): codec for codec in Codec}
+
+
 @dataclass(frozen=True, slots=True)
 class Cid:
     """A CIDv1. ``digest`` is the sha2-256 of the block, or with ``identity`` the block itself."""
@@ -59,6 +62,8 @@ class Cid:
             data = _from_base58(text[1:])
         else:
             raise BadCid(f"{text[:80]!r} is no CID in base32 or base58btc.", param="cid")
+        if data[:1] == b"\x12" and not text.startswith("Qm"):
+            raise BadCid(f"{text[:80]!r} is a CID of version 0 in a base that version does not have.", param="cid")
         cid, end = cls.decode(data)
         if end != len(data):
             raise BadCid(f"{text[:80]!r} has bytes after its CID.", param="cid")
@@ -67,7 +72,11 @@ class Cid:
     @classmethod
     def decode(cls, data: bytes | memoryview, start: int = 0) -> tuple[Self, int]:
         """Read a binary CID; answers it and where it ends. Raises BadCid."""
-        if bytes(data[start : start + 2]) == b"\x12\x20":  # CIDv0 is a bare sha2-256 multihash
+        head = bytes(data[start : start + 4])
+        usual = _USUAL.get(head)  # nearly every CID there is: worth a way of its own
+        if usual is not None and len(digest := bytes(data[start + 4 : start + 36])) == _DIGEST_BYTES:
+            return cls(usual, digest), start + 36
+        if head[:2] == b"\x12\x20":  # CIDv0 is a bare sha2-256 multihash
             return cls._with_digest(Codec.DAG_PB, _SHA2_256, data, start + 2, _DIGEST_BYTES)
         version, place = read_varint(data, start)
         if version != 1:
@@ -123,6 +132,8 @@ def varint(value: int) -> bytes:
 
 def read_varint(data: bytes | memoryview, start: int) -> tuple[int, int]:
     """Read an unsigned varint below 2^63 in its shortest form; answers it and where it ends. Raises BadCid."""
+    if start < len(data) and data[start] < 0x80:
+        return data[start], start + 1
     value = shift = 0
     for place in range(start, min(start + 9, len(data))):
         byte = data[place]

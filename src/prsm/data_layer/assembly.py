@@ -1,0 +1,62 @@
+"""How the parts of storage are put together, from plain values; started by nobody but the composition root."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from prsm.core.database import Pool
+from prsm.data_layer.addresses import Origin, parse_private_hosts
+from prsm.data_layer.catalog import Catalog, UploadQueue
+from prsm.data_layer.collector import Collector
+from prsm.data_layer.discovery import Discovery
+from prsm.data_layer.endpoints import Endpoints
+from prsm.data_layer.enhanced_ipfs import EnhancedIPFS, StoragePolicy
+from prsm.data_layer.neighbours import Neighbours
+from prsm.data_layer.object_files import ObjectFiles
+from prsm.data_layer.seams import Breakers
+from prsm.data_layer.throttle import Bandwidth
+from prsm.data_layer.upload_drain import Uploads
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where blocks come from and go to, as the operator writes it.
+
+    ``nodes`` are RPC addresses of own IPFS nodes, with credentials before an ``@``: ``user:password`` or
+    ``bearer:token``. ``private_hosts`` are ``host:port`` of gateways that may be at private addresses.
+    """
+
+    nodes: Sequence[str] = ()
+    gateways: Sequence[str] = ()
+    private_hosts: Sequence[str] = ()
+    peers_file: Path | None = None
+
+
+def assemble(
+    folder: Path, pool: Pool, breakers: Breakers, places: Places, policy: StoragePolicy, limit_bytes_s: int | None
+) -> EnhancedIPFS:
+    """The storage in ``folder``. ``breakers`` are its own. Raises BadAddress, StorageFault (LOCAL_DISK)."""
+    files = ObjectFiles(folder)
+    catalog = Catalog(pool, files)
+    bandwidth = Bandwidth(limit_bytes_s)
+    nodes = [_credentials(url) for url in places.nodes]
+    discovery = Discovery([*(f"node {url}" for url, _ in nodes), *places.gateways], peers_file=places.peers_file)
+    neighbours = Neighbours(
+        Endpoints(breakers=breakers),
+        discovery,
+        parse_private_hosts(places.private_hosts),
+        {Origin.parse(url): credentials for url, credentials in nodes if credentials},
+    )
+    neighbours.learn()
+    uploads = Uploads(UploadQueue(pool), files, neighbours, bandwidth)
+    return EnhancedIPFS(catalog, Collector(pool, catalog), neighbours, uploads, bandwidth, policy)
+
+
+def _credentials(url: str) -> tuple[str, str]:
+    """An address without its credentials, and those as Kubo's ``AuthSecret`` has them."""
+    scheme, separator, rest = url.partition("://")
+    given, at, place = rest.rpartition("@")
+    if not at:
+        return url, ""
+    kind = given if given.startswith(("bearer:", "basic:")) else f"basic:{given}"
+    return f"{scheme}{separator}{place}", kind
