@@ -6,9 +6,11 @@ Nothing below reads a setting by itself. ``open_node`` makes a node on given ser
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -44,8 +46,12 @@ from prsm.core.errors import PrsmError, Unavailable
 from prsm.core.events import OutboxPublisher
 from prsm.core.identity import Identities
 from prsm.core.keys import NodeKey
+from prsm.core.presence import Presence
 from prsm.core.rate_limit import LeasedLimiter, Rate, RateLimiter
 from prsm.core.vectors import pgvector_index
+from prsm.data_layer import assembly
+from prsm.data_layer.enhanced_ipfs import EnhancedIPFS, StoragePolicy
+from prsm.data_layer.statements import Statements
 from prsm.federation.model_registry import CHANGED as MODELS_CHANGED
 from prsm.federation.model_registry import Catalogue, Model, ModelRegistry, Provider
 from prsm.monitoring.metrics import Metrics, breaker_level
@@ -58,8 +64,11 @@ from prsm.tokenomics.receipts import NodeSigner
 
 KEY_REVOKED = "keys.revoked"
 _BUILT_IN = "local"
+_TEACHER_CONTEXT_TOKENS = 1_000_000
+"""It reads the last message only, so that a conversation before it may have any length."""
 _SWEEP_S = 5.0
 _WATCH_S = 0.5
+_PRESENCE_S = 1.0
 _EVENTS_KEPT_S = 86_400
 _log: Any = structlog.get_logger("node")
 
@@ -86,6 +95,9 @@ class Node:
     metrics: Metrics
     outbox: OutboxPublisher
     encoder: TextEncoder
+    executors: Mapping[str, Executor]
+    storage: EnhancedIPFS
+    statements: Statements
 
 
 @asynccontextmanager
@@ -112,14 +124,23 @@ async def servers(settings: Settings) -> AsyncGenerator[tuple[str, str], None]:
 
 
 @asynccontextmanager
-async def open_node(settings: Settings, postgres_url: str, valkey_url: str) -> AsyncGenerator[Node, None]:
-    """A node on the given servers, its background work running; closed in order when the block ends."""
+async def open_node(
+    settings: Settings, postgres_url: str, valkey_url: str, *, first: bool = False
+) -> AsyncGenerator[Node, None]:
+    """A node on the given servers, its background work running; closed in order when the block ends.
+
+    The ``first`` of this home (its workers come later) ends what a killed node left behind, unless another node works
+    on the database.
+    """
     key = NodeKey.load_or_create(settings.home / "node.key")
     async with contextlib.AsyncExitStack() as stack:
         store = await database.connect(
             postgres_url, pool_size=settings.database_pool_size, timeout_ms=settings.database_timeout_ms
         )
         stack.push_async_callback(store.close)
+        presence = Presence(postgres_url)
+        stack.callback(presence.leave)
+        alone = await presence.join(alone=first)
         await database.migrate(store.engine)
         cache = Cache(valkey_url)
         stack.push_async_callback(cache.aclose)
@@ -128,7 +149,12 @@ async def open_node(settings: Settings, postgres_url: str, valkey_url: str) -> A
         stack.push_async_callback(ledger.close)
         node = await _assemble(settings, key, store, cache, ledger, stack)
         _expose(node)
-        tasks = [asyncio.create_task(work, name=name) for name, work in _background(node).items()]
+        if first and (alone or not settings.database_url):  # an embedded database is this home's own
+            await recover(node)
+        if alone:
+            await presence.settle()
+        background = _background(node) | {"renew-presence": _repeat(_PRESENCE_S, presence.renew)}
+        tasks = [asyncio.create_task(work, name=name) for name, work in background.items()]
         subscription = cache.subscribe("*", _listener(node), on_gap=lambda: _catch_up(node))
         stack.push_async_callback(end_tasks, tasks)
         stack.push_async_callback(subscription.aclose)
@@ -144,7 +170,7 @@ async def _assemble(
     ledger: Ledger,
     stack: contextlib.AsyncExitStack,
 ) -> Node:
-    account = f"node:{key.node_id}"
+    account = _account(key)
     await ledger.account_id(account)
     metrics = Metrics()
     breakers = BreakerBoard(time.monotonic, _breaker_policy(settings))
@@ -153,6 +179,8 @@ async def _assemble(
     executors = _executors(settings, teacher, encoder)
     for executor in dict.fromkeys(executors.values()):
         stack.push_async_callback(executor.aclose)
+    storage = await asyncio.to_thread(_storage, settings, store)
+    stack.push_async_callback(storage.aclose)
     registry = ModelRegistry(
         store.pool,
         seal=key.seal,
@@ -160,6 +188,7 @@ async def _assemble(
         built_in=_built_in(teacher if settings.teacher_enabled else None, account),
         index=await pgvector_index.open_index(store.pool, "models", DIMENSION),
         embed=lambda texts: asyncio.to_thread(encoder.encode, texts),
+        embedder=encoder.sha256,
     )
     identities = Identities(store.pool, key.derive("api-keys"))
     attempts = Attempts(
@@ -168,12 +197,11 @@ async def _assemble(
         RetryPolicy(settings.retry_attempts, total_s=settings.retry_budget_s),
         timeout_s=settings.request_timeout_s,
     )
-    economy = Economy(settings.split_owner_bps, settings.split_executor_bps, settings.split_treasury_bps, account)
     path = AnswerPath(
         ledger=ledger,
         executors=executors,
         attempts=attempts,
-        biller=Biller(NodeSigner(key.node_id, key.public_key_hex, key.sign), economy, now, screened_by=()),
+        biller=_biller(settings, key),
         domains={"arithmetic": teacher.understands},
         metrics=metrics,
         limits=PathLimits(settings.default_max_output_tokens, settings.answer_limit_bytes, settings.request_timeout_s),
@@ -197,6 +225,9 @@ async def _assemble(
         metrics=metrics,
         outbox=OutboxPublisher(store.pool, cache.publish),
         encoder=encoder,
+        executors=MappingProxyType(executors),
+        storage=storage,
+        statements=Statements(storage.catalog, key.public_key_hex, key.sign, now),
     )
     await reload_models(node)
     await registry.index(tuple(registry.catalogue.models.values()))
@@ -238,6 +269,37 @@ def _ledger(settings: Settings, store: Database) -> Ledger:
 
 def _breaker_policy(settings: Settings) -> BreakerPolicy:
     return BreakerPolicy(failure_rate=settings.breaker_failure_ratio_bps / 10_000, open_s=settings.breaker_open_s)
+
+
+def _biller(settings: Settings, key: NodeKey) -> Biller:
+    shares = settings.split_owner_bps, settings.split_executor_bps, settings.split_treasury_bps
+    signer = NodeSigner(key.node_id, key.public_key_hex, key.sign)
+    return Biller(signer, Economy(*shares, _account(key)), now, screened_by=())
+
+
+def _account(key: NodeKey) -> str:
+    return f"node:{key.node_id}"
+
+
+def _storage(settings: Settings, store: Database) -> EnhancedIPFS:
+    places = assembly.Places(
+        settings.storage_nodes,
+        settings.storage_gateways,
+        settings.storage_private_hosts,
+        Path(settings.storage_peers_file).expanduser() if settings.storage_peers_file else None,
+    )
+    policy = StoragePolicy(
+        profile=settings.storage_profile,
+        limit_bytes=settings.storage_limit_bytes,
+        object_limit_bytes=settings.storage_object_limit_bytes,
+        quota_bytes=settings.storage_quota_bytes,
+        workers=settings.storage_workers,
+        block_budget_s=settings.storage_block_budget_s,
+        scrub_after_s=settings.storage_scrub_days * 86_400,
+    )
+    breakers = BreakerBoard(time.monotonic, _breaker_policy(settings))
+    folder = settings.home / "storage"
+    return assembly.assemble(folder, store.pool, breakers, places, policy, settings.storage_rate_limit_bytes_s or None)
 
 
 def _executors(settings: Settings, teacher: ArithmeticTeacher, encoder: TextEncoder) -> dict[str, Executor]:
@@ -285,7 +347,7 @@ def _built_in(teacher: ArithmeticTeacher | None, account: str) -> tuple[Sequence
                 upstream_name="arithmetic",
                 capabilities=frozenset({"chat"}),
                 domain="arithmetic",
-                context_tokens=256,
+                context_tokens=_TEACHER_CONTEXT_TOKENS,
                 max_output_tokens=MAX_OUTPUT_TOKENS,
                 input_price_micro=20_000_000,
                 output_price_micro=60_000_000,
@@ -344,6 +406,13 @@ def _background(node: Node) -> dict[str, Any]:
         "forget-events": _repeat(600, lambda: node.outbox.forget_published(_EVENTS_KEPT_S)),
         "reload-models": _repeat(30, lambda: reload_models(node)),
         "probe-cache": _repeat(1, node.cache.ping),
+        "storage-reconcile": _repeat(1800, node.storage.reconcile, at_once=True),
+        "storage-upload": _repeat(1, node.storage.uploads.drain),
+        "storage-meet": _repeat(10, node.storage.meet),
+        "storage-count-reads": _repeat(5, node.storage.flush_reads),
+        "storage-make-room": _repeat(10, node.storage.make_room),
+        "storage-verify": _repeat(60, node.storage.verify_next),
+        "storage-tidy": _repeat(3600, node.storage.uploads.tidy),
     }
 
 
@@ -353,16 +422,20 @@ async def _drain(step: Callable[[], Awaitable[int]]) -> None:
         done = await step()
 
 
-async def _repeat(every_s: float, work: Callable[[], Awaitable[Any]]) -> None:
+async def _repeat(every_s: float, work: Callable[[], Awaitable[Any]], *, at_once: bool = False) -> None:
     """Run ``work`` for ever; an outage is logged once and passes."""
     failing = False
     while True:
-        await asyncio.sleep(every_s)
+        if not at_once:
+            await asyncio.sleep(every_s)
+        at_once = False
         try:
             await work()
         except Exception as error:  # noqa: BLE001 - background work must outlive whatever happens to it
             if not failing:
-                _log.warning("background work fails", error=f"{type(error).__name__}: {error}")
+                _log.warning(
+                    "background work fails", error=str(error) if isinstance(error, PrsmError) else type(error).__name__
+                )
             failing = True
         else:
             failing = False

@@ -18,6 +18,8 @@ from typing import Any
 import pytest
 from tests.support.started_node import StartedNode, started_node
 
+from prsm.core.money import MAX_AMOUNT_MICRO
+
 LIMIT_BYTES = 256 * 1024
 CHAT, RESPONSES, MESSAGES, EMBEDDINGS = "/v1/chat/completions", "/v1/responses", "/v1/messages", "/v1/embeddings"
 COUNT = "/v1/messages/count_tokens"
@@ -590,7 +592,7 @@ def test_keys_that_are_no_keys(client: Client) -> None:
     assert expired_id != revoked_id
 
 
-CAPS: list[Any] = [-1, 10**30, 10**17 + 1, 1.5, "5", True, [5], {"micro": 5}, float("nan"), float("inf")]
+CAPS: list[Any] = [-1, 10**30, MAX_AMOUNT_MICRO + 1, 1.5, "5", True, [5], {"micro": 5}, float("nan"), float("inf")]
 
 
 def test_caps_and_grants_that_are_no_money(client: Client) -> None:

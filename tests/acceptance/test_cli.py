@@ -75,6 +75,18 @@ def test_models_are_added_found_and_removed(node: StartedNode, upstream: Upstrea
     assert node.cli("ask", "-m", name, "x").returncode == 1
 
 
+def test_what_a_provider_offers_is_listed_by_names_that_can_be_added(node: StartedNode) -> None:
+    done = node.cli("models", "discover", "up")
+    assert (done.returncode, done.stdout) == (0, "up/echo\nup/instant\n")
+    assert node.cli("models", "discover", "local").stdout == ""
+    unknown = node.cli("models", "discover", "no/such")
+    assert (unknown.returncode, unknown.stdout) == (1, "")
+    node.add_provider("dead", "http://127.0.0.1:1/v1")
+    dead = node.cli("models", "discover", "dead")
+    assert dead.returncode == 1
+    assert "cannot be reached" in dead.stderr
+
+
 def test_what_cannot_be_added_is_refused_with_a_remedy(node: StartedNode) -> None:
     for arguments, said in (
         (["nameonly", "--price-in", "1", "--price-out", "1"], "PROVIDER/MODEL"),

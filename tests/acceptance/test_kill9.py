@@ -13,11 +13,14 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import aiohttp
+import psutil
 import pytest
 from tests.support.started_node import StartedNode, started_node
 from tests.support.upstream import UpstreamServer
@@ -124,11 +127,11 @@ class Client:
         return bill
 
 
-@pytest.fixture(scope="module")
-def own_node(tmp_path_factory: pytest.TempPathFactory, upstream: UpstreamServer) -> Iterator[StartedNode]:
+@contextmanager
+def loaded_node(folder: Path, upstream: UpstreamServer, **settings: int) -> Iterator[StartedNode]:
     limits = {"RATE_LIMIT_PER_MINUTE": 1_000_000, "RATE_LIMIT_BURST": 100_000}
     times = {"REQUEST_TIMEOUT_S": 5, "HOLD_TTL_S": HOLD_TTL_S}
-    with started_node(tmp_path_factory.mktemp("kill9"), **limits, **times) as node:
+    with started_node(folder, **limits, **times, **settings) as node:
         node.add_provider("up", f"{upstream.origin}/v1")
         for name in ("echo", "slow-first-byte", "drip"):
             node.add_model(f"up/{name}")
@@ -137,18 +140,34 @@ def own_node(tmp_path_factory: pytest.TempPathFactory, upstream: UpstreamServer)
         yield node
 
 
+@pytest.fixture(scope="module")
+def own_node(tmp_path_factory: pytest.TempPathFactory, upstream: UpstreamServer) -> Iterator[StartedNode]:
+    with loaded_node(tmp_path_factory.mktemp("kill9"), upstream) as node:
+        yield node
+
+
 @pytest.mark.timeout(60 + 300 * max(1, ROUNDS))
 async def test_kill_9_loses_nothing_and_charges_nothing_twice(own_node: StartedNode) -> None:
+    await rounds(own_node, ROUNDS, "node", "postgres", "valkey")
+
+
+@pytest.mark.timeout(60 + 300 * max(1, ROUNDS))
+async def test_kill_9_of_workers_and_of_their_parent_loses_nothing(tmp_path: Path, upstream: UpstreamServer) -> None:
+    with loaded_node(tmp_path, upstream, WORKERS=2) as node:
+        await rounds(node, max(2, ROUNDS // 2), "worker", "node", "postgres")
+
+
+async def rounds(node: StartedNode, number_of_rounds: int, *parts: str) -> None:
+    """Kill some of the parts, each in a round of its own, under load; what was told must stand after each."""
     print(f"PRSM_TEST_KILL_SEED={SEED} PRSM_TEST_KILL_ROUNDS={ROUNDS}")
     rng = random.Random(SEED)
-    node = own_node
     _, token = node.new_client("crowd")
     begun = node.wallet(token)["balance_micro"]
     told = Acknowledged()
     # Each part at least once, then by chance.
-    victims = rng.sample(["node", "postgres", "valkey"], 3)
-    victims += [rng.choice(["node", "postgres", "valkey", "node and postgres"]) for _ in range(ROUNDS)]
-    for number, victim in enumerate(victims[:ROUNDS], 1):
+    victims = sorted(rng.sample(parts, len(parts)), key=lambda part: part != "worker")
+    victims += [rng.choice([*parts, "node and postgres"]) for _ in range(number_of_rounds)]
+    for number, victim in enumerate(victims[:number_of_rounds], 1):
         asked = time.monotonic()
         clients = [Client(node, token, f"r{number}c{n}", told, random.Random(rng.random())) for n in range(CLIENTS)]
         stop = asyncio.Event()
@@ -180,9 +199,17 @@ def kill(node: StartedNode, victim: str) -> None:
         pid = node.server_pid(victim.rpartition(" ")[2])
         assert pid is not None
         os.kill(pid, signal.SIGKILL)
+    if victim == "worker":
+        os.kill(random.choice(worker_pids(node)), signal.SIGKILL)
     if "node" in victim:
         node.kill()
         node.start()
+
+
+def worker_pids(node: StartedNode) -> list[int]:
+    pids = [child.pid for child in psutil.Process(node.pid).children() if "prsm.cli.workers" in child.cmdline()]
+    assert pids
+    return pids
 
 
 def compare(node: StartedNode, token: str, told: Acknowledged, begun_micro: int) -> None:

@@ -15,14 +15,16 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError, URLError
+from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
 import pytest
-from tests.support.started_node import StartedNode, started_node
+from tests.support.started_node import StartedNode, free_port, started_node
 from tests.support.upstream import KEY as PROVIDER_KEY
 from tests.support.upstream import UpstreamServer
 
 FAULTS = ("fault-400", "fault-401", "fault-500", "not-json", "cut-mid-stream", "error-mid-stream", "end-early", "reset")
+QUOTERS = ("quote-400", "quote-500")
 
 
 class Teller:
@@ -74,7 +76,7 @@ def teller(
             "PUT", "/node/v1/providers/up",
             {"kind": "openai", "base_url": f"{upstream.origin}/v1", "api_key": PROVIDER_KEY},
         )  # fmt: skip
-        for name in ("echo", *FAULTS):
+        for name in ("echo", *FAULTS, *QUOTERS):
             node.add_model(f"up/{name}")
         yield Teller(node)
 
@@ -86,7 +88,7 @@ def test_no_secret_and_no_word_of_a_caller_is_logged(teller: Teller) -> None:
         teller.words[name] = (node.home / name).read_text().strip()
     for stream in (False, True):
         assert teller.chat(f"a prompt, stream {stream}", "up/echo", stream=stream) == 200
-        for fault in FAULTS:
+        for fault in (*FAULTS, *QUOTERS):
             ended = teller.chat(f"a prompt to {fault}, stream {stream}", f"up/{fault}", stream=stream)
             assert ended, "an answer ends, also when the provider breaks it off"
     works_and_refusals(teller)
@@ -100,6 +102,36 @@ def test_no_secret_and_no_word_of_a_caller_is_logged(teller: Teller) -> None:
     assert all(log.stat().st_size for log in logs)
     assert not teller.found_in(*logs)
     assert len(teller.words) > 30
+
+
+def test_what_an_operator_entrusts_in_addresses_is_not_logged_either(
+    fresh_database: str, tmp_path: Path, upstream: UpstreamServer
+) -> None:
+    """Passwords in the database's and Valkey's addresses, keys in providers' addresses, while all of them fail."""
+    parts = urlsplit(fresh_database)
+    assert parts.password
+    away = {"REDIS_URL": f"redis://:{(valkey := f'canary{secrets.token_hex(8)}')}@127.0.0.1:1", "LOG_LEVEL": "debug"}
+    with started_node(tmp_path, DATABASE_URL=fresh_database, RETRY_ATTEMPTS=1, **away) as node:
+        teller = Teller(node)
+        teller.words |= {"the database's password": parts.password, "valkey's password": valkey}
+        places = {
+            "refuses": "127.0.0.1:1/v1", "unknown": "no-such-host.invalid/v1", "no-http": f"127.0.0.1:{node.port}/v1",
+            "not-tls": f"127.0.0.1:{upstream.port}/v1",
+        }  # fmt: skip
+        for name, place in places.items():
+            secret, query = teller.word(f"{name}'s password"), teller.word(f"{name}'s key")
+            address = f"{'https' if name == 'not-tls' else 'http'}://user:{secret}@{place}?key={query}"
+            node.call("PUT", f"/node/v1/providers/{name}", {"kind": "openai", "base_url": address})
+            node.add_model(f"{name}/m")
+            for stream in (False, True):
+                assert teller.chat(f"a prompt to {name}", f"{name}/m", stream=stream) >= 400
+        assert not teller.found_in(node.log_path)
+        wrong = f"canary{secrets.token_hex(8)}"
+        refused = node.cli("--port", str(free_port()), "--home", str(tmp_path / "other"), "up",
+                           PRSM_DATABASE_URL=fresh_database.replace(parts.password, wrong))  # fmt: skip
+        assert refused.returncode == 1
+        assert "PRSM_DATABASE_URL" in refused.stderr
+        assert wrong not in refused.stdout + refused.stderr
 
 
 def works_and_refusals(teller: Teller) -> None:

@@ -324,7 +324,8 @@ def test_an_idempotency_key_replays_the_same_bytes_and_pays_once(client: OpenAI,
     assert calls[0].content == calls[1].content == calls[2].content
     assert "idempotent-replayed" not in calls[0].headers
     assert calls[1].headers["idempotent-replayed"] == "true"
-    assert calls[1].headers["x-request-id"] == calls[0].headers["x-request-id"]
+    for name in ("x-request-id", "x-prsm-model", "x-prsm-reason", "x-prsm-cost-micro", "x-prsm-receipt"):
+        assert calls[1].headers[name] == calls[0].headers[name]
     assert before - node.wallet()["balance_micro"] == 6
     with pytest.raises(openai.UnprocessableEntityError) as refused:
         client.chat.completions.create(model="up/echo", messages=say("other"), extra_headers=named)

@@ -456,7 +456,21 @@ async def _excess(peer: _Peer, request: dict[str, Any]) -> None:
     peer.transport.write(_plain_answer(peer.path, request) + _json(200, {"error": {"message": "smuggled"}}))
 
 
+async def _quote(peer: _Peer, request: dict[str, Any]) -> None:
+    """Refuse with all that was sent in the error's text, as providers do; streams in their middle."""
+    words = [str(message.get("content")) for message in request.get("messages", [])]
+    said = {"message": " ".join([*words, *map(str, peer.header_pairs.items())]), "code": "quoted"}
+    body = {"type": "error", "error": said}
+    if not request.get("stream"):
+        peer.transport.write(_json(500 if request["model"] == "quote-500" else 400, body))
+        return
+    events = [next(_events(peer.path, request)), _named(body) if peer.path.endswith("/messages") else _sse(body)]
+    peer.transport.write(_stream_head() + b"".join(map(_chunk, events)) + b"0\r\n\r\n")
+
+
 _FAULTS = {
+    "quote-400": _quote,
+    "quote-500": _quote,
     "hang": _hang,
     "slow-first-byte": _slow_first_byte,
     "drip": _drip,

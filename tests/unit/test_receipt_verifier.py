@@ -9,7 +9,6 @@ import struct
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,12 +19,14 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from prsm import receipt_verifier
 from prsm.agents.answer_digest import output_digest, vectors_digest
 from prsm.agents.call import Choice
 from prsm.core import canonical
 from prsm.core.keys import NodeKey
+from prsm.core.money import MAX_AMOUNT_MICRO
 from prsm.receipt_verifier import DOMAIN, Unusable, answer_digests, ed25519_verify, parse, verify
 from prsm.tokenomics.receipts import NodeSigner, ReceiptFacts, sign_receipt
 from prsm.tokenomics.splits import Share, split
@@ -192,6 +193,13 @@ def test_a_receipt_of_a_node_is_valid() -> None:
     assert problems(signed(receipt())) == []
     pretty = json.dumps(json.loads(SIGNED), indent=2, sort_keys=True).encode()
     assert problems(pretty) == []
+
+
+def test_a_receipt_of_the_largest_amount_is_valid() -> None:
+    most = MAX_AMOUNT_MICRO
+    prices = {"input_price_micro": 0, "output_price_micro": 10**12, "output_tokens": most // 10**6}
+    facts = replace(FACTS, **prices, held_micro=most, captured_micro=most)
+    assert verify(sign_receipt(facts, split(most, SHARES), SIGNER)) == ([], NODE.public_key_hex)
 
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=40)

@@ -24,7 +24,10 @@ MAX_ARGUMENTS_DEPTH = 64
 
 def output_digest(choices: list[Choice]) -> str:
     """SHA-256, lower-case hex, of the canonical encoding of ``{"choices": [{"content", "tool_calls"}]}``."""
-    return canonical.digest({"choices": [_shown(choice) for choice in sorted(choices, key=_index)]})
+    if len(choices) > 1:
+        choices = sorted(choices, key=_index)
+    shown = canonical.encode_trusted({"choices": [_shown(choice) for choice in choices]})
+    return hashlib.sha256(shown).hexdigest()
 
 
 def vectors_digest(vectors: Sequence[Sequence[float]]) -> str:
@@ -67,15 +70,17 @@ class AnswerAssembler:
             if choice is None:
                 self._spend(_OVERHEAD_BYTES)
                 choice = self._choices[delta.index] = _Growing()
-            if delta.content:
-                self._spend(_size(delta.content))
-                choice.content.write(delta.content)
+            content = delta.content
+            if content:
+                self._left -= len(content) if content.isascii() else len(content.encode())
+                choice.content.write(content)
             if delta.tool_calls or delta.reasoning or delta.refusal or delta.logprobs:
                 self._add_rare(choice, delta)
             if delta.finish_reason is not None:
                 choice.finish_reason = delta.finish_reason
             if delta.usage is not None:
                 self.usage = delta.usage
+        self._spend(0)
 
     def choices(self) -> list[Choice]:
         """What was gathered so far, by index; a choice that did not say why it ended gets a reason."""

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
+from msgspec import Struct
+
 from prsm.agents.call import ChatCall, Target, Usage
 from prsm.agents.plan import Plan
 from prsm.agents.routers.model_router import Candidate
@@ -31,8 +33,7 @@ class Economy:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Metered:
+class Metered(Struct, frozen=True):
     """What an answer came to: tokens, who counted them (``upstream`` or ``node``), its digest, whether it is whole."""
 
     usage: Usage
@@ -41,8 +42,7 @@ class Metered:
     completed: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Bill:
+class Bill(Struct, frozen=True):
     """What a request cost and who answered it.
 
     ``metered_micro`` is the price of all metered tokens; what of it exceeds the hold is not charged.

@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
+from msgspec import Struct
+
 Json = dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(Struct, frozen=True, gc=False):
     """Metered tokens. ``cached_input_tokens`` are part of ``input_tokens``, not added to them."""
 
     input_tokens: int
@@ -20,8 +21,7 @@ class Usage:
     cached_input_tokens: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class ChatCall:
+class ChatCall(Struct, frozen=True):
     """One chat question.
 
     ``messages`` and ``options`` are in OpenAI chat form, already validated at the edge. ``options`` holds
@@ -34,11 +34,10 @@ class ChatCall:
     model: str
     stream: bool = False
     max_output_tokens: int | None = None
-    options: Json = field(default_factory=dict[str, Any])
+    options: Json = {}
 
 
-@dataclass(frozen=True, slots=True)
-class EmbedCall:
+class EmbedCall(Struct, frozen=True):
     """Texts to embed; ``dimensions`` is passed to upstreams that can shorten their vectors."""
 
     request_id: UUID
@@ -74,29 +73,26 @@ class Target:
     executor_account: str = ""
 
 
-@dataclass(slots=True)
-class Choice:
+class Choice(Struct):
     """One finished answer: text, tool calls in OpenAI form, why it ended. ``logprobs`` is passed through."""
 
     index: int = 0
     content: str | None = None
     reasoning: str | None = None
-    tool_calls: list[Json] = field(default_factory=list[Json])
+    tool_calls: list[Json] = []
     finish_reason: str = "stop"
     refusal: str | None = None
     logprobs: Json | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Completion:
+class Completion(Struct, frozen=True):
     """A whole answer from an executor; ``usage`` is None when the upstream did not meter."""
 
     choices: list[Choice]
     usage: Usage | None
 
 
-@dataclass(slots=True)
-class Delta:
+class Delta(Struct):
     """One piece of a stream; every field may be absent. ``tool_calls`` are OpenAI ``delta.tool_calls`` objects."""
 
     index: int = 0
@@ -109,8 +105,7 @@ class Delta:
     usage: Usage | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Embeddings:
+class Embeddings(Struct, frozen=True):
     """One vector per text, in order; float32 lists of equal length."""
 
     vectors: list[list[float]]

@@ -1,9 +1,12 @@
 """From a request to its plan: what it needs, the models that may answer it, and the most it can cost. Pure."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, cast
 from uuid import UUID
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from prsm.agents.call import ChatCall, Choice, Completion, EmbedCall, Target, Usage
 from prsm.agents.routers.model_router import Candidate, Question
@@ -13,18 +16,18 @@ from prsm.tokenomics.quotes import IMAGE_TOKENS, Price, Quote, estimate_tokens, 
 
 _EXPECTED_ANSWER_TOKENS = 256
 """What an answer is expected to have when candidates are compared by price."""
+_FEWEST_BYTES_PER_TOKEN, _MOST_BYTES_PER_TOKEN = 2, 8
+"""Between these lie texts of all languages and code: dense scripts and numbers near the one, long words the other."""
 
 
-@dataclass(frozen=True, slots=True)
-class Caller:
+class Caller(Struct, frozen=True, gc=False):
     """Who pays: the API key's id and the account its owner's money is on."""
 
     api_key_id: UUID
     account: str
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
+class Ask(Struct, frozen=True):
     """One request on the path. ``request_digest`` is SHA-256 hex of the body as it came, of ``body_bytes`` bytes.
 
     ``history_bytes`` counts messages that were added from a stored conversation; ``cap_micro`` is the caller's spend
@@ -57,8 +60,7 @@ class PathLimits:
     request_timeout_s: float = 600
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(Struct, frozen=True):
     """A request, the models it may try with the quote for each, and the hold that covers the dearest of them."""
 
     ask: Ask
@@ -77,14 +79,19 @@ def question_of(ask: Ask) -> Question:
     call = ask.call
     input_tokens = estimate_tokens(ask.input_bytes)
     if isinstance(call, EmbedCall):
-        return Question(frozenset({"embeddings"}), "", input_tokens, 0)
+        longest = max((len(text.encode("utf-8", "replace")) for text in call.texts), default=0)
+        return Question(frozenset({"embeddings"}), "", input_tokens, 0, *_token_bounds(longest))
     needs = {"chat"}
     if call.options.get("tools"):
         needs.add("tools")
-    if any(_images(message) for message in call.messages):
+    images = sum(_images(message) for message in call.messages)
+    if images:
         needs.add("vision")
-    expected = min(call.max_output_tokens or _EXPECTED_ANSWER_TOKENS, _EXPECTED_ANSWER_TOKENS) * ask.choices
-    return Question(frozenset(needs), _last_user_text(call), input_tokens, expected)
+    expected = min(call.max_output_tokens or _EXPECTED_ANSWER_TOKENS, _EXPECTED_ANSWER_TOKENS)
+    attached = sum(_attached_bytes(message) for message in call.messages)
+    least, most = _token_bounds(max(ask.input_bytes - attached, 0))
+    most += images * IMAGE_TOKENS + expected
+    return Question(frozenset(needs), _last_user_text(call), input_tokens, expected * ask.choices, least, most)
 
 
 def make_plan(ask: Ask, candidates: Sequence[Candidate], limits: PathLimits) -> Plan:
@@ -160,6 +167,20 @@ def _images(message: Mapping[str, Any]) -> int:
     if not isinstance(content, list):
         return 0
     return sum(part.get("type") == "image_url" for part in cast("list[dict[str, Any]]", content))
+
+
+def _attached_bytes(message: Mapping[str, Any]) -> int:
+    """Bytes of images, sound and files that stand in the message itself: base64 says nothing of their tokens."""
+    content = message.get("content")
+    if not isinstance(content, list):
+        return 0
+    attached = [part.get(part["type"]) for part in cast("list[dict[str, Any]]", content) if part["type"] != "text"]
+    parts = [cast("dict[str, Any]", part) for part in attached if isinstance(part, dict)]
+    return sum(len(value) for part in parts for value in part.values() if isinstance(value, str))
+
+
+def _token_bounds(size_bytes: int) -> tuple[int, int]:
+    return size_bytes // _MOST_BYTES_PER_TOKEN, -(-size_bytes // _FEWEST_BYTES_PER_TOKEN)
 
 
 def _cap_too_low(ask: Ask, candidates: Sequence[Candidate]) -> PrsmError:

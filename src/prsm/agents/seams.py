@@ -51,6 +51,10 @@ class Executor(Protocol):
         """One vector per text."""
         ...
 
+    async def list_models(self, base_url: str, api_key: str) -> list[str]:
+        """The upstream's own names of the models it offers."""
+        ...
+
     async def aclose(self) -> None:
         """Close pooled connections."""
         ...

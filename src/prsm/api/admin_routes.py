@@ -114,6 +114,13 @@ def _provider_routes(router: APIRouter, node: Node, door: Door) -> None:
             for p in node.registry.catalogue.providers.values()
         ]
 
+    @router.get("/providers/{name}/models", summary="What the provider offers, by its own names.")
+    async def discover(name: str, _caller: Annotated[ApiKey, admin]) -> list[str]:
+        provider = node.registry.catalogue.providers.get(name)
+        if provider is None:
+            raise PrsmError(f"There is no provider {name[:64]}.", kind=Kind.NOT_FOUND, code="unknown_provider")
+        return await node.executors[provider.kind].list_models(provider.base_url, provider.api_key)
+
     @router.put("/providers/{name}", summary="Add a provider or change it.")
     async def put_provider(name: str, change: ProviderChange, _caller: Annotated[ApiKey, admin]) -> ProviderShown:
         await node.registry.put_provider(Provider(name, change.kind, change.base_url, change.api_key))

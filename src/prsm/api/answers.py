@@ -6,12 +6,15 @@ noticed, and what it was sent is charged.
 
 import asyncio
 import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any, cast
 from uuid import UUID
 
+import msgspec
 import structlog
+from msgspec import Struct
+from msgspec.structs import replace
 
 from prsm.agents.answer import AnswerStream
 from prsm.agents.billing import Bill
@@ -109,18 +112,14 @@ class Answers:
         fmt = make(incoming.id, body, node.settings.body_limit_bytes)
         digest, body_bytes = hashlib.sha256(body).digest(), len(body)
         del body  # what follows may last long
-        named = incoming.header("idempotency-key")
-        if named is not None and await self._replayed(incoming, key, named, digest):
-            return
-        try:
+
+        async def answer(keep: bool) -> None:
             session = await self._session(incoming, fmt, key)
             ask = _ask(incoming, fmt, key, session, digest.hex(), body_bytes)
-            answer = self._stream if fmt.call.stream else self._whole
-            await answer(incoming, fmt, ask, session, keep=named is not None)
-        except BaseException:
-            if named is not None:
-                await asyncio.shield(node.idempotency.free(incoming.id))
-            raise
+            respond = self._stream if fmt.call.stream else self._whole
+            await respond(incoming, fmt, ask, session, keep=keep)
+
+        await self._once(incoming, key, digest, answer)
 
     async def _whole(self, incoming: Incoming, fmt: Format, ask: Ask, session: _Session | None, *, keep: bool) -> None:
         def render(completion: Completion, bill: Bill) -> bytes:
@@ -188,29 +187,24 @@ class Answers:
         key = await self._door.admit(incoming.token(), "embeddings", incoming.extra)
         body = await incoming.body(node.settings.body_limit_bytes, node.settings.body_timeout_s)
         parsed = openai_embeddings.parse(body, max_bytes=node.settings.body_limit_bytes)
-        digest = hashlib.sha256(body)
-        named = incoming.header("idempotency-key")
-        if named is not None and await self._replayed(incoming, key, named, digest.digest()):
-            return
+        digest = hashlib.sha256(body).digest()
 
         def render(embeddings: Embeddings, bill: Bill) -> bytes:
             return openai_embeddings.render(embeddings, model=bill.model, prsm=_prsm(bill, None), base64=parsed.base64)
 
-        ask = Ask(
-            caller=Caller(key.id, account_of(key.principal_id)),
-            call=EmbedCall(incoming.id, parsed.texts, parsed.model, parsed.dimensions),
-            request_digest=digest.hexdigest(),
-            body_bytes=len(body),
-            cap_micro=_cap(incoming, parsed.prsm.max_cost_micro),
-            keep=_as_it_is if named is not None else None,
-        )
-        try:
+        async def answer(keep: bool) -> None:
+            ask = Ask(
+                caller=Caller(key.id, account_of(key.principal_id)),
+                call=EmbedCall(incoming.id, parsed.texts, parsed.model, parsed.dimensions),
+                request_digest=digest.hex(),
+                body_bytes=len(body),
+                cap_micro=_cap(incoming, parsed.prsm.max_cost_micro),
+                keep=_as_it_is if keep else None,
+            )
             response, bill = await node.path.embed(ask, render)
-        except BaseException:
-            if named is not None:
-                await asyncio.shield(node.idempotency.free(incoming.id))
-            raise
-        incoming.respond(200, [JSON, *_bill_headers(bill)], response)
+            incoming.respond(200, [JSON, *_bill_headers(bill)], response)
+
+        await self._once(incoming, key, digest, answer)
 
     async def _count(self, incoming: Incoming) -> None:
         await self._door.admit(incoming.token(), "chat", incoming.extra)
@@ -221,15 +215,24 @@ class Answers:
         count = anthropic_messages.render_count(estimate_tokens(len(body)))
         incoming.respond(200, [JSON, ("x-prsm-estimate", "bytes/4")], count)
 
-    async def _replayed(self, incoming: Incoming, key: ApiKey, named: str, digest: bytes) -> bool:
-        """Whether the Idempotency-Key had an answer already, which then was sent again."""
+    async def _once(
+        self, incoming: Incoming, key: ApiKey, digest: bytes, answer: Callable[[bool], Awaitable[None]]
+    ) -> None:
+        """``answer`` the request, told whether to keep the response; one that its Idempotency-Key has is sent again."""
+        named = incoming.header("idempotency-key")
+        if named is None:
+            await answer(False)
+            return
         stored = await self._node.idempotency.claim(key.id, named, incoming.id, digest)
-        if stored is None:
-            return False
-        incoming.extra[0] = ("x-request-id", str(stored.request_id))
-        kind = JSON if stored.answer.startswith(b"{") else EVENT_STREAM
-        incoming.respond(200, [kind, ("idempotent-replayed", "true")], stored.answer)
-        return True
+        if stored is not None:
+            incoming.extra[0] = ("x-request-id", str(stored.request_id))
+            incoming.respond(200, [*_stored_headers(stored.answer), ("idempotent-replayed", "true")], stored.answer)
+            return
+        try:
+            await answer(True)
+        except BaseException:
+            await asyncio.shield(self._node.idempotency.free(incoming.id))
+            raise
 
     async def _session(self, incoming: Incoming, fmt: Format, key: ApiKey) -> _Session | None:
         """The conversation this request continues or begins, if it asks for one."""
@@ -309,11 +312,37 @@ def _model_headers(model: str, reason: str) -> Headers:
 
 
 def _bill_headers(bill: Bill) -> Headers:
+    return _paid_headers(bill.model, bill.reason, bill.captured_micro, bill.request_id)
+
+
+def _stored_headers(answer: bytes) -> Headers:
+    """The headers that a stored response was sent with first."""
+    if not answer.startswith(b"{"):
+        return [EVENT_STREAM]
+    prsm = _WHOLE.decode(answer).prsm
+    return [JSON, *_paid_headers(prsm.model, prsm.reason, prsm.cost_micro, prsm.receipt_id)]
+
+
+def _paid_headers(model: str, reason: str, cost_micro: int, receipt_id: UUID) -> Headers:
     return [
-        *_model_headers(bill.model, bill.reason),
-        ("x-prsm-cost-micro", str(bill.captured_micro)),
-        ("x-prsm-receipt", str(bill.request_id)),
+        *_model_headers(model, reason),
+        ("x-prsm-cost-micro", str(cost_micro)),
+        ("x-prsm-receipt", str(receipt_id)),
     ]
+
+
+class _Paid(Struct):
+    model: str
+    reason: str
+    cost_micro: int
+    receipt_id: UUID
+
+
+class _Whole(Struct):
+    prsm: _Paid
+
+
+_WHOLE = msgspec.json.Decoder(_Whole)
 
 
 def _as_message(choice: Any) -> Json:

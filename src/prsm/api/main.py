@@ -18,12 +18,13 @@ from prsm.api.http_exchange import Exchange
 from prsm.api.http_server import HttpServer, Limits
 from prsm.api.incoming import Incoming
 from prsm.api.node_api import build_node_api
+from prsm.api.storage_content import StorageContent
 from prsm.core.errors import ConfigError, PrsmError
 from prsm.node import Node
 
 Handler = Callable[[Incoming], Coroutine[Any, Any, None]]
 
-_GC_YOUNG_OBJECTS = 20_000
+_GC_YOUNG_OBJECTS = 100_000
 _log: Any = structlog.get_logger("edge")
 
 
@@ -47,6 +48,7 @@ class Edge:
         self._node = node
         self._api = build_node_api(node, door)
         self._hot = hot_routes(answers)
+        self._content = StorageContent(node, door)
         node.metrics.gauge("prsm_requests_in_flight", "Requests being answered.", lambda: answers.in_flight)
 
     def __call__(self, exchange: Exchange) -> Coroutine[Any, Any, None]:
@@ -54,7 +56,8 @@ class Edge:
         incoming = Incoming(exchange)
         handler = self._hot.get(exchange.path)
         if handler is None:
-            return self._serve_api(incoming)
+            streamed = self._content.handler(exchange.path)
+            return streamed(incoming) if streamed else self._serve_api(incoming)
         return handler(incoming) if exchange.method == "POST" else self._refuse_method(incoming)
 
     async def _refuse_method(self, incoming: Incoming) -> None:
@@ -70,8 +73,11 @@ class Edge:
             _log.exception("request failed", request_id=str(incoming.id))
 
 
-async def serve(node: Node) -> None:
-    """Listen until cancelled, then end open requests in good order. Raises ConfigError when it cannot listen."""
+async def serve(node: Node, ready: Callable[[], object] | None = None) -> None:
+    """Listen until cancelled, then end open requests in good order. Raises ConfigError when it cannot listen.
+
+    ``ready`` is called once it listens.
+    """
     settings = node.settings
     limits = Limits(header_s=settings.header_timeout_s, max_connections=settings.max_inflight_requests * 2)
     server = HttpServer(Edge(node), limits)
@@ -79,10 +85,12 @@ async def serve(node: Node) -> None:
         await server.listen(settings.host, settings.port, reuse_port=settings.workers > 1)
     except OSError as error:
         raise ConfigError(
-            f"The node cannot listen on {settings.host}:{settings.port} ({error.strerror}).",
+            f"The node cannot listen on {settings.address} ({error.strerror}).",
             remedy="Stop what uses it, or choose another: prsm --port N up.",
         ) from error
     _calm_collector()
+    if ready:
+        ready()
     try:
         await asyncio.get_running_loop().create_future()
     finally:

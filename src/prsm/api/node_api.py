@@ -5,7 +5,6 @@ admins stand in their own files. Every refusal has the shape of OpenAI's errors.
 """
 
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Header, Query, Request, Response
@@ -20,11 +19,13 @@ from prsm.api.admin_routes import admin_routes
 from prsm.api.docs import add_docs
 from prsm.api.door import Door
 from prsm.api.schemas import Alive, AnthropicRefusal, NodeIdentity, Part, Refusal
+from prsm.api.storage_routes import storage_routes
 from prsm.api.user_routes import user_routes
 from prsm.api.wire import models as wire_models
 from prsm.api.wire.errors import error_body, http_status, retry_after
 from prsm.core.database import UNREACHABLE, unreachable
 from prsm.core.errors import InvalidRequest, Kind, PrsmError
+from prsm.core.verifier_file import verifier_file
 from prsm.node import Node, readiness
 
 _TEXT = "text/plain; version=0.0.4; charset=utf-8"
@@ -63,6 +64,7 @@ def build_node_api(node: Node, door: Door) -> FastAPI:
     _model_routes(app, node, door)
     app.include_router(user_routes(node, door), prefix="/node/v1", responses=_ADMITTED)
     app.include_router(admin_routes(node, door), prefix="/node/v1", responses=_ADMITTED)
+    app.include_router(storage_routes(node, door), prefix="/node/v1", responses=_ADMITTED)
     add_docs(app)
     return app
 
@@ -96,8 +98,7 @@ def _health_routes(app: FastAPI, node: Node) -> None:
 
     @app.get("/node/v1/verifier", tags=["health"], summary="The standalone receipt verifier.", response_class=_Python)
     async def verifier() -> Response:
-        source = Path(__file__).parents[1] / "receipt_verifier.py"
-        return _Python(source.read_bytes())
+        return _Python(verifier_file().read_bytes())
 
 
 def _model_routes(app: FastAPI, node: Node, door: Door) -> None:

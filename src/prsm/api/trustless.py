@@ -5,18 +5,17 @@ Only answers that can be checked by their CID are given: a raw block, or a CAR. 
 
 import re
 from dataclasses import dataclass
-from typing import Literal
 from urllib.parse import parse_qsl
 
 from prsm.core.errors import InvalidRequest, Kind, PrsmError
 from prsm.data_layer.cid import Cid
+from prsm.data_layer.dag_walk import EntityBytes, Scope
+from prsm.data_layer.directories import split_path
 
 PREFIX = "/ipfs/"
 RAW_TYPE = "application/vnd.ipld.raw"
 CAR_TYPE = "application/vnd.ipld.car"
 IMMUTABLE = "public, max-age=29030400, immutable"
-
-Scope = Literal["all", "entity", "block"]
 
 _MAX_PATH_BYTES = 4096
 _MAX_FIELDS = 50
@@ -33,26 +32,21 @@ class RawRequest:
 
 @dataclass(frozen=True, slots=True)
 class CarRequest:
-    """The blocks of a path below ``cid`` and of what it ends at.
-
-    ``entity_bytes`` are the first byte and the last one included (None: to the end); negative counts from the end.
-    """
+    """The blocks of a path below ``cid`` and of what it ends at."""
 
     cid: Cid
-    path: tuple[str, ...]
+    path: str
     scope: Scope
-    entity_bytes: tuple[int, int | None] | None
+    entity: EntityBytes | None
 
 
 def parse(path: str, query: str, accept: str | None) -> RawRequest | CarRequest:
     """Read ``/ipfs/{cid}[/{path}]``, its query and its ``Accept``. Raises InvalidRequest; 406 is told by its code."""
     if len(path.encode()) > _MAX_PATH_BYTES:
         raise InvalidRequest(f"The path is longer than {_MAX_PATH_BYTES} bytes.", param="path")
-    first, *names = path.removeprefix(PREFIX).split("/")
-    cid = Cid.parse(first)
-    below = tuple(name for name in names if name)
-    if any(name in (".", "..") for name in below):
-        raise InvalidRequest("The path has a step . or .. in it.", param="path")
+    first, _, below = path.removeprefix(PREFIX).partition("/")
+    cid, below = Cid.parse(first), below.rstrip("/")
+    split_path(below)
     asked = _fields(query)
     wanted = asked.get("format") or _negotiated(accept)
     if wanted == "raw":
@@ -69,14 +63,6 @@ def parse(path: str, query: str, accept: str | None) -> RawRequest | CarRequest:
         )
     _check_car(asked, accept or "")
     return CarRequest(cid, below, _scope(asked), _entity_bytes(asked.get("entity-bytes")))
-
-
-def entity_span(asked: tuple[int, int | None], size_bytes: int) -> tuple[int, int]:
-    """First byte and end (not included) of ``entity-bytes`` in an entity of a known size; empty when behind its end."""
-    first, last = asked
-    start = max(0, size_bytes + first) if first < 0 else first
-    stop = size_bytes if last is None else (size_bytes + last if last < 0 else last) + 1
-    return min(start, size_bytes), max(min(stop, size_bytes), min(start, size_bytes))
 
 
 def _fields(query: str) -> dict[str, str]:
@@ -122,7 +108,7 @@ def _scope(asked: dict[str, str]) -> Scope:
     return scope
 
 
-def _entity_bytes(text: str | None) -> tuple[int, int | None] | None:
+def _entity_bytes(text: str | None) -> EntityBytes | None:
     if text is None:
         return None
     match = _ENTITY_BYTES.fullmatch(text)
@@ -131,4 +117,4 @@ def _entity_bytes(text: str | None) -> tuple[int, int | None] | None:
     first, last = int(match[1]), None if match[2] == "*" else int(match[2])
     if last is not None and (first < 0) == (last < 0) and last < first:
         raise InvalidRequest("entity-bytes ends before it begins.", param="entity-bytes")
-    return first, last
+    return EntityBytes(first, last)

@@ -4,7 +4,7 @@ import http.client
 import json
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 from prsm.core.config import Settings
@@ -12,6 +12,7 @@ from prsm.core.errors import Kind, PrsmError
 
 KEY_FILE = "operator.key"
 _TIMEOUT_S = 660
+_PIECE_BYTES = 1024 * 1024
 
 
 class NodeUnreachable(PrsmError):
@@ -31,7 +32,7 @@ class NodeClient:
     @classmethod
     def of(cls, settings: Settings) -> "NodeClient":
         """The node that the settings name; the key is ``api_key``, or the operator's from the node's home."""
-        return cls(f"http://{settings.host}:{settings.port}", settings.api_key or _operator_key(settings))
+        return cls(settings.address, settings.api_key or _operator_key(settings))
 
     def call(self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None) -> Any:
         """The decoded JSON of an answer, None for an empty one. Raises PrsmError."""
@@ -56,13 +57,35 @@ class NodeClient:
                     raise _refusal(event, 502)
                 yield event
 
+    def stream_lines(self, method: str, path: str) -> Iterator[dict[str, Any]]:
+        """The decoded lines of a streamed answer. Raises PrsmError, also for one that comes in the stream."""
+        with self._exchange(method, path, None, {}) as response:
+            for line in response:
+                event = json.loads(line)
+                if "error" in event:
+                    raise _refusal(event, 502)
+                yield event
+
+    def download(self, path: str) -> Iterator[bytes]:
+        """An answer's body in pieces. Raises PrsmError, also when it ends before its length."""
+        with self._exchange("GET", path, None, {}) as response:
+            while piece := response.read(_PIECE_BYTES):
+                yield piece
+            if response.length:
+                raise NodeUnreachable("The node ended the connection before the end of the file.", remedy="Try again.")
+
+    def upload(self, path: str, pieces: Iterator[bytes], size_bytes: int) -> Any:
+        """Send a body as it is read; the decoded JSON of the answer. Raises PrsmError."""
+        with self._exchange("POST", path, pieces, {"content-length": str(size_bytes)}) as response:
+            return json.loads(response.read())
+
     @contextmanager
     def _exchange(
         self, method: str, path: str, body: Any, headers: dict[str, str]
     ) -> Generator[http.client.HTTPResponse]:
         parts = urlsplit(self.address)
         connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=_TIMEOUT_S)
-        data = None if body is None else json.dumps(body).encode()
+        data = cast("Iterator[bytes]", body) if isinstance(body, Iterator) else _encoded(body)
         sent = {"authorization": f"Bearer {self._key}", "content-type": "application/json", **headers}
         try:
             try:
@@ -90,6 +113,10 @@ def _operator_key(settings: Settings) -> str:
             code="no_api_key",
             remedy="Set PRSM_API_KEY, or start the node here once: prsm up.",
         ) from None
+
+
+def _encoded(body: Any) -> bytes | None:
+    return None if body is None else json.dumps(body).encode()
 
 
 def _decoded(data: bytes) -> Any:

@@ -14,6 +14,7 @@ from typing import Any
 from prsm.cli.client import KEY_FILE, NodeClient, NodeUnreachable
 from prsm.core.errors import PrsmError
 from prsm.core.money import format_ftns
+from prsm.core.verifier_file import verifier_file
 
 QUESTIONS = ("What is 127 + 385?", "12 * 34", "What is 950 - 275?")
 _START_S = 120
@@ -68,10 +69,9 @@ def _verify(folder: Path, receipt: bytes, request: bytes, answer: str, node_key:
     paths = [folder / name for name in ("receipt.json", "request.json", "answer.txt")]
     for path, data in zip(paths, (receipt, request, answer.encode()), strict=True):
         path.write_bytes(data)
-    verifier = str(Path(__file__).parents[1] / "receipt_verifier.py")
     options = ["--node-key", node_key, "--request", str(paths[1]), "--answer", str(paths[2])]
     done = subprocess.run(  # noqa: S603 - our own file
-        [sys.executable, "-I", verifier, str(paths[0]), *options], capture_output=True, text=True, check=False
+        [sys.executable, "-I", verifier_file(), paths[0], *options], capture_output=True, text=True, check=False
     )
     print("  receipt: " + (done.stdout or done.stderr).strip().replace("\n", "\n  ") + "\n")
     if done.returncode:

@@ -1,6 +1,6 @@
 """``prsm doctor``: finds what is wrong and says the command that mends it."""
 
-import os
+import resource
 import shutil
 import socket
 import sys
@@ -63,8 +63,8 @@ def _space(settings: Settings) -> Finding:
 
 
 def _open_files() -> Finding:
-    limit = os.sysconf("SC_OPEN_MAX")
-    return Finding("open files", f"limit {limit}", "" if limit >= _MIN_OPEN_FILES else "ulimit -n 65536")
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]  # the node takes what it may have
+    return Finding("open files", f"limit {limit}", "" if limit >= _MIN_OPEN_FILES else "ulimit -Hn 65536, as root")
 
 
 def _programs(settings: Settings) -> Iterator[Finding]:
@@ -89,11 +89,11 @@ def _node(settings: Settings) -> Iterator[Finding]:
         yield Finding("node", f"never started in {settings.home}", "prsm up")
         return
     yield _checked("node key", lambda: NodeKey.load_or_create(key))
-    with socket.socket() as probe:
-        probe.settimeout(2)
-        if probe.connect_ex((settings.host, settings.port)):
-            yield Finding("node", f"nothing listens on {settings.host}:{settings.port}", "prsm up")
-            return
+    try:
+        socket.create_connection((settings.host, settings.port), timeout=2).close()
+    except OSError:
+        yield Finding("node", f"nothing listens on {settings.address}", "prsm up")
+        return
     try:
         parts = context.client.call("GET", "/readyz")
         context.client.call("GET", "/node/v1/wallet")

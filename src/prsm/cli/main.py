@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from prsm import __version__
-from prsm.cli import ask, demo, keys, models, proofs
+from prsm.cli import ask, demo, keys, models, proofs, storage
 from prsm.cli.client import NodeUnreachable
 from prsm.cli.context import context
 from prsm.core.config import load_settings
@@ -34,6 +34,7 @@ app.command("wallet")(keys.wallet)
 app.command("demo")(demo.demo)
 app.add_typer(models.app, name="models")
 app.add_typer(keys.app, name="keys")
+app.add_typer(storage.app, name="storage")
 app.add_typer(proofs.ledger_app, name="ledger")
 app.add_typer(proofs.receipt_app, name="receipt")
 

@@ -88,6 +88,13 @@ def add(
 
 
 @app.command()
+def discover(provider: str) -> None:
+    """List what a provider that is on the node offers, by names that `prsm models add` takes."""
+    for name in context.client.call("GET", f"/node/v1/providers/{quote(provider, safe='')}/models"):
+        print(f"{provider}/{name}")
+
+
+@app.command()
 def remove(name: str) -> None:
     """Remove a model; its provider goes with its last one."""
     context.client.call("DELETE", f"/node/v1/models/{quote(name, safe='/:')}")

@@ -10,6 +10,7 @@ from rich.progress import Progress
 
 from prsm.cli.client import NodeUnreachable
 from prsm.cli.context import context
+from prsm.core.verifier_file import verifier_file
 
 EXIT_NOT_PROVEN = 4
 
@@ -70,8 +71,7 @@ def verify_receipt(
     answer: Annotated[Path | None, typer.Option(help="The answer as it was received.")] = None,
 ) -> None:
     """Verify a receipt with the standalone verifier, the same file that auditors are given."""
-    verifier = Path(__file__).parents[1] / "receipt_verifier.py"
-    command = [sys.executable, "-I", str(verifier), "/dev/stdin"]
+    command = [sys.executable, "-I", str(verifier_file()), "/dev/stdin"]
     for option, value in (("--node-key", node_key), ("--request", request), ("--answer", answer)):
         if value:
             command += [option, str(value)]

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import resource
 import signal
 import socket
 from collections.abc import Callable, Coroutine
@@ -18,7 +19,7 @@ from prsm.core.cancellation import end_tasks
 from prsm.core.config import Settings
 from prsm.core.errors import ConfigError, PrsmError
 from prsm.core.identity import SCOPES, Grant
-from prsm.node import Node, open_node, recover, servers
+from prsm.node import Node, open_node, servers
 
 Ready = Callable[[str], None]
 _LISTEN_TRIES = 600
@@ -33,7 +34,7 @@ def run_node(settings: Settings, ready: Ready) -> None:
 
 def announce(console: Console, settings: Settings, key: str) -> None:
     """Say where the node is and how to ask it."""
-    address = f"http://{settings.host}:{settings.port}"
+    address = settings.address
     body = '{"model": "auto", "messages": [{"role": "user", "content": "What is 127 + 385?"}]}'
     console.print(f"\n[bold]PRSM node is up at {address}[/bold]   (docs: {address}/docs, metrics: {address}/metrics)")
     console.print(f"API key: {key}   (kept in {settings.home / KEY_FILE})\n", soft_wrap=True)
@@ -56,6 +57,7 @@ def announce(console: Console, settings: Settings, key: str) -> None:
 
 
 async def _run(settings: Settings, ready: Ready) -> None:
+    _raise_open_files()
     task = asyncio.current_task()
     assert task is not None
     loop = asyncio.get_running_loop()
@@ -65,22 +67,21 @@ async def _run(settings: Settings, ready: Ready) -> None:
     try:
         async with servers(settings) as (postgres, valkey):
             if settings.workers == 1:
-                async with open_node(settings, postgres, valkey) as node:
-                    key = await _prepare(node)
+                async with open_node(settings, postgres, valkey, first=True) as node:
+                    key = await _operator_key(node, settings.home / KEY_FILE)
                     await _serve(settings, serve(node), lambda: ready(key))
             else:
-                async with open_node(settings, postgres, valkey) as node:
-                    key = await _prepare(node)
+                async with open_node(settings, postgres, valkey, first=True) as node:
+                    key = await _operator_key(node, settings.home / KEY_FILE)
                 await _serve(settings, run_workers(settings, postgres, valkey), lambda: ready(key))
     except asyncio.CancelledError:
         console.print("stopped")
 
 
-async def _prepare(node: Node) -> str:
-    """What is done once before the first request; answers the operator's key."""
-    if not node.settings.database_url:  # an embedded database is this home's own, and this process holds the home
-        await recover(node)
-    return await _operator_key(node, node.settings.home / KEY_FILE)
+def _raise_open_files() -> None:
+    """Take as many open files as one may: most systems give 1,024, and each connection is one."""
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 async def _serve(settings: Settings, work: Coroutine[Any, Any, None], ready: Callable[[], None]) -> None:
@@ -96,11 +97,12 @@ async def _serve(settings: Settings, work: Coroutine[Any, Any, None], ready: Cal
 def _check_port_free(settings: Settings) -> None:
     """Fail before the servers start. Workers share their port (SO_REUSEPORT), and would with a stranger's listener."""
     try:
-        with socket.create_server((settings.host, settings.port)):
-            return
+        found = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        for family, _, _, _, address in dict.fromkeys(found):
+            socket.create_server(address, family=family).close()
     except OSError as error:
         raise ConfigError(
-            f"The node cannot listen on {settings.host}:{settings.port} ({error.strerror}).",
+            f"The node cannot listen on {settings.address} ({error.strerror}).",
             remedy="Stop what uses it, or choose another: prsm --port N up.",
         ) from error
 
@@ -117,7 +119,7 @@ async def _until_listening(settings: Settings, listening: "asyncio.Task[None]") 
         else:
             writer.close()
             return
-    raise PrsmError(f"The node does not listen on {settings.host}:{settings.port}.")
+    raise PrsmError(f"The node does not listen on {settings.address}.")
 
 
 async def _operator_key(node: Node, path: Path) -> str:

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from uuid import UUID
 
+from asyncpg.pgproto import pgproto
+
 Clock = Callable[[], datetime]
 
 
@@ -16,10 +18,11 @@ def now() -> datetime:
 
 def uuid7() -> UUID:
     """A time-ordered UUID of version 7 (RFC 9562): 48 bits of milliseconds, 74 random bits."""
-    random_bits = int.from_bytes(os.urandom(10), "big")
-    value = (time.time_ns() // 1_000_000) << 80
-    value |= 0x7 << 76
-    value |= (random_bits >> 68) << 64
-    value |= 0x2 << 62
-    value |= random_bits & ((1 << 62) - 1)
-    return UUID(int=value)
+    value = (time.time_ns() // 1_000_000) << 80 | int.from_bytes(os.urandom(10), "big") & _RANDOM_BITS | _VERSION_7
+    # The driver's subclass of UUID: made, written as text and sent in a tenth of the time.
+    return pgproto.UUID(value.to_bytes(16, "big"))
+
+
+_RANDOM_BITS = 0x0FFF_3FFFFFFFFFFFFFFF
+_VERSION_7 = 0x7000_8000000000000000
+"""Version 7 and the variant of RFC 9562."""

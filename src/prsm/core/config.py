@@ -134,7 +134,7 @@ class Settings(BaseModel):
     split_treasury_bps: int = _whole(1000, 0, BASIS_POINTS, "Treasury's share of each capture, in basis points.")
     ledger_batch_max: int = _whole(1000, 1, 10_000, "Ledger operations written in one transaction, at most.")
     ledger_queue_max: int = _whole(20_000, 1, 1_000_000, "Ledger operations that may wait; more get a 503.")
-    ledger_linger_ms: int = _whole(2, 0, 100, "Pause after a busy ledger batch, so that the next gathers more.")
+    ledger_linger_ms: int = _whole(8, 0, 100, "Longest pause after a busy ledger batch, while more orders come.")
     ledger_timeout_s: int = _whole(10, 1, 600, "Longest wait for one ledger operation.")
 
     idempotency_ttl_s: int = _whole(_HOURS_24_S, 60, 30 * _HOURS_24_S, "How long an Idempotency-Key is remembered.")

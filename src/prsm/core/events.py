@@ -50,7 +50,7 @@ class OutboxPublisher:
                 failing = False
             except Exception as error:  # noqa: BLE001 - or nobody would publish any more until the next start
                 if not failing:
-                    _log.warning("events wait", reason=f"{type(error).__name__}: {error}")
+                    _log.warning("events wait", reason=type(error).__name__)
                 failing = True
             if moved < self._batch:
                 self._wake.clear()

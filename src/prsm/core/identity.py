@@ -29,11 +29,13 @@ CHAT = "chat"
 EMBEDDINGS = "embeddings"
 READ = "read"
 """Wallet, receipts, sessions, models."""
+STORAGE = "storage"
+"""Adding objects, keeping them, and having them fetched."""
 KEYS = "keys"
 """Managing one's own keys."""
 ADMIN = "admin"
 """Everything of everyone; counts only while the key's principal has the role admin."""
-SCOPES = frozenset({CHAT, EMBEDDINGS, READ, KEYS, ADMIN})
+SCOPES = frozenset({CHAT, EMBEDDINGS, READ, STORAGE, KEYS, ADMIN})
 USER_SCOPES = SCOPES - {ADMIN}
 
 CACHE_TTL_S = 5

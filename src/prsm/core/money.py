@@ -6,8 +6,8 @@ from prsm.core.errors import InvalidRequest
 
 MICRO_PER_FTNS = 1_000_000
 TOKENS_PER_PRICE = 1_000_000
-MAX_AMOUNT_MICRO = 10**17
-"""The largest amount one account, hold or cap may name: 100 billion FTNS, far inside a signed 64-bit integer."""
+MAX_AMOUNT_MICRO = 9 * 10**15
+"""The largest amount that may be named: 9 billion FTNS, inside the 2^53-1 that every JSON reader keeps exact."""
 
 _DECIMALS = 6
 _AMOUNT = re.compile(r"([0-9]{1,30})(?:\.([0-9]{1,30}))?")

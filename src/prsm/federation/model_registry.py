@@ -4,6 +4,8 @@ A request reads only the snapshot. Changes are written with an event, and every 
 """
 
 import asyncio
+import hashlib
+import json
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -15,13 +17,15 @@ import structlog
 from prsm.core.database import Pool
 from prsm.core.errors import ConfigError, InvalidRequest, Kind, PrsmError
 from prsm.core.events import emit
-from prsm.core.seams import Filter, VectorIndex, VectorItem
+from prsm.core.seams import Attribute, Filter, VectorIndex, VectorItem
 
 CHANGED = "models.changed"
 PROVIDER_KINDS = ("openai", "anthropic", "huggingface", "ollama", "vllm", "openrouter", "prsm", "embedded")
 CAPABILITIES = ("chat", "tools", "vision", "embeddings")
 MAX_PRICE_MICRO = 10**12
 MAX_TOKENS = 100_000_000
+_INDEX_BATCH = 100
+_STAMP = "stamp"
 
 Seal = Callable[[str, str], str]
 Embed = Callable[[Sequence[str]], Awaitable[Any]]
@@ -131,14 +135,19 @@ class ModelRegistry:
         built_in: tuple[Sequence[Provider], Sequence[Model]] = ((), ()),
         index: VectorIndex | None = None,
         embed: Embed | None = None,
+        embedder: str = "",
     ) -> None:
-        """``built_in`` stand beside the stored ones; ``index`` with ``embed`` makes models findable by description."""
+        """``built_in`` stand beside the stored ones; ``index`` with ``embed`` makes models findable by description.
+
+        ``embedder`` names what ``embed`` computes: with another name all vectors are computed anew.
+        """
         self._pool = pool
         self._seal = seal
         self._unseal = unseal
         self._built_in = built_in
         self._index = index
         self._embed = embed
+        self._embedder = embedder
         self._reloading = asyncio.Lock()
         self._unreadable: set[str] = set()
         self.catalogue = build_catalogue(*built_in)
@@ -224,15 +233,19 @@ class ModelRegistry:
         await self.reload()
 
     async def index(self, models: Sequence[Model]) -> None:
-        """Make models findable by their descriptions."""
-        if self._index and self._embed and models:
-            vectors = await self._embed([f"{model.name}. {model.description}" for model in models])
-            await self._index.upsert(
-                [
-                    VectorItem(model.name, vector, _attributes(model))
-                    for model, vector in zip(models, vectors, strict=True)
-                ]
-            )
+        """Make models findable by their descriptions; those indexed as they are now cost nothing."""
+        if not (self._index and self._embed):
+            return
+        for start in range(0, len(models), _INDEX_BATCH):
+            stamps = {model: self._stamp(model) for model in models[start : start + _INDEX_BATCH]}
+            kept = await _stamped(self._index, list(stamps.values()))
+            changed = [model for model, stamp in stamps.items() if (model.name, stamp) not in kept]
+            if changed:
+                vectors = await self._embed([_indexed_text(model) for model in changed])
+                items = zip(changed, vectors, strict=True)
+                await self._index.upsert(
+                    [VectorItem(m.name, vector, {**_attributes(m), _STAMP: stamps[m]}) for m, vector in items]
+                )
 
     async def search(self, text: str, limit: int, filters: Sequence[Filter] = ()) -> list[tuple[Model, float]]:
         """Models whose descriptions mean something like ``text``, best first, with their similarity."""
@@ -242,6 +255,11 @@ class ModelRegistry:
         hits = await self._index.search(vector, limit, filters)
         models = self.catalogue.models
         return [(models[hit.id], hit.similarity) for hit in hits if hit.id in models]
+
+    def _stamp(self, model: Model) -> str:
+        """Changes with whatever of a model, or of what embeds it, is in the index."""
+        parts = [self._embedder, _indexed_text(model), sorted(_attributes(model).items())]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
     def _provider(self, row: Any) -> Provider | None:
         name, sealed = row["name"], row["sealed_key"]
@@ -281,6 +299,17 @@ def _check_name(name: str, param: str) -> None:
 
 def _plain(text: str) -> bool:
     return text.isascii() and text.isprintable()
+
+
+def _indexed_text(model: Model) -> str:
+    return f"{model.name}. {model.description}"
+
+
+async def _stamped(index: VectorIndex, stamps: list[str]) -> set[tuple[str, Attribute | None]]:
+    """The ids and stamps of the items that have one of these; what they are near to does not matter."""
+    anywhere = [1.0] + [0.0] * (index.dimension - 1)
+    hits = await index.search(anywhere, len(stamps), [Filter(_STAMP, "in", stamps)])
+    return {(hit.id, hit.attributes.get(_STAMP)) for hit in hits}
 
 
 def _attributes(model: Model) -> dict[str, str | int | bool]:

@@ -16,6 +16,7 @@ from uuid import UUID
 
 import asyncpg
 import structlog
+from msgspec import Struct
 
 from prsm.core.cancellation import end_tasks
 from prsm.core.database import Connection, Pool
@@ -25,6 +26,7 @@ from prsm.tokenomics.orders import (
     Balance,
     Budget,
     HoldOrder,
+    Posting,
     Resolution,
     SettleOrder,
     Statement,
@@ -64,14 +66,14 @@ _TRANSIENT = (
 )
 
 
-@dataclass(slots=True)
-class _Waiting(Generic[Order]):
+class _Waiting(Struct, Generic[Order]):
     order: Order
     done: "asyncio.Future[None]"
     deadline: float
 
 
 _BUSY_ORDERS = 8
+_LINGER_STEPS = 4
 _log: Any = structlog.get_logger("ledger")
 
 
@@ -79,15 +81,15 @@ _log: Any = structlog.get_logger("ledger")
 class LedgerLimits:
     """Bounds: orders per batch, orders waiting, seconds an order may wait, seconds a hold lives.
 
-    ``linger_s`` is waited after a busy batch, so that the next one gathers more: a batch costs nearly the same whatever
-    its size. A lone caller never waits for it.
+    ``linger_s`` is the longest wait after a busy batch, which ends when no more orders come: a batch of few costs
+    nearly as much as one of many. A lone caller never waits for it.
     """
 
     batch_max: int = 1000
     queue_max: int = 20_000
     timeout_s: float = 10
     hold_ttl_s: int = 900
-    linger_s: float = 0.002
+    linger_s: float = 0.008
 
 
 class Ledger:
@@ -159,9 +161,12 @@ class Ledger:
 
         ``receipt``, ``answer`` and ``along`` are committed with it, or not at all.
         """
-        ids = tuple([(await self.account_id(leg.account), leg.amount_micro, leg.kind) for leg in legs])
-        total = sum(leg.amount_micro for leg in legs)
-        order = SettleOrder(hold_id, Resolution.CAPTURE, total, ids, receipt, answer, along)
+        postings: list[Posting] = []
+        for leg in legs:
+            account_id = self._account_ids.get(leg.account) or await self.account_id(leg.account)
+            postings.append((account_id, leg.amount_micro, leg.kind))
+        total = sum([leg.amount_micro for leg in legs])
+        order = SettleOrder(hold_id, Resolution.CAPTURE, total, tuple(postings), receipt, answer, along)
         await self._enqueue(self._settles, order).done
 
     async def release(self, hold_id: UUID) -> None:
@@ -302,8 +307,15 @@ class Ledger:
             await self._commit(settles, holds)
             busy = len(self._current) >= _BUSY_ORDERS
             self._current = ()
-            if busy and not self._closing:
-                await asyncio.sleep(self._limits.linger_s)
+            if busy:
+                await self._gather()
+
+    async def _gather(self) -> None:
+        """Wait while orders keep coming, so that the next batch has more of them."""
+        until, before = time.monotonic() + self._limits.linger_s, -1
+        while before < self.waiting < self._limits.batch_max and not self._closing and time.monotonic() < until:
+            before = self.waiting
+            await asyncio.sleep(self._limits.linger_s / _LINGER_STEPS)
 
     async def _commit(self, settles: list[_Waiting[SettleOrder]], holds: list[_Waiting[HoldOrder]]) -> None:
         """Send one batch until it is known to be committed or all its callers have given up."""

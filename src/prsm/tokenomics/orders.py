@@ -3,10 +3,11 @@
 Plain values; the numbers of the outcomes are those of the SQL functions.
 """
 
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
 from uuid import UUID
+
+from msgspec import Struct
 
 from prsm.core.errors import Kind, PrsmError
 from prsm.core.money import format_ftns
@@ -15,8 +16,11 @@ Statement = tuple[str, tuple[Any, ...]]
 """A statement in SQL and its arguments."""
 
 
-@dataclass(frozen=True, slots=True)
-class HoldOrder:
+Posting = tuple[int, int, str]
+"""Credit account id, micro-FTNS, kind."""
+
+
+class HoldOrder(Struct, frozen=True, gc=False):
     """Set ``amount_micro`` aside on an account, and on the key's budget; ``id`` is the request's id."""
 
     id: UUID
@@ -33,9 +37,8 @@ class Resolution(IntEnum):
     EXPIRE = 3
 
 
-@dataclass(frozen=True, slots=True)
-class SettleOrder:
-    """End a hold. ``legs`` are (credit account id, micro-FTNS, kind) and sum to ``captured_micro``.
+class SettleOrder(Struct, frozen=True):
+    """End a hold. ``legs`` sum to ``captured_micro``.
 
     ``receipt`` is stored in the same transaction; so is ``answer`` for the request's Idempotency-Key, if it had one.
     ``along`` is carried out there too, once: what must stand if and only if the hold ended by this order.
@@ -44,18 +47,17 @@ class SettleOrder:
     hold_id: UUID
     kind: Resolution
     captured_micro: int = 0
-    legs: tuple[tuple[int, int, str], ...] = ()
+    legs: tuple[Posting, ...] = ()
     receipt: bytes | None = None
     answer: bytes | None = None
     along: Statement | None = None
 
     def __post_init__(self) -> None:
-        if sum(amount for _, amount, _ in self.legs) != self.captured_micro:
+        if sum([amount for _, amount, _ in self.legs]) != self.captured_micro:
             raise ValueError("the legs of a capture must sum to the captured amount")
 
 
-@dataclass(frozen=True, slots=True)
-class Balance:
+class Balance(Struct, frozen=True, gc=False):
     """An account's money in micro-FTNS; ``available`` is what may still be held or sent."""
 
     balance_micro: int
@@ -67,8 +69,7 @@ class Balance:
         return self.balance_micro - self.held_micro
 
 
-@dataclass(frozen=True, slots=True)
-class Budget:
+class Budget(Struct, frozen=True, gc=False):
     """What one API key may spend in all (None: no cap of its own), has spent and holds, in micro-FTNS."""
 
     cap_micro: int | None

@@ -5,7 +5,7 @@ request, and the answer is cut at its token limit. So a capture fits its hold; w
 same, the node bears the difference.
 """
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from prsm.core.money import TOKENS_PER_PRICE, tokens_cost_micro
 
@@ -15,16 +15,14 @@ BYTES_PER_TOKEN = 4
 """The estimate used where no upstream metered: four bytes of UTF-8 a token."""
 
 
-@dataclass(frozen=True, slots=True)
-class Price:
+class Price(Struct, frozen=True, gc=False):
     """Micro-FTNS per million input and output tokens."""
 
     input_micro: int
     output_micro: int
 
 
-@dataclass(frozen=True, slots=True)
-class Quote:
+class Quote(Struct, frozen=True, gc=False):
     """The most a request can cost with ``output_tokens`` as its limit (of all its choices together)."""
 
     worst_micro: int

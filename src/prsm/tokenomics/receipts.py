@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
+from msgspec import Struct
+
 from prsm.core import canonical
 from prsm.tokenomics.splits import Leg
 
@@ -24,8 +26,7 @@ class NodeSigner:
     sign: Callable[[bytes], bytes]
 
 
-@dataclass(frozen=True, slots=True)
-class ReceiptFacts:
+class ReceiptFacts(Struct, frozen=True):
     """What a receipt binds. Digests are SHA-256 in hex; prices are micro-FTNS per million tokens.
 
     ``metered_by`` is ``upstream`` where the provider counted the tokens, ``node`` where this node estimated them.

@@ -1,12 +1,11 @@
 """How one captured amount is divided; exact to the last micro-FTNS, with a stated remainder rule."""
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 BPS = 10_000
 
 
-@dataclass(frozen=True, slots=True)
-class Share:
+class Share(Struct, frozen=True, gc=False):
     """A part of the revenue in basis points (1/10,000) for ``account``; ``kind`` names it on the posting."""
 
     account: str
@@ -14,8 +13,7 @@ class Share:
     bps: int
 
 
-@dataclass(frozen=True, slots=True)
-class Leg:
+class Leg(Struct, frozen=True, gc=False):
     """One posting of a capture: ``amount_micro`` goes to ``account``."""
 
     account: str
@@ -28,10 +26,11 @@ def split(amount_micro: int, shares: tuple[Share, ...]) -> tuple[Leg, ...]:
 
     Legs of zero are left out. Raises ValueError when the shares are not 10,000 basis points together.
     """
-    if sum(share.bps for share in shares) != BPS or any(share.bps < 0 for share in shares):
+    parts = [share.bps for share in shares]
+    if sum(parts) != BPS or min(parts) < 0:
         raise ValueError(f"shares must be non-negative and sum to {BPS} basis points")
-    amounts = [amount_micro * share.bps // BPS for share in shares]
+    amounts = [amount_micro * bps // BPS for bps in parts]
     amounts[0] += amount_micro - sum(amounts)
     return tuple(
-        Leg(share.account, share.kind, amount) for share, amount in zip(shares, amounts, strict=True) if amount
+        [Leg(share.account, share.kind, amount) for share, amount in zip(shares, amounts, strict=True) if amount]
     )

@@ -103,6 +103,7 @@ ROUTES: dict[str, Route] = {
     "DELETE /node/v1/principals/{principal_id}": Route("admin", thing="stranger"),
     "POST /node/v1/principals/{principal_id}/grants": Route("admin", 201, {"amount_micro": 5}, "stranger"),
     "GET /node/v1/providers": Route("admin"),
+    "GET /node/v1/providers/{name}/models": Route("admin", fill={"name": "local"}),
     "PUT /node/v1/providers/{name}": Route("admin", body=PROVIDER, fill={"name": "matrix"}),
     "PUT /node/v1/models/{provider}/{upstream_name:path}": Route("admin", body=MODEL, fill=THE_MODEL),
     "DELETE /node/v1/models/{provider}/{upstream_name:path}": Route("admin", 204, fill=THE_MODEL, thing="model"),

@@ -1,6 +1,10 @@
 """The database's edge: what cannot be reached or is of another version says so in a sentence, and pings do not lie."""
 
+import contextlib
+
+import asyncpg
 import pytest
+from sqlalchemy import text
 
 from prsm.core import database
 from prsm.core.errors import ConfigError, Unavailable
@@ -40,3 +44,37 @@ async def test_tables_of_a_newer_version_are_left_alone(fresh_database: str) -> 
         assert await db.pool.fetchval("SELECT version_num FROM alembic_version") == "9999"
     finally:
         await db.close()
+
+
+async def test_pools_whose_connections_the_server_ended_recover(fresh_database: str) -> None:
+    size = 3
+    db = await database.connect(fresh_database, pool_size=size, timeout_ms=20_000)
+    try:
+        pids = await every_backend(db, size)
+        async with db.engine.connect() as connection:
+            pids.add((await connection.execute(text("SELECT pg_backend_pid()"))).scalar_one())
+        killer = await asyncpg.connect(fresh_database)
+        assert await killer.fetchval("SELECT bool_and(pg_terminate_backend(p, 10000)) FROM unnest($1::int[]) p", pids)
+        await killer.close()
+        failed = 0
+        while failed <= size:  # each connection may tell once that it is gone, and none twice
+            try:
+                await db.ping()
+                break
+            except Unavailable:
+                failed += 1
+        assert failed <= size
+        assert not pids & await every_backend(db, size)
+        async with db.engine.connect() as connection:  # asked before it is handed out
+            assert (await connection.execute(text("SELECT pg_backend_pid()"))).scalar_one() not in pids
+    finally:
+        await db.close()
+
+
+async def every_backend(db: database.Database, size: int) -> set[int]:
+    """The server's processes behind all connections of the pool, which this opens."""
+    async with contextlib.AsyncExitStack() as stack:
+        connections = [await stack.enter_async_context(db.pool.acquire()) for _ in range(size)]
+        found = {await connection.fetchval("SELECT pg_backend_pid()") for connection in connections}
+    assert len(found) == size
+    return found

@@ -45,6 +45,27 @@ async def test_up_down_and_up_again(fresh_database: str) -> None:
         await db.close()
 
 
+async def test_the_ledgers_functions_go_back_to_what_they_were(fresh_database: str) -> None:
+    db = await opened(fresh_database)
+
+    async def functions() -> list[str]:
+        named = "SELECT prosrc FROM pg_proc WHERE proname IN ('ledger_hold', 'ledger_settle') ORDER BY proname"
+        return [row["prosrc"] for row in await db.pool.fetch(named)]
+
+    try:
+        await database.migrate(db.engine, "0003")
+        before = await functions()
+        await database.migrate(db.engine)
+        after = await functions()
+        assert len(before) == len(after) == 2
+        assert before[0] != after[0]
+        assert before[1] != after[1]
+        await database.downgrade(db.engine, "0003")
+        assert await functions() == before
+    finally:
+        await db.close()
+
+
 async def test_drift_names_what_differs(fresh_database: str) -> None:
     db = await opened(fresh_database)
     try:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import uuid4
 
@@ -39,11 +39,14 @@ class Place:
     encoder: TextEncoder
     index: pgvector_index.PgvectorIndex
 
-    def registry(self, key: NodeKey = KEY, *, findable: bool = True) -> ModelRegistry:
+    embedded: list[str] = field(default_factory=list)
+
+    def registry(self, key: NodeKey = KEY, *, findable: bool = True, embedder: str = "one") -> ModelRegistry:
         async def embed(texts: Sequence[str]) -> Any:
+            self.embedded += texts
             return self.encoder.encode(texts)
 
-        search: Any = {"index": self.index, "embed": embed} if findable else {}
+        search: Any = {"index": self.index, "embed": embed, "embedder": embedder} if findable else {}
         return ModelRegistry(self.db.pool, seal=key.seal, unseal=key.unseal, built_in=BUILT_IN, **search)
 
     async def events(self) -> list[tuple[str, bytes]]:
@@ -170,6 +173,26 @@ async def test_models_are_found_by_what_their_descriptions_mean(place: Place) ->
     assert await first("my source code crashes") == "up/a"
     await registry.remove_model("up/a")
     assert "up/a" not in [found.name for found, _ in await registry.search("my source code crashes", 10)]
+
+
+async def test_only_what_changed_is_embedded_again(place: Place) -> None:
+    many = [
+        replace(BUILT_IN[1][0], name=f"local/m{n}", upstream_name=f"m{n}", description=f"number {n}")
+        for n in range(250)
+    ]
+    await place.registry().index(many)
+    place.embedded.clear()
+    await place.registry().index(many)
+    assert place.embedded == []
+    many[7] = replace(many[7], description="the weather of mountains")
+    many[9] = replace(many[9], input_price_micro=5)
+    await place.registry().index(many)
+    assert place.embedded == ["local/m7. the weather of mountains", "local/m9. number 9"]
+    [hit] = await place.index.search(place.encoder.encode(["mountain weather"])[0], 1)
+    assert hit.id == "local/m7"
+    place.embedded.clear()
+    await place.registry(embedder="two").index(many)
+    assert len(place.embedded) == len(many)
 
 
 async def test_without_an_index_the_search_says_so(place: Place) -> None:

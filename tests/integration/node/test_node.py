@@ -209,6 +209,43 @@ async def test_recovery_lets_go_what_a_killed_node_held(site: Site, node: Node) 
     assert await node.idempotency.claim(issued.key.id, "k", uuid7(), b"d") is None
 
 
+async def test_a_node_that_starts_leaves_the_open_work_of_others_alone_and_ends_a_dead_ones(
+    fresh_database: str, tmp_path: Path
+) -> None:
+    settings = Settings(home=tmp_path, database_url=fresh_database, database_timeout_ms=20_000)
+
+    async def hold(node: Node, request_id: UUID) -> str:
+        issued = await new_key(node)
+        account = account_of(issued.key.principal_id)
+        await node.ledger.hold(HoldOrder(request_id, await node.ledger.account_id(account), issued.key.id, 100))
+        return account
+
+    async with open_node(settings, fresh_database, AWAY, first=True) as one:
+        account = await hold(one, uuid7())
+        async with (
+            open_node(settings, fresh_database, AWAY, first=True),
+            open_node(settings, fresh_database, AWAY),
+        ):
+            assert (await one.ledger.balance(account)).held_micro == 100
+        # Its sign is put back when the server has ended the connection that it hung on.
+        signs = (
+            "FROM pg_locks JOIN pg_database d ON d.oid = database "
+            "WHERE locktype = 'advisory' AND granted AND datname = current_database()"
+        )
+        assert await one.database.pool.fetchval(f"SELECT pg_terminate_backend(pid, 10000) {signs}")
+
+        async def shown() -> bool:
+            return bool(await one.database.pool.fetch(f"SELECT 1 {signs}"))
+
+        await until(shown)
+        async with open_node(settings, fresh_database, AWAY, first=True):
+            assert (await one.ledger.balance(account)).held_micro == 100
+    async with open_node(settings, fresh_database, AWAY) as worker:
+        assert (await worker.ledger.balance(account)).held_micro == 100
+    async with open_node(settings, fresh_database, AWAY, first=True) as two:
+        assert (await two.ledger.balance(account)).held_micro == 0
+
+
 async def test_a_closed_node_leaves_no_task_and_takes_no_request(site: Site) -> None:
     before = asyncio.all_tasks()
     async with site.open() as opened:

@@ -1,16 +1,22 @@
 """``workers = 2``: both answer, their counts are one node's, a killed one is replaced, none outlives the parent."""
 
+import asyncio
 import json
 import os
 import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.request import urlopen
 
 import psutil
 import pytest
 from prometheus_client.mmap_dict import MmapedDict
-from tests.support.started_node import StartedNode, started_node
+from tests.support.started_node import StartedNode, free_port, started_node
+
+from prsm.cli.workers import Respawn, run_workers
+from prsm.core.config import Settings
+from prsm.core.errors import PrsmError
 
 QUESTION = {"model": "auto", "messages": [{"role": "user", "content": "What is 127 + 385?"}]}
 
@@ -23,11 +29,15 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartedNode]:
 
 def workers(node: StartedNode) -> set[int]:
     """The pids of the node's workers that listen."""
+    return listening(node.pid, node.port)
+
+
+def listening(parent: int, port: int) -> set[int]:
     found: set[int] = set()
-    for child in psutil.Process(node.pid).children():
+    for child in psutil.Process(parent).children():
         try:
             if "prsm.cli.workers" in child.cmdline() and any(
-                c.status == psutil.CONN_LISTEN and c.laddr.port == node.port for c in child.net_connections("tcp")
+                c.status == psutil.CONN_LISTEN and c.laddr.port == port for c in child.net_connections("tcp")
             ):
                 found.add(child.pid)
         except psutil.Error:
@@ -97,3 +107,47 @@ def test_no_worker_outlives_its_parent(node: StartedNode) -> None:
     node.start()
     assert node.stop() == 0
     assert "worker did not stop" not in node.log_path.read_text()
+
+
+def test_workers_that_never_come_up_are_given_up_with_a_sentence(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    settings = Settings(home=tmp_path, port=free_port(), workers=2)
+    work = run_workers(settings, "postgresql://u:p@127.0.0.1:1/x", "redis://127.0.0.1:1", Respawn(0.01, 0.01, tries=2))
+    with pytest.raises(PrsmError, match="ended 2 times without coming up") as raised:
+        asyncio.run(asyncio.wait_for(work, 60))
+    assert raised.value.code == "worker_failed"
+    said = capfd.readouterr().err
+    assert "PostgreSQL cannot be reached" in said, "each worker says why"
+    assert "Traceback" not in said
+
+
+def test_one_that_came_up_before_is_started_again_however_often_it_dies(fresh_database: str, tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path, port=free_port(), workers=1, database_timeout_ms=20_000)
+    work = run_workers(settings, fresh_database, "redis://127.0.0.1:1", Respawn(0.01, 0.01, steady_s=600, tries=1))
+
+    def answers() -> bool:
+        try:
+            with urlopen(f"{settings.address}/healthz", timeout=10) as response:
+                return response.status == 200
+        except OSError:
+            return False
+
+    async def kill_thrice() -> None:
+        task = asyncio.create_task(work)
+        killed: set[int] = set()
+        try:
+            async with asyncio.timeout(120):
+                while len(killed) < 3:
+                    assert not task.done(), task.exception()
+                    if await asyncio.to_thread(answers):
+                        (up,) = listening(os.getpid(), settings.port)
+                        killed.add(up)
+                        os.kill(up, signal.SIGKILL)
+                    await asyncio.sleep(0.05)
+        finally:
+            task.cancel()
+            await asyncio.wait([task])
+        assert task.cancelled()
+
+    asyncio.run(kill_thrice())

@@ -187,6 +187,36 @@ def test_an_awake_model_beyond_the_bound_is_preferred_to_a_resting_one_within_it
         assert names(ranked(asked, targets, CHAT, health)) == ["p3/m", "p4/m", "p5/m"]
 
 
+def test_auto_takes_no_model_whose_context_is_too_small() -> None:
+    small, large = replace(model("a/small", 1), context_tokens=1000), replace(model("b/large", 9), context_tokens=9000)
+    assert names(ranked(AUTO, [small, large], replace(CHAT, least_tokens=250, most_tokens=1000))) == [
+        "a/small",
+        "b/large",
+    ]
+    assert names(ranked(AUTO, [small, large], replace(CHAT, least_tokens=250, most_tokens=1001))) == ["b/large"]
+    # Where no context holds the most that it can be, those are tried that may hold it.
+    assert names(ranked(AUTO, [small, large], replace(CHAT, least_tokens=9000, most_tokens=36_000))) == ["b/large"]
+
+
+def test_a_specialist_without_room_is_passed_over() -> None:
+    targets = [replace(model("x/sums", 1, domain="arithmetic"), context_tokens=50), model("a/m")]
+    chosen = ranked(AUTO, targets, replace(SUM, least_tokens=20, most_tokens=51))
+    assert [(c.target.name, c.reason) for c in chosen] == [
+        ("a/m", "number 1 by expected price of 1 able models: 0.0003 FTNS")
+    ]
+
+
+@pytest.mark.parametrize("asked", [AUTO, "a/m", "m"])
+def test_a_question_that_no_context_holds_is_refused_with_both_lengths(asked: str) -> None:
+    targets = [replace(model("a/m"), context_tokens=1000), replace(model("b/m"), context_tokens=1000)]
+    fits = replace(CHAT, least_tokens=1000, most_tokens=4000)
+    assert "a/m" in names(ranked(asked, targets, fits))
+    error = refusal(lambda: ranked(asked, targets, replace(fits, least_tokens=1001)))
+    assert (error.kind, error.code, error.param) == (Kind.INVALID, "context_length_exceeded", "model")
+    assert "1001" in error.message
+    assert "(1000)" in error.message
+
+
 models = st.lists(
     st.builds(
         model,

@@ -1,12 +1,12 @@
 """Plans: what a request needs, what each model may cost for it, and that the hold covers whichever answers."""
 
-from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from tests.support.asks import LIMITS, ask, candidates, chat, plan, target, user
 
 from prsm.agents.call import ChatCall, Choice, EmbedCall, Usage
@@ -59,6 +59,25 @@ def test_expected_tokens_count_history_choices_and_the_callers_limit() -> None:
     question = question_of(ask(chat(limit=10), body_bytes=40, history_bytes=60, choices=3))
     assert (question.input_tokens, question.output_tokens) == (25, 30)
     assert question_of(ask(chat(limit=10**6))).output_tokens == question_of(ask(chat())).output_tokens == 256
+
+
+def test_what_must_be_read_at_once_is_bounded_by_its_bytes_with_room_for_the_answer() -> None:
+    question = question_of(ask(chat(limit=10), body_bytes=801, history_bytes=800, choices=3))
+    assert (question.least_tokens, question.most_tokens) == (200, 801 + 10)
+    assert question_of(ask(chat(), body_bytes=800)).most_tokens == 400 + 256
+    longest = EmbedCall(UUID(int=1), ["a" * 10, "é" * 400], "auto")
+    question = question_of(ask(longest, body_bytes=10**6))
+    assert (question.least_tokens, question.most_tokens) == (100, 400)
+
+
+def test_what_is_attached_counts_as_its_bound_and_not_by_its_bytes() -> None:
+    data = "A" * 1_000_000
+    picture = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{data}"}}
+    sound = {"type": "input_audio", "input_audio": {"data": data, "format": "wav"}}
+    call = said(user([{"type": "text", "text": "what is it?"}, picture, sound]))
+    question = question_of(ask(call, body_bytes=2_000_200))
+    assert question.least_tokens < 200 / 8
+    assert IMAGE_TOKENS < question.most_tokens < IMAGE_TOKENS + 256 + 100
 
 
 def test_the_hold_is_the_worst_case_of_bytes_as_tokens_and_the_limit_of_the_answer() -> None:

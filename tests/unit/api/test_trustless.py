@@ -2,9 +2,10 @@
 
 import pytest
 
-from prsm.api.trustless import CAR_TYPE, RAW_TYPE, CarRequest, RawRequest, entity_span, parse
+from prsm.api.trustless import CAR_TYPE, RAW_TYPE, CarRequest, RawRequest, parse
 from prsm.core.errors import PrsmError
 from prsm.data_layer.cid import Cid, Codec
+from prsm.data_layer.dag_walk import EntityBytes
 
 CID = Cid.of(Codec.RAW, b"block")
 
@@ -19,8 +20,8 @@ def test_a_raw_block(query: str, accept: str | None) -> None:
 
 def test_a_car_with_path_scope_and_bytes() -> None:
     asked = parse(f"/ipfs/{CID}/a/b/", "format=car&dag-scope=entity&entity-bytes=5:*", None)
-    assert asked == CarRequest(CID, ("a", "b"), "entity", (5, None))
-    assert parse(f"/ipfs/{CID}", "", f"{CAR_TYPE}; version=1; order=dfs; dups=y") == CarRequest(CID, (), "all", None)
+    assert asked == CarRequest(CID, "a/b", "entity", EntityBytes(5, None))
+    assert parse(f"/ipfs/{CID}", "", f"{CAR_TYPE}; version=1; order=dfs; dups=y") == CarRequest(CID, "", "all", None)
 
 
 @pytest.mark.parametrize(
@@ -61,4 +62,4 @@ def test_what_is_refused_names_its_part(path: str, query: str, accept: str | Non
     ],
 )
 def test_entity_bytes_count_from_either_end(asked: tuple[int, int | None], span: tuple[int, int]) -> None:
-    assert entity_span(asked, 10) == span
+    assert EntityBytes(*asked).within(10) == span

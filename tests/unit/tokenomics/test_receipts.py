@@ -1,13 +1,13 @@
 """Receipts: canonical bytes under the node's signature."""
 
 import json
-from dataclasses import replace
 from datetime import UTC, datetime
 from uuid import UUID
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from prsm.core import canonical
 from prsm.tokenomics.receipts import DOMAIN, NodeSigner, ReceiptFacts, sign_receipt
@@ -56,7 +56,7 @@ def test_it_binds_every_fact() -> None:
         "screened_by": (),
         "at": datetime(2026, 1, 2, 3, 4, 5, 679_000, UTC),
     }
-    for name in ReceiptFacts.__slots__:
+    for name in ReceiptFacts.__struct_fields__:
         value = getattr(FACTS, name)
         other = others.get(name, value + 1 if isinstance(value, int) else f"{value}x")
         assert sign_receipt(replace(FACTS, **{name: other}), LEGS, SIGNER) != signed, name

@@ -4,9 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from prsm.core.money import MAX_AMOUNT_MICRO
 from prsm.tokenomics.splits import BPS, Leg, Share, split
 
-amounts = st.integers(0, 10**17)
+amounts = st.integers(0, MAX_AMOUNT_MICRO)
 
 
 @st.composite

@@ -20,14 +20,14 @@ from prsm.agents.executors.anthropic_wire import (
     usage_of,
 )
 from prsm.agents.executors.http_client import HttpClient, header_block
+from prsm.agents.executors.model_list import fetch_models
 from prsm.agents.executors.sse import SseParser
-from prsm.agents.executors.upstream_errors import bad_answer, cut_off, status_error, stream_error
+from prsm.agents.executors.upstream_errors import bad_answer, cut_off, read_error, status_error, stream_error
 from prsm.core.errors import InvalidRequest
 
 API_VERSION = "2023-06-01"
 
 _MAX_CACHED_KEYS = 1_024
-_LIST_TOTAL_S = 15.0
 _FINAL_ERRORS = frozenset({"invalid_request_error", "authentication_error", "permission_error", "not_found_error"})
 
 
@@ -77,16 +77,10 @@ class AnthropicExecutor:
             remedy="Name an embedding model of another provider.",
         )
 
-    async def list_models(self, base_url: str, api_key: str = "") -> list[str]:
+    async def list_models(self, base_url: str, api_key: str) -> list[str]:
         """Anthropic's own names of its models, the first 1,000."""
         url = _url(base_url, "models?limit=1000")
-        response = await self._client.get(url, self._header_lines(api_key), total_s=_LIST_TOTAL_S)
-        if response.status != 200:
-            raise status_error(response.status, response.headers, response.body, secret=api_key)
-        try:
-            return [model.id for model in _MODELS.decode(response.body).data]
-        except _UNREADABLE as error:
-            raise bad_answer("is not a list of Anthropic models") from error
+        return await fetch_models(self._client, url, self._header_lines(api_key), api_key, read_error)
 
     async def aclose(self) -> None:
         """Close pooled connections."""
@@ -212,16 +206,7 @@ class _Event(msgspec.Struct):
     error: _Fault | None = None
 
 
-class _Model(msgspec.Struct):
-    id: str
-
-
-class _Models(msgspec.Struct):
-    data: list[_Model]
-
-
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _MESSAGE = msgspec.json.Decoder(WireMessage)
 _EVENT = msgspec.json.Decoder(_Event)
-_MODELS = msgspec.json.Decoder(_Models)
 _encode = msgspec.json.Encoder().encode

@@ -93,6 +93,10 @@ class EmbeddedExecutor:
             raise _refusal(f"{target.name} gives {width} dimensions and cannot shorten them.", "invalid_dimensions")
         return Embeddings(vectors, Usage(sum(map(self._count_tokens, call.texts)), 0))
 
+    async def list_models(self, base_url: str, api_key: str) -> list[str]:
+        """None: what is in the package is on the node already, and more cannot be added."""
+        return []
+
     async def aclose(self) -> None:
         """Drops what waits, lets the running calls end, and stops the workers."""
         await asyncio.to_thread(self._answering.close)

@@ -59,7 +59,7 @@ class HuggingFaceExecutor:
             raise bad_answer("is not one vector per text; the model may give one per token") from error
         return Embeddings(checked_vectors(vectors, len(call.texts)), estimated_usage(call.texts))
 
-    async def list_models(self, base_url: str = DEFAULT_BASE_URL, api_key: str = "") -> list[str]:
+    async def list_models(self, base_url: str, api_key: str) -> list[str]:
         """The chat models that the router serves now."""
         return await self._chat.list_models(base_url, api_key)
 

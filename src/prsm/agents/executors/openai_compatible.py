@@ -11,15 +11,15 @@ import msgspec
 
 from prsm.agents.call import ChatCall, Choice, Completion, Delta, EmbedCall, Embeddings, Json, Target, Usage
 from prsm.agents.executors.http_client import Headers, HttpClient, header_block
+from prsm.agents.executors.model_list import fetch_models
 from prsm.agents.executors.sse import SseParser
-from prsm.agents.executors.upstream_errors import bad_answer, cut_off, status_error, stream_error
+from prsm.agents.executors.upstream_errors import bad_answer, cut_off, stream_error
+from prsm.agents.executors.upstream_errors import read_error as default_read_error
 from prsm.agents.seams import UpstreamError
 
 ErrorReader = Callable[[int, Headers, bytes, str], UpstreamError]
 
 _MAX_CACHED_KEYS = 1_024
-_MAX_MODELS = 10_000
-_LIST_TOTAL_S = 15.0
 
 
 class OpenAICompatibleExecutor:
@@ -33,7 +33,7 @@ class OpenAICompatibleExecutor:
         wire_model: Callable[[str], str] | None = None,
     ) -> None:
         self._client = client
-        self._read_error = read_error or _read_error
+        self._read_error = read_error or default_read_error
         self._wire_model = wire_model
         self._headers: dict[str, bytes] = {}
 
@@ -76,15 +76,10 @@ class OpenAICompatibleExecutor:
             raise self._read_error(response.status, response.headers, response.body, target.api_key)
         return embeddings_of(response.body, call.texts, target.api_key)
 
-    async def list_models(self, base_url: str, api_key: str = "") -> list[str]:
-        """The upstream's own names of its models, as far as it lists them; for adding and probing providers."""
-        response = await self._client.get(f"{base_url}/models", self.headers(api_key), total_s=_LIST_TOTAL_S)
-        if response.status != 200:
-            raise self._read_error(response.status, response.headers, response.body, api_key)
-        try:
-            return [model.id for model in _MODELS.decode(response.body).data[:_MAX_MODELS]]
-        except _UNREADABLE as error:
-            raise bad_answer("is not a list of models in the OpenAI format") from error
+    async def list_models(self, base_url: str, api_key: str) -> list[str]:
+        """The upstream's own names of its models, as far as it lists them."""
+        headers = self.headers(api_key)
+        return await fetch_models(self._client, f"{base_url}/models", headers, api_key, self._read_error)
 
     async def aclose(self) -> None:
         """Close pooled connections."""
@@ -158,29 +153,27 @@ class StreamReader:
             if chunk.usage is not None:
                 self._usage = usage_of(chunk.usage)
             for choice in chunk.choices:
-                self._add(choice, deltas)
+                index, part = choice.index, choice.delta
+                if choice.finish_reason:
+                    self._finished = True
+                    self._open.discard(index)
+                else:
+                    self._open.add(index)
+                reasoning = part.reasoning_content or part.reasoning
+                rare = reasoning or part.tool_calls or part.refusal or choice.logprobs
+                if part.content or choice.finish_reason or rare:
+                    deltas.append(
+                        Delta(
+                            index,
+                            part.content or None,
+                            reasoning or None,
+                            part.tool_calls or None,
+                            choice.finish_reason or None,
+                            part.refusal,
+                            choice.logprobs,
+                        )
+                    )
         return deltas
-
-    def _add(self, choice: "_ChunkChoice", deltas: list[Delta]) -> None:
-        if choice.finish_reason:
-            self._finished = True
-            self._open.discard(choice.index)
-        else:
-            self._open.add(choice.index)
-        part = choice.delta
-        reasoning = part.reasoning_content or part.reasoning
-        if part.content or reasoning or part.tool_calls or part.refusal or choice.finish_reason or choice.logprobs:
-            deltas.append(
-                Delta(
-                    choice.index,
-                    part.content or None,
-                    reasoning or None,
-                    part.tool_calls or None,
-                    choice.finish_reason or None,
-                    part.refusal,
-                    choice.logprobs,
-                )
-            )
 
     def _end(self, deltas: list[Delta]) -> None:
         self.done = True
@@ -248,10 +241,6 @@ def _choice(choice: "_AnswerChoice") -> Choice:
     )
 
 
-def _read_error(status: int, headers: Headers, body: bytes, secret: str) -> UpstreamError:
-    return status_error(status, headers, body, secret=secret)
-
-
 _Count = Annotated[int, msgspec.Meta(ge=0, le=2**40)]
 _Index = Annotated[int, msgspec.Meta(ge=0, le=1_023)]
 
@@ -311,17 +300,8 @@ class _Vectors(msgspec.Struct):
     error: dict[str, Any] | str | None = None
 
 
-class _Model(msgspec.Struct):
-    id: str
-
-
-class _Models(msgspec.Struct):
-    data: list[_Model]
-
-
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _ANSWER = msgspec.json.Decoder(_Answer)
 _CHUNK = msgspec.json.Decoder(_Chunk)
 _VECTORS = msgspec.json.Decoder(_Vectors)
-_MODELS = msgspec.json.Decoder(_Models)
 _encode = msgspec.json.Encoder().encode

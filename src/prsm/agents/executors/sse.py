@@ -34,9 +34,14 @@ class SseParser:
                 chunk = b"".join(self._tail)
                 self._tail = []
                 self._tail_size = 0
-            lines = chunk.split(b"\n")
-            chunk = lines.pop()
-            events = self._events(lines)
+            plain = None if self._data else _plain_events(chunk)
+            if plain is not None:
+                *events, chunk = plain
+                self._started = True
+            else:
+                lines = chunk.split(b"\n")
+                chunk = lines.pop()
+                events = self._events(lines)
         if chunk:
             self._tail.append(chunk)
             self._tail_size += len(chunk)
@@ -79,3 +84,12 @@ class SseParser:
         if chunk:
             self._after_cr = chunk.endswith(b"\r")
         return chunk.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+
+
+def _plain_events(chunk: bytes) -> list[bytes] | None:
+    """The data of each event and what follows the last; None unless all are one line of ``data: ``, as is usual."""
+    *blocks, rest = chunk.split(b"\n\n")
+    if b"\n" in rest:
+        return None
+    events = [block[6:] for block in blocks if block.startswith(b"data: ") and b"\n" not in block]
+    return [*events, rest] if len(events) == len(blocks) else None

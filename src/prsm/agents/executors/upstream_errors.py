@@ -80,6 +80,11 @@ def status_error(status: int, headers: Headers, body: bytes, *, secret: str = ""
     )
 
 
+def read_error(status: int, headers: Headers, body: bytes, secret: str) -> UpstreamError:
+    """``status_error`` where a provider has no notions of its own."""
+    return status_error(status, headers, body, secret=secret)
+
+
 def stream_error(body: bytes, *, secret: str = "", retryable: bool = True) -> UpstreamError:
     """The error for one that a provider reports inside a stream that began with 200."""
     quote = clean(parse_error_body(body).message, secret)

@@ -1,4 +1,4 @@
-"""Which model answers: a named model is obeyed, ``auto`` picks by capability, domain, health, price and latency.
+"""Which model answers: a named model is obeyed, ``auto`` picks by capability, room, domain, health, price and latency.
 
 Pure: what is known of the models comes in, a ranked list of candidates with a reason a person can read goes out.
 Nothing able is a refusal that names the command which adds a model, never a guess.
@@ -31,12 +31,18 @@ class Roster:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What the choice depends on. ``text`` is the last thing the user said; tokens are estimates."""
+    """What the choice depends on. ``text`` is the last thing the user said; tokens are estimates.
+
+    ``least_tokens`` and ``most_tokens`` bound what a model has to take in at once, its expected answer included in
+    the latter.
+    """
 
     needs: frozenset[str]
     text: str
     input_tokens: int
     output_tokens: int
+    least_tokens: int = 0
+    most_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +96,7 @@ def rank(
             remedy="Name another model, or 'auto'.",
             param="model",
         )
-    ranked = _awake_first(_by_price(able, question, health), health)
+    ranked = _awake_first(_by_price(_with_room(able, question), question, health), health)
     return [replace(candidate, reason="named by the caller") for candidate in ranked]
 
 
@@ -101,13 +107,31 @@ def _rank_auto(
     fitting = {
         name for name in {t.domain for t in able if t.domain} if name in domains and domains[name](question.text)
     }
-    specialists = [target for target in able if target.domain in fitting]
-    generalists = [target for target in able if target.domain is None]
-    if not (specialists or generalists):
+    fitted = [target for target in able if target.domain is None or target.domain in fitting]
+    if not fitted:
         raise _nobody(question, able)
-    priced = _by_price(generalists, question, health)
+    roomy = _with_room(fitted, question)
+    priced = _by_price([target for target in roomy if target.domain is None], question, health)
+    specialists = [target for target in roomy if target.domain is not None]
     ranked = _awake_first([*_by_price(specialists, question, health), *priced], health)
     return [replace(candidate, reason=_reason(candidate, priced)) for candidate in ranked]
+
+
+def _with_room(targets: Sequence[Target], question: Question) -> list[Target]:
+    """Those whose context holds the question in all likelihood; else those where it may; else PrsmError."""
+    likely = [target for target in targets if question.most_tokens <= target.context_tokens]
+    found = likely or [target for target in targets if question.least_tokens <= target.context_tokens]
+    if not found:
+        largest = max(targets, key=lambda target: target.context_tokens)
+        raise PrsmError(
+            f"The question has at least {question.least_tokens} tokens, more than {largest.name} takes in "
+            f"({largest.context_tokens}).",
+            kind=Kind.INVALID,
+            code="context_length_exceeded",
+            remedy=f"Shorten it, or name a model with a larger context. {ADD_MODEL}",
+            param="model",
+        )
+    return found
 
 
 def _reason(candidate: Candidate, priced: Sequence[Candidate]) -> str:
