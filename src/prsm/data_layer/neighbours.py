@@ -34,8 +34,7 @@ class Neighbours:
                 self._take_up(found)
 
     def _take_up(self, found: Found) -> None:
-        # A stranger's endpoint is held to the public internet whatever the operator allows himself.
-        hosts = self.private_hosts if found.trusted else frozenset[tuple[str, int]]()
+        hosts = found.private_hosts(self.private_hosts)
         if found.kind is EndpointKind.NODE:
             hosts |= {(found.origin.host, found.origin.port)}  # an own node may be anywhere: the operator named it
             source = KuboNode.at(
