@@ -22,7 +22,7 @@ from statistics import median
 from tests.support.gateway_server import gateway_process
 
 from bench.storage_caches import byte_hit_rates
-from bench.storage_peers import cold_start, curl_blocks, curl_parallel, dd_durable, openssl_sha256_bytes_s
+from bench.storage_peers import curl_blocks, curl_parallel, dd_durable, even_start, openssl_sha256_bytes_s
 from prsm.data_layer.car import car_header, car_section
 from prsm.data_layer.cid import Cid, Codec
 from prsm.data_layer.unixfs_dag import DEFAULT_PROFILE, PROFILES, FileDagBuilder
@@ -138,13 +138,17 @@ def hashing(bench: Bench) -> None:
 def ingest(bench: Bench, made: Made) -> None:
     work = bench.folder / "work"
     work.mkdir(exist_ok=True)
-    with cold_start(work):
-        peer = bench.keep("dd conv=fdatasync", dd_durable(made.source, work / "copy"))
-    with cold_start(work):
+    peers: dict[str, dict[str, float]] = {}
+    for piece in ("1M", "256k"):  # large pieces are slow where a host lends memory, see even_start
+        with even_start(work, made.size_bytes):
+            peers[piece] = bench.keep(f"dd bs={piece}", dd_durable(made.source, work / "copy", piece))
+    with even_start(work, made.size_bytes):
         ours = bench.keep("ingest", bench.client("ingest", "--source", made.source, "--folder", work / "storage"))
     gib = made.size_bytes / _GIB
-    note = f"ours {ours['wall_s']:.2f} s and {ours['cpu_s'] / gib:.2f} CPU-s/GiB; dd {peer['wall_s']:.2f} s"
-    bench.put("durable ingest / dd conv=fdatasync, wall", peer["wall_s"] / ours["wall_s"], *at_least(0.8), note)
+    for piece, peer in peers.items():
+        note = f"ours {ours['wall_s']:.2f} s and {ours['cpu_s'] / gib:.2f} CPU-s/GiB; dd {peer['wall_s']:.2f} s"
+        name = f"durable ingest / dd bs={piece} conv=fdatasync, wall"
+        bench.put(name, peer["wall_s"] / ours["wall_s"], *at_least(0.8), note)
 
 
 def fetch(bench: Bench, made: Made, urls: Sequence[str]) -> None:
@@ -154,13 +158,13 @@ def fetch(bench: Bench, made: Made, urls: Sequence[str]) -> None:
     spread = [urls[number % len(urls)] + path for number, path in enumerate(paths)]
     alone = [urls[0] + path for path in paths]
     peers: dict[str, dict[str, float]] = {}
-    with cold_start(work):
+    with even_start(work, made.size_bytes):
         peers["one"] = bench.keep("curl, one gateway, to file", curl_blocks(alone, work, durable=False))
-    with cold_start(work):
+    with even_start(work, made.size_bytes):
         peers["durable"] = bench.keep("curl, one gateway, to file, sync -d", curl_blocks(alone, work, durable=True))
-    with cold_start(work):
+    with even_start(work, made.size_bytes):
         peers["all"] = bench.keep("curl -Z, all gateways, to files", curl_parallel(spread, work, _WORKERS))
-    with cold_start(work):
+    with even_start(work, made.size_bytes):
         gateways = [part for url in urls for part in ("--url", url)]
         ours = bench.keep("fetch", bench.client("fetch", "--root", made.root, "--folder", work / "storage", *gateways))
     if any(peer["bytes"] != made.size_bytes for peer in peers.values()):
@@ -180,7 +184,7 @@ def memory(bench: Bench, made: Made, urls: Sequence[str]) -> None:
     work = bench.folder / "work"
     work.mkdir(exist_ok=True)
     gateways = [part for url in urls for part in ("--url", url)]
-    with cold_start(work):
+    with even_start(work, made.large_bytes):
         figures = bench.client("fetch", "--root", made.large_root, "--folder", work / "storage", *gateways)
         bench.keep(f"fetch of {made.large_bytes / _GIB:g} GiB", figures)
     peak, floor = figures["peak_kib"] / 1024, figures["floor_kib"] / 1024
@@ -201,11 +205,12 @@ def throttle(bench: Bench, made: Made, urls: Sequence[str]) -> None:
     work.mkdir(exist_ok=True)
     gateways = [part for url in urls for part in ("--url", url)]
     limit = made.size_bytes // 8
-    with cold_start(work):
+    with even_start(work, made.size_bytes):
         arguments = ("--root", made.root, "--folder", work / "storage", "--limit", limit, *gateways)
         took = bench.keep(f"fetch at {limit / _MIB:g} MiB/s", bench.client("fetch", *arguments))
-    rate = took["moved_bytes"] / took["wall_s"] / limit
-    bench.put(f"bandwidth at {limit / _MIB:g} MiB/s, whole fetch", rate, "0.95..1.05", _within_5_percent)
+    rate = took["moved_bytes"] / took["paced_s"] / limit
+    note = f"first to last byte; {took['wall_s'] - took['paced_s']:.2f} s more until all was durable"
+    bench.put(f"bandwidth at {limit / _MIB:g} MiB/s, whole fetch", rate, "0.95..1.05", _within_5_percent, note)
     free = bench.client("take", "--limit", 0, "--size", 100_000 * 256 * 1024)
     bench.put("no limit: microseconds of CPU per take", free["cpu_s"] / free["takes"] * 1e6, *at_most(5))
 

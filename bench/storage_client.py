@@ -6,6 +6,7 @@ peak resident memory (VmHWM) before and after it.
 
 import argparse
 import json
+import resource
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -27,22 +28,43 @@ _MIB = 1024 * 1024
 
 def measured(work: Callable[[], object]) -> dict[str, float]:
     floor = _peak_kib()
-    wall, cpu = time.perf_counter(), time.process_time()
+    wall, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF)
     work()
-    wall_s, cpu_s = time.perf_counter() - wall, time.process_time() - cpu
-    return {"wall_s": wall_s, "cpu_s": cpu_s, "floor_kib": floor, "peak_kib": _peak_kib()}
+    wall_s, after = time.perf_counter() - wall, resource.getrusage(resource.RUSAGE_SELF)
+    user_s, system_s = after.ru_utime - before.ru_utime, after.ru_stime - before.ru_stime
+    return {
+        "wall_s": wall_s,
+        "cpu_s": user_s + system_s,
+        "user_s": user_s,
+        "floor_kib": floor,
+        "peak_kib": _peak_kib(),
+    }
+
+
+class TimedBandwidth(Bandwidth):
+    """Knows when the last bytes passed: what comes after, the sync to the disk above all, is no transfer."""
+
+    last_s = 0.0
+
+    def take(self, traffic: Traffic, size_bytes: int, cancelled: Cancellation) -> None:
+        super().take(traffic, size_bytes, cancelled)
+        if size_bytes:
+            self.last_s = time.perf_counter()
 
 
 def fetch(folder: Path, root: str, urls: list[str], workers: int, limit_bytes_s: int | None) -> dict[str, float]:
     files = ObjectFiles(folder, keep_free_bytes=0)
+    bandwidth = TimedBandwidth(limit_bytes_s) if limit_bytes_s else Bandwidth()
     supply = Supply(
         endpoints_of([gateway_at(url, HttpLimits()) for url in urls]),
-        Bandwidth(limit_bytes_s),
+        bandwidth,
         limits=DownloadLimits(workers=workers),
     )
     moved: list[int] = []
+    started_s = time.perf_counter()
     figures = measured(lambda: moved.append(download(Cid.parse(root), files, supply).moved_bytes))
-    return {**figures, "moved_bytes": moved[0]}
+    paced_s = bandwidth.last_s - started_s if isinstance(bandwidth, TimedBandwidth) else figures["wall_s"]
+    return {**figures, "moved_bytes": moved[0], "paced_s": paced_s}
 
 
 def take_in(folder: Path, source: Path) -> dict[str, float]:

@@ -34,9 +34,9 @@ def openssl_sha256_bytes_s(size_bytes: int, seconds: int) -> float:
     return float(match[1])
 
 
-def dd_durable(source: Path, target: Path) -> dict[str, float]:
-    """Copy with ``dd`` and wait until the data is on the disk."""
-    return run_counted(["dd", f"if={source}", f"of={target}", "bs=1M", "conv=fdatasync"])
+def dd_durable(source: Path, target: Path, piece: str) -> dict[str, float]:
+    """Copy with ``dd`` in pieces of this size and wait until the data is on the disk."""
+    return run_counted(["dd", f"if={source}", f"of={target}", f"bs={piece}", "conv=fdatasync"])
 
 
 def curl_blocks(urls: Sequence[str], folder: Path, *, durable: bool) -> dict[str, float]:
@@ -67,9 +67,18 @@ def curl_parallel(urls: Sequence[str], folder: Path, parallel: int) -> dict[str,
 
 
 @contextmanager
-def cold_start(folder: Path) -> Iterator[None]:
-    """Begin with nothing of an earlier measurement still on its way to the disk."""
+def even_start(folder: Path, size_bytes: int) -> Iterator[None]:
+    """Begin with nothing of an earlier measurement on its way to the disk, and with memory that is really there.
+
+    A virtual machine gives free memory back to its host within seconds, and whoever touches it next pays for getting
+    it again, up to 2 s of system time per GiB. So as much as will be written is touched first, by a file that goes.
+    """
     os.sync()
+    warm, zeros = folder / "warm", bytes(256 * 1024)
+    with warm.open("wb", buffering=0) as file:
+        for _ in range(size_bytes // len(zeros)):
+            file.write(zeros)
+    warm.unlink()
     yield
     for path in sorted(folder.rglob("*"), reverse=True):
         path.chmod(0o700)

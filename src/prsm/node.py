@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -52,6 +53,7 @@ from prsm.core.vectors import pgvector_index
 from prsm.data_layer import assembly
 from prsm.data_layer.enhanced_ipfs import EnhancedIPFS, StoragePolicy
 from prsm.data_layer.statements import Statements
+from prsm.data_layer.storage_watch import StorageWatch
 from prsm.federation.model_registry import CHANGED as MODELS_CHANGED
 from prsm.federation.model_registry import Catalogue, Model, ModelRegistry, Provider
 from prsm.monitoring.metrics import Metrics, breaker_level
@@ -69,6 +71,7 @@ _TEACHER_CONTEXT_TOKENS = 1_000_000
 _SWEEP_S = 5.0
 _WATCH_S = 0.5
 _PRESENCE_S = 1.0
+_STORAGE_WATCH_S = 15.0
 _EVENTS_KEPT_S = 86_400
 _log: Any = structlog.get_logger("node")
 
@@ -97,6 +100,8 @@ class Node:
     encoder: TextEncoder
     executors: Mapping[str, Executor]
     storage: EnhancedIPFS
+    storage_breakers: BreakerBoard
+    storage_watch: StorageWatch
     statements: Statements
 
 
@@ -179,17 +184,10 @@ async def _assemble(
     executors = _executors(settings, teacher, encoder)
     for executor in dict.fromkeys(executors.values()):
         stack.push_async_callback(executor.aclose)
-    storage = await asyncio.to_thread(_storage, settings, store)
+    storage_breakers = BreakerBoard(time.monotonic, _breaker_policy(settings))
+    storage = await asyncio.to_thread(_storage, settings, store, storage_breakers)
     stack.push_async_callback(storage.aclose)
-    registry = ModelRegistry(
-        store.pool,
-        seal=key.seal,
-        unseal=key.unseal,
-        built_in=_built_in(teacher if settings.teacher_enabled else None, account),
-        index=await pgvector_index.open_index(store.pool, "models", DIMENSION),
-        embed=lambda texts: asyncio.to_thread(encoder.encode, texts),
-        embedder=encoder.sha256,
-    )
+    registry = await _registry(settings, key, store, encoder, teacher)
     identities = Identities(store.pool, key.derive("api-keys"))
     attempts = Attempts(
         breakers,
@@ -227,8 +225,11 @@ async def _assemble(
         encoder=encoder,
         executors=MappingProxyType(executors),
         storage=storage,
+        storage_breakers=storage_breakers,
+        storage_watch=StorageWatch(storage, partial(metrics.storage_moved, "fetched")),
         statements=Statements(storage.catalog, key.public_key_hex, key.sign, now),
     )
+    await node.storage_watch.refresh()
     await reload_models(node)
     await registry.index(tuple(registry.catalogue.models.values()))
     return node
@@ -271,6 +272,20 @@ def _breaker_policy(settings: Settings) -> BreakerPolicy:
     return BreakerPolicy(failure_rate=settings.breaker_failure_ratio_bps / 10_000, open_s=settings.breaker_open_s)
 
 
+async def _registry(
+    settings: Settings, key: NodeKey, store: Database, encoder: TextEncoder, teacher: ArithmeticTeacher
+) -> ModelRegistry:
+    return ModelRegistry(
+        store.pool,
+        seal=key.seal,
+        unseal=key.unseal,
+        built_in=_built_in(teacher if settings.teacher_enabled else None, _account(key)),
+        index=await pgvector_index.open_index(store.pool, "models", DIMENSION),
+        embed=lambda texts: asyncio.to_thread(encoder.encode, texts),
+        embedder=encoder.sha256,
+    )
+
+
 def _biller(settings: Settings, key: NodeKey) -> Biller:
     shares = settings.split_owner_bps, settings.split_executor_bps, settings.split_treasury_bps
     signer = NodeSigner(key.node_id, key.public_key_hex, key.sign)
@@ -281,7 +296,7 @@ def _account(key: NodeKey) -> str:
     return f"node:{key.node_id}"
 
 
-def _storage(settings: Settings, store: Database) -> EnhancedIPFS:
+def _storage(settings: Settings, store: Database, breakers: BreakerBoard) -> EnhancedIPFS:
     places = assembly.Places(
         settings.storage_nodes,
         settings.storage_gateways,
@@ -297,7 +312,6 @@ def _storage(settings: Settings, store: Database) -> EnhancedIPFS:
         block_budget_s=settings.storage_block_budget_s,
         scrub_after_s=settings.storage_scrub_days * 86_400,
     )
-    breakers = BreakerBoard(time.monotonic, _breaker_policy(settings))
     folder = settings.home / "storage"
     return assembly.assemble(folder, store.pool, breakers, places, policy, settings.storage_rate_limit_bytes_s or None)
 
@@ -395,6 +409,33 @@ def _expose(node: Node) -> None:
         "model",
         lambda: {name: breaker_level(view.state) for name, view in node.breakers.snapshot().items()},
     )
+    _expose_storage(node)
+
+
+def _expose_storage(node: Node) -> None:
+    """Read from what ``storage-watch`` has counted: a scrape asks neither the database nor the disk."""
+    metrics, watch = node.metrics, node.storage_watch
+    metrics.gauge("prsm_storage_stored_bytes", "Disk that stored objects take.", lambda: watch.usage.stored_bytes)
+    metrics.gauge("prsm_storage_limit_bytes", "Disk they may take.", lambda: node.storage.policy.limit_bytes)
+    metrics.gauge("prsm_storage_free_bytes", "Disk that may still be taken.", lambda: watch.free_bytes)
+    metrics.levels("prsm_storage_objects", "Objects by state.", "state", watch.objects)
+    metrics.levels(
+        "prsm_storage_uploads",
+        "Queued uploads to own IPFS nodes.",
+        "state",
+        lambda: {"waiting": watch.usage.uploads_waiting, "failed": watch.usage.uploads_failed},
+    )
+    metrics.levels("prsm_storage_transfers", "Transfers under way.", "direction", watch.transfers)
+    metrics.gauge("prsm_storage_offline", "1 while no endpoint answers.", lambda: float(bool(watch.offline())))
+    metrics.levels(
+        "prsm_storage_endpoint_state", "Endpoints: 0 live, 1 failing, 2 resting, 3 banned.", "endpoint", watch.levels
+    )
+    metrics.levels(
+        "prsm_storage_breaker_state",
+        "Circuit breakers of endpoints: 0 closed, 1 half-open, 2 open.",
+        "endpoint",
+        lambda: {name: breaker_level(view.state) for name, view in node.storage_breakers.snapshot().items()},
+    )
 
 
 def _background(node: Node) -> dict[str, Any]:
@@ -412,6 +453,7 @@ def _background(node: Node) -> dict[str, Any]:
         "storage-count-reads": _repeat(5, node.storage.flush_reads),
         "storage-make-room": _repeat(10, node.storage.make_room),
         "storage-verify": _repeat(60, node.storage.verify_next),
+        "storage-watch": _repeat(_STORAGE_WATCH_S, node.storage_watch.refresh),
         "storage-tidy": _repeat(3600, node.storage.uploads.tidy),
     }
 
@@ -484,6 +526,7 @@ async def readiness(node: Node) -> dict[str, Any]:
         "valkey": await _probe(node.cache.ping),
         "models": {"ok": bool(node.path.models.by_name), "count": len(node.path.models.by_name)},
         "ledger": {"ok": node.ledger.waiting < node.settings.ledger_queue_max, "waiting": node.ledger.waiting},
+        "storage": node.storage_watch.readiness(),
     }
 
 

@@ -17,7 +17,7 @@ from tests.support.upstream import UpstreamServer
 CASES = int(os.environ.get("PRSM_TEST_SCHEMATHESIS_CASES", "300"))
 FULL = CASES >= 1000
 """With the phases that do not depend on a number: each boundary of each field, and sequences along the links."""
-_OPERATIONS = 60
+_OPERATIONS = 80
 QUESTIONS = "^/v1/(chat|responses|messages|embeddings)"
 ENDS_KEYS = r"^/node/v1/keys/\{key_id\}(/rotate)?$"
 
@@ -62,7 +62,7 @@ def test_every_answer_is_one_that_the_document_promises(
     # The questions come first, and only from the user: an admin's fuzzing adds providers that may be anywhere.
     sent = run(node, tmp_path, user, "--exclude-path-regex", ENDS_KEYS)
     assert node.wallet(user)["available_micro"] > 0, "the key was alive and solvent to the end"
-    _, admin = node.new_key("fuzzing admin", scopes=["chat", "embeddings", "read", "keys", "admin"])
+    _, admin = node.new_key("fuzzing admin", scopes=["chat", "embeddings", "read", "storage", "keys", "admin"])
     not_asking = ("--exclude-path-regex", f"{QUESTIONS}|{ENDS_KEYS}")
     sent += run(node, tmp_path, admin, *not_asking)
     if FULL:

@@ -137,7 +137,7 @@ class StartedNode:
     def new_client(self, name: str = "user") -> tuple[str, str]:
         """A new ordinary user with an account: its principal's id and the token of a key with all user scopes."""
         principal = self.call("POST", "/node/v1/principals", {"name": name})
-        scopes = ["chat", "embeddings", "read", "keys"]
+        scopes = ["chat", "embeddings", "read", "storage", "keys"]
         return principal["id"], self.new_key(name, principal_id=principal["id"], scopes=scopes)[1]
 
     def receipt(self, receipt_id: str, *, key: str | None = None) -> dict[str, Any]:

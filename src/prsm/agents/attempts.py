@@ -16,6 +16,7 @@ from prsm.agents.executors.retry import RetryBudget, RetryPolicy, retry_delay_s
 from prsm.agents.plan import Plan
 from prsm.agents.routers.model_router import Candidate, Health
 from prsm.agents.seams import UpstreamError
+from prsm.core.cancellation import SharedTimeout
 from prsm.core.errors import InvalidRequest, Kind, PrsmError
 from prsm.monitoring.metrics import Metrics
 from prsm.safety.circuit_breaker import BreakerBoard
@@ -40,6 +41,7 @@ class Attempts:
     ) -> None:
         """``timeout_s`` bounds all attempts of a request together; ``clock`` is that of ``breakers``."""
         self._timeout_s = timeout_s
+        self._timeout = SharedTimeout(timeout_s)
         self._clock = clock
         self._breakers = breakers
         self._metrics = metrics
@@ -55,7 +57,7 @@ class Attempts:
         """The first candidate that answers, with its answer. Raises PrsmError when none does in time."""
         deadline_s = asyncio.get_running_loop().time() + self._timeout_s
         try:
-            async with asyncio.timeout_at(deadline_s):
+            with self._timeout:
                 return await self._each(plan, run, deadline_s)
         except TimeoutError:
             raise UpstreamError(

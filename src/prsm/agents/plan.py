@@ -8,7 +8,7 @@ from uuid import UUID
 from msgspec import Struct
 from msgspec.structs import replace
 
-from prsm.agents.call import ChatCall, Choice, Completion, EmbedCall, Target, Usage
+from prsm.agents.call import ChatCall, Choice, Completion, EmbedCall, Json, Target, Usage
 from prsm.agents.routers.model_router import Candidate, Question
 from prsm.core.errors import Kind, PrsmError
 from prsm.tokenomics.orders import Statement
@@ -84,12 +84,12 @@ def question_of(ask: Ask) -> Question:
     needs = {"chat"}
     if call.options.get("tools"):
         needs.add("tools")
-    images = sum(_images(message) for message in call.messages)
+    attachments = _attachments(call)
+    images = _images(attachments)
     if images:
         needs.add("vision")
     expected = min(call.max_output_tokens or _EXPECTED_ANSWER_TOKENS, _EXPECTED_ANSWER_TOKENS)
-    attached = sum(_attached_bytes(message) for message in call.messages)
-    least, most = _token_bounds(max(ask.input_bytes - attached, 0))
+    least, most = _token_bounds(max(ask.input_bytes - _size_bytes(attachments), 0))
     most += images * IMAGE_TOKENS + expected
     return Question(frozenset(needs), _last_user_text(call), input_tokens, expected * ask.choices, least, most)
 
@@ -137,10 +137,9 @@ def _quote(ask: Ask, target: Target, limits: PathLimits) -> Quote | None:
     if isinstance(call, EmbedCall):
         return quote(price, ask.input_bytes, 0, choices=1, cap_micro=ask.cap_micro)
     wanted = call.max_output_tokens or limits.default_output_tokens
-    images = sum(_images(message) for message in call.messages)
     return quote(
         price,
-        ask.input_bytes + images * IMAGE_TOKENS,
+        ask.input_bytes + _images(_attachments(call)) * IMAGE_TOKENS,
         min(wanted, target.max_output_tokens),
         choices=ask.choices,
         cap_micro=ask.cap_micro,
@@ -162,21 +161,22 @@ def _text_of(message: Mapping[str, Any]) -> str:
     return "\n".join(part.get("text", "") for part in parts if part.get("type") == "text")
 
 
-def _images(message: Mapping[str, Any]) -> int:
-    content = message.get("content")
-    if not isinstance(content, list):
-        return 0
-    return sum(part.get("type") == "image_url" for part in cast("list[dict[str, Any]]", content))
+def _attachments(call: ChatCall) -> list[Json]:
+    """The parts of all messages that are no text: images, sound, files."""
+    contents: list[Any] = [message.get("content") for message in call.messages]
+    parted = [cast("list[Json]", content) for content in contents if isinstance(content, list)]
+    return [part for parts in parted for part in parts if part.get("type") != "text"]
 
 
-def _attached_bytes(message: Mapping[str, Any]) -> int:
-    """Bytes of images, sound and files that stand in the message itself: base64 says nothing of their tokens."""
-    content = message.get("content")
-    if not isinstance(content, list):
-        return 0
-    attached = [part.get(part["type"]) for part in cast("list[dict[str, Any]]", content) if part["type"] != "text"]
-    parts = [cast("dict[str, Any]", part) for part in attached if isinstance(part, dict)]
-    return sum(len(value) for part in parts for value in part.values() if isinstance(value, str))
+def _images(attachments: list[Json]) -> int:
+    return len([part for part in attachments if part.get("type") == "image_url"])
+
+
+def _size_bytes(attachments: list[Json]) -> int:
+    """Bytes of those that stand in the message itself: base64 says nothing of their tokens."""
+    bodies = [part.get(part["type"]) for part in attachments]
+    inner = [cast("Json", body) for body in bodies if isinstance(body, dict)]
+    return sum([len(value) for body in inner for value in body.values() if isinstance(value, str)])
 
 
 def _token_bounds(size_bytes: int) -> tuple[int, int]:

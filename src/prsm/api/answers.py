@@ -6,7 +6,8 @@ noticed, and what it was sent is charged.
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, cast
 from uuid import UUID
@@ -36,6 +37,9 @@ from prsm.tokenomics.enrolment import account_of
 from prsm.tokenomics.orders import Statement
 from prsm.tokenomics.quotes import estimate_tokens
 
+Handling = Coroutine[Any, Any, None]
+"""A request being handled; each open stream holds every coroutine of it, so none is made that only awaits another."""
+
 _log: Any = structlog.get_logger("edge")
 
 
@@ -57,19 +61,19 @@ class Answers:
         self.in_flight = 0
         """Requests being answered now."""
 
-    async def text(self, incoming: Incoming, make: type[Format]) -> None:
+    def text(self, incoming: Incoming, make: type[Format]) -> Handling:
         """Answer in text, in any wire format."""
-        await self._guarded(
+        return self._guarded(
             incoming, "chat", lambda error: make.error(error, incoming.id), lambda: self._text(incoming, make)
         )
 
-    async def embeddings(self, incoming: Incoming) -> None:
+    def embeddings(self, incoming: Incoming) -> Handling:
         """Embed texts."""
-        await self._guarded(incoming, "embeddings", openai_error, lambda: self._embed(incoming))
+        return self._guarded(incoming, "embeddings", openai_error, lambda: self._embed(incoming))
 
-    async def count_tokens(self, incoming: Incoming) -> None:
+    def count_tokens(self, incoming: Incoming) -> Handling:
         """Estimate what a message would have as input; free of charge, and says in a header that it is an estimate."""
-        await self._guarded(
+        return self._guarded(
             incoming,
             "count_tokens",
             lambda error: anthropic_error(error, str(incoming.id)),
@@ -81,7 +85,7 @@ class Answers:
     ) -> None:
         """Run ``work``; whatever it raises becomes a response in the caller's own error shape."""
         metrics = self._node.metrics
-        started_s = asyncio.get_running_loop().time()
+        started_s = time.monotonic()
         outcome = "ok"
         self.in_flight += 1
         try:
@@ -103,7 +107,7 @@ class Answers:
             incoming.refuse(refusal, write(refusal))
         finally:
             self.in_flight -= 1
-            metrics.request_ended(operation, outcome, asyncio.get_running_loop().time() - started_s)
+            metrics.request_ended(operation, outcome, time.monotonic() - started_s)
 
     async def _text(self, incoming: Incoming, make: type[Format]) -> None:
         node = self._node
@@ -215,14 +219,14 @@ class Answers:
         count = anthropic_messages.render_count(estimate_tokens(len(body)))
         incoming.respond(200, [JSON, ("x-prsm-estimate", "bytes/4")], count)
 
-    async def _once(
-        self, incoming: Incoming, key: ApiKey, digest: bytes, answer: Callable[[bool], Awaitable[None]]
-    ) -> None:
+    def _once(self, incoming: Incoming, key: ApiKey, digest: bytes, answer: Callable[[bool], Handling]) -> Handling:
         """``answer`` the request, told whether to keep the response; one that its Idempotency-Key has is sent again."""
         named = incoming.header("idempotency-key")
-        if named is None:
-            await answer(False)
-            return
+        return answer(False) if named is None else self._claimed(incoming, key, named, digest, answer)
+
+    async def _claimed(
+        self, incoming: Incoming, key: ApiKey, named: str, digest: bytes, answer: Callable[[bool], Handling]
+    ) -> None:
         stored = await self._node.idempotency.claim(key.id, named, incoming.id, digest)
         if stored is not None:
             incoming.extra[0] = ("x-request-id", str(stored.request_id))

@@ -74,7 +74,8 @@ def _scope(incoming: Incoming) -> dict[str, Any]:
     client, server = exchange.carrier.addresses()
     return {
         "type": "http",
-        "asgi": {"version": "3.0", "spec_version": "2.4"},
+        # Not 2.4: there, ``send`` would have to raise when the client has gone. So ``receive`` is asked, which knows.
+        "asgi": {"version": "3.0", "spec_version": "2.3"},
         "http_version": exchange.version,
         # RFC 9110, 9.3.2: HEAD is GET without the body, which the server cuts off.
         "method": "GET" if exchange.method == "HEAD" else exchange.method,

@@ -7,51 +7,61 @@ stops ends the pumping. Nothing of the body is kept once it was read.
 import asyncio
 import threading
 from collections import deque
+from typing import Self
 
 from prsm.api.http_exchange import BodyBroken, Exchange
-from prsm.core.errors import InvalidRequest, Kind, PrsmError
+from prsm.core.errors import InvalidRequest, PrsmError
 
 HIGH_WATER_BYTES = 4 * 1024 * 1024
 
 
 class BodyPipe:
-    """One body. ``pump`` runs in the loop, ``read_into`` in one thread."""
+    """One body, carried over while the ``async with`` block runs; ``read_into`` is for one thread."""
 
-    def __init__(self, exchange: Exchange, *, limit_bytes: int, idle_s: float) -> None:
-        """At most ``limit_bytes`` in all, and at most ``idle_s`` seconds between two pieces."""
+    def __init__(self, exchange: Exchange, *, limit_bytes: int, too_large: PrsmError, idle_s: float) -> None:
+        """At most ``limit_bytes`` in all, else ``too_large``; at most ``idle_s`` seconds between two pieces."""
         self._exchange = exchange
         self._limit_bytes = limit_bytes
+        self._too_large = too_large
         self._idle_s = idle_s
         self._pieces: deque[memoryview] = deque()
         self.held_bytes = 0
-        self._error: BaseException | None = None
+        self._error: PrsmError | None = None
         self._ended = False
         self._told = threading.Condition()
         self._room = asyncio.Event()
         self._loop = asyncio.get_running_loop()
+        self._pumping: asyncio.Task[None] | None = None
 
-    async def pump(self) -> None:
-        """Carry the body over until it is complete. What goes wrong is raised by ``read_into``, not here."""
-        try:
-            await self._carry()
-            self._end(None)
-        except BaseException as error:
-            self._end(error)
-            if not isinstance(error, PrsmError):
-                raise
+    async def __aenter__(self) -> Self:
+        self._pumping = asyncio.create_task(self._pump())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._pumping is not None
+        self._pumping.cancel()
+        await asyncio.gather(self._pumping, return_exceptions=True)
+        # A pump that was cancelled before its first step has told the reader nothing.
+        self._end(InvalidRequest("The request was ended.", code="body_incomplete"))
 
     def read_into(self, into: memoryview) -> int:
         """Fill a part of ``into``; answers how many bytes, 0 at the end. Blocks. Raises PrsmError."""
         with self._told:
             self._told.wait_for(lambda: self._pieces or self._ended)
-            if not self._pieces:
-                if self._error is not None:
-                    raise self._error if isinstance(self._error, PrsmError) else _cut("The request was ended.")
-                return 0
+            if self._error is not None:
+                raise self._error
             count = self._take(into)
         if self.held_bytes < HIGH_WATER_BYTES:
             self._loop.call_soon_threadsafe(self._room.set)
         return count
+
+    async def _pump(self) -> None:
+        try:
+            await self._carry()
+        except PrsmError as error:
+            self._end(error)
+        else:
+            self._end(None)
 
     async def _carry(self) -> None:
         taken = 0
@@ -59,12 +69,7 @@ class BodyPipe:
             data = self._exchange.take()
             taken += len(data)
             if taken > self._limit_bytes:
-                raise PrsmError(
-                    f"The body is larger than {self._limit_bytes} bytes.",
-                    kind=Kind.TOO_LARGE,
-                    code="body_too_large",
-                    remedy="Send less, or raise PRSM_STORAGE_OBJECT_LIMIT_BYTES.",
-                )
+                raise self._too_large
             if data:
                 await self._hand_over(data)
             elif self._exchange.complete:
@@ -107,13 +112,12 @@ class BodyPipe:
         self.held_bytes -= filled
         return filled
 
-    def _end(self, error: BaseException | None) -> None:
+    def _end(self, error: PrsmError | None) -> None:
+        """The first end counts; what came before an error is of no use to anybody."""
         with self._told:
+            if self._ended:
+                return
             self._error, self._ended = error, True
             if error is not None:
                 self._pieces.clear()
             self._told.notify()
-
-
-def _cut(message: str) -> PrsmError:
-    return InvalidRequest(message, code="body_incomplete")

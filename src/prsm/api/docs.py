@@ -25,6 +25,10 @@ _QUESTIONS: dict[str, tuple[str, Json]] = {
 }
 QUESTION_PATHS = frozenset(_QUESTIONS)
 """Paths that ``api/main.py`` serves by itself, all by POST."""
+_SECURITY: list[Json] = [{"HTTPBearer": []}, {"APIKeyHeader": []}]
+_REFUSAL = {"application/json": {"schema": {"$ref": "#/components/schemas/Refusal"}}}
+_BYTES = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
+_TEXT = {"text/plain": {"schema": {"type": "string"}}}
 
 
 def add_docs(app: FastAPI) -> None:
@@ -37,7 +41,9 @@ def add_docs(app: FastAPI) -> None:
         return HTMLResponse(page, headers=headers)
 
     # FastAPI keeps the document it makes here, and serves it.
-    app.openapi()["paths"] |= {path: {"post": _operation(path)} for path in _QUESTIONS}
+    paths: dict[str, Any] = app.openapi()["paths"]
+    paths |= {path: {"post": _operation(path)} for path in _QUESTIONS}
+    paths |= _streamed()
 
 
 def content_security_policy(page: str) -> str:
@@ -65,7 +71,7 @@ def _operation(path: str) -> dict[str, Any]:
         "description": "Paid from the caller's account. The body is that of the named API, passed on to the model; "
         'its field `prsm` may hold `{"max_cost_micro": ..., "session_id": ...}`.',
         "operationId": path.removeprefix("/").replace("/", "_"),
-        "security": [{"HTTPBearer": []}, {"APIKeyHeader": []}],
+        "security": _SECURITY,
         "requestBody": {"required": True, "content": {"application/json": {"schema": shape}}},
         "responses": {
             "200": {
@@ -82,3 +88,69 @@ def _operation(path: str) -> dict[str, Any]:
             },
         },
     }
+
+
+def _streamed() -> dict[str, Any]:
+    """What ``api/storage_content.py`` serves."""
+    profile = _parameter("query", "profile", "unixfs-v1-2025 or kubo-v1; by default the node's setting.")
+    read = {
+        "200": {"description": "All of it.", "content": _BYTES},
+        "206": {"description": "The part that ``Range`` names.", "content": _BYTES},
+        "304": {"description": "The caller has it already, by ``If-None-Match``."},
+        "416": {"description": "The range begins behind the end; ``Content-Range`` says where that is."},
+    }
+    shared = {
+        "4XX": {"description": "Refused.", "content": _REFUSAL},
+        "503": {"description": "Busy.", "content": _REFUSAL},
+    }
+    add = _streamed_operation(
+        "Add a file: the body, of any size, is taken in as it comes, and kept for the caller.",
+        [profile],
+        {"201": {"description": "Added.", "content": {"application/json": {"schema": _ref("Added")}}}} | shared,
+    )
+    kinds: Json = {"application/vnd.ipld.raw": {}, "application/vnd.ipld.car": {}}
+    gateway: Json = {
+        "200": {"description": "A block, or a CAR.", "content": kinds},
+        "206": {"description": "A part of a block.", "content": {"application/vnd.ipld.raw": {}}},
+        "406": {"description": "Neither a block nor a CAR was asked for.", "content": _TEXT},
+        "412": {"description": "It is not here, and ``only-if-cached`` was asked.", "content": _TEXT},
+    }
+    asked = [
+        _parameter("query", "format", "raw or car; ``Accept`` does as well."),
+        _parameter("query", "dag-scope", "Of a CAR: all, entity or block."),
+        _parameter("query", "entity-bytes", "Of a CAR: FROM:TO, the bytes of a file; TO may be *."),
+    ]
+    return {
+        "/node/v1/storage/content": {
+            "post": add | {"requestBody": {"content": _BYTES}, "security": _SECURITY}
+        },
+        "/node/v1/storage/content/{cid}": {
+            "get": _streamed_operation(
+                "The bytes of a file that is here; a path below a directory's CID leads to those of an entry.",
+                [_parameter("path", "cid", "A CID, and a path below it.")],
+                read | shared,
+            )
+            | {"security": _SECURITY}
+        },
+        "/ipfs/{cid}": {
+            "get": _streamed_operation(
+                "The trustless gateway: blocks and CARs of what is here, for everybody.",
+                [_parameter("path", "cid", "A CID; for a CAR also a path below it."), *asked],
+                read | shared | gateway,
+            )
+        },
+    }
+
+
+def _streamed_operation(summary: str, parameters: list[Json], responses: Json) -> Json:
+    return {"tags": ["storage"], "summary": summary, "parameters": parameters, "responses": responses}
+
+
+def _parameter(place: str, name: str, meaning: str) -> Json:
+    return {
+        "in": place, "name": name, "description": meaning, "required": place == "path", "schema": {"type": "string"}
+    }  # fmt: skip
+
+
+def _ref(name: str) -> Json:
+    return {"$ref": f"#/components/schemas/{name}"}

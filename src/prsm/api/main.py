@@ -19,6 +19,7 @@ from prsm.api.http_server import HttpServer, Limits
 from prsm.api.incoming import Incoming
 from prsm.api.node_api import build_node_api
 from prsm.api.storage_content import StorageContent
+from prsm.api.storage_keeping import Keeping
 from prsm.core.errors import ConfigError, PrsmError
 from prsm.node import Node
 
@@ -46,9 +47,10 @@ class Edge:
         door = Door(node)
         answers = Answers(node, door)
         self._node = node
-        self._api = build_node_api(node, door)
+        keeping = Keeping(node)
+        self._api = build_node_api(node, door, keeping)
         self._hot = hot_routes(answers)
-        self._content = StorageContent(node, door)
+        self._content = StorageContent(node, door, keeping)
         node.metrics.gauge("prsm_requests_in_flight", "Requests being answered.", lambda: answers.in_flight)
 
     def __call__(self, exchange: Exchange) -> Coroutine[Any, Any, None]:

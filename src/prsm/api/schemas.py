@@ -179,6 +179,11 @@ class Part(BaseModel):
     error: str | None = None
     count: int | None = None
     waiting: int | None = None
+    objects: int | None = None
+    damaged: int | None = None
+    uploads_waiting: int | None = None
+    offline: bool | None = Field(None, description="Nothing can be fetched now; what is stored is served all the same.")
+    reason: str | None = Field(None, description="Why it is offline.")
 
 
 class NodeIdentity(BaseModel):

@@ -5,20 +5,28 @@ gateway needs no key, gives only what is here and only what its reader can verif
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
+import hashlib
+from collections import Counter
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Generator
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import parse_qs, quote
+
+import structlog
 
 from prsm.api.body_pipe import BodyPipe
 from prsm.api.byte_range import Span, Unsatisfiable, byte_range
 from prsm.api.door import Door
 from prsm.api.incoming import JSON, Headers, Incoming
-from prsm.api.storage_schemas import added, owner_of
+from prsm.api.storage_keeping import Keeping, owner_of
+from prsm.api.storage_schemas import added
 from prsm.api.trustless import CAR_TYPE, IMMUTABLE, PREFIX, RAW_TYPE, CarRequest, RawRequest, parse
+from prsm.core.database import unreachable
 from prsm.core.errors import InvalidRequest, Kind, PrsmError
 from prsm.core.identity import READ, STORAGE
+from prsm.data_layer.catalog import State
 from prsm.data_layer.cid import Cid
-from prsm.data_layer.object_files import StoredFile
+from prsm.data_layer.object_files import NotStored, StoredFile
 from prsm.node import Node
 
 CONTENT = "/node/v1/storage/content"
@@ -28,19 +36,25 @@ STREAMED_ROUTES = {
     f"GET {PREFIX}{{cid}}": None,
 }
 """What is served here, with the scope it needs; FastAPI never sees it."""
+_log: Any = structlog.get_logger("edge")
 
 Serve = Callable[[Incoming], Coroutine[Any, Any, None]]
 
 _PIECE_BYTES = 1024 * 1024
 _MAX_GATEWAY_READERS = 64
+# Each takes a thread of the storage for as long as its sender likes; the rest of them is for everybody else.
+_MAX_ADDING = 12
+_MAX_ADDING_OF_ONE = 4
 
 
 class StorageContent:
     """The streamed routes over one node."""
 
-    def __init__(self, node: Node, door: Door) -> None:
+    def __init__(self, node: Node, door: Door, keeping: Keeping) -> None:
         self._node = node
         self._door = door
+        self._keeping = keeping
+        self._adding: Counter[str] = Counter()
         self._gateway_readers = 0
 
     def handler(self, path: str) -> Serve | None:
@@ -55,10 +69,15 @@ class StorageContent:
         async def guarded(incoming: Incoming) -> None:
             try:
                 await serve(incoming)
-            except PrsmError as error:
+            except Exception as error:
+                refusal = error if isinstance(error, PrsmError) else unreachable(error)
+                if refusal is None:
+                    raise  # the server answers and logs it
                 if incoming.exchange.started:
-                    raise  # the connection is cut: the reader sees that it has not all
-                _refuse(incoming, error)
+                    # The connection is cut without ``end``: the reader sees that it has not all.
+                    _log.warning("sending broke off", request_id=str(incoming.id), reason=str(refusal))
+                    return
+                _refuse(incoming, refusal)
 
         return guarded
 
@@ -67,30 +86,51 @@ class StorageContent:
             incoming.refuse_method("POST")
             return
         caller = await self._door.admit(incoming.token(), STORAGE, incoming.extra)
-        asked = _fields(incoming.exchange.query, {"profile"})
+        profile = _profile(incoming.exchange.query)
         size = int(incoming.header("content-length") or 0)
-        storage, settings, owner = self._node.storage, self._node.settings, owner_of(caller)
-        limit = settings.storage_object_limit_bytes
-        if not caller.is_admin:
-            await storage.check_quota(owner, size)
-            limit = min(limit, await storage.quota_left(owner))
-        pipe = BodyPipe(incoming.exchange, limit_bytes=limit, idle_s=settings.body_timeout_s)
-        pumping = asyncio.create_task(pipe.pump())
+        limit = await self._keeping.room_bytes(caller)
+        if size > limit:
+            raise self._keeping.too_large(limit)
+        with self._one_more(owner_of(caller)):
+            async with self._body(incoming, limit) as body:
+                # Kept by this request until it is kept by the caller, so that no collector comes between.
+                mine = f"adding:{incoming.id}"
+                stored = await self._node.storage.add(body.read_into, mine, profile, size)
         try:
-            stored = await storage.add(pipe.read_into, owner, asked.get("profile", ""), size)
+            kept = await self._keeping.keep(caller, stored.cid)
         finally:
-            pumping.cancel()
-            await asyncio.gather(pumping, return_exceptions=True)
-        incoming.respond(201, [JSON], added(stored).model_dump_json().encode())
+            await self._node.storage.catalog.unpin(stored.cid, mine)
+        self._node.metrics.storage_moved("added", stored.size_bytes)
+        incoming.respond(201, [JSON], added(stored, kept=kept).model_dump_json().encode())
+
+    def _body(self, incoming: Incoming, limit_bytes: int) -> BodyPipe:
+        return BodyPipe(
+            incoming.exchange,
+            limit_bytes=limit_bytes,
+            too_large=self._keeping.too_large(limit_bytes),
+            idle_s=self._node.settings.body_timeout_s,
+        )
+
+    @contextmanager
+    def _one_more(self, owner: str) -> Generator[None]:
+        if self._adding.total() >= _MAX_ADDING or self._adding[owner] >= _MAX_ADDING_OF_ONE:
+            raise _overloaded(f"{self._adding.total()} objects are being added already, {self._adding[owner]} by you.")
+        self._adding[owner] += 1
+        try:
+            yield
+        finally:
+            self._adding[owner] -= 1
+            self._adding += Counter()  # drops who adds nothing now
 
     async def _read(self, incoming: Incoming) -> None:
         exchange = incoming.exchange
         if exchange.method not in ("GET", "HEAD"):
-            incoming.refuse_method("GET")
+            incoming.refuse_method("GET, HEAD")
             return
         await self._door.admit(incoming.token(), READ, incoming.extra)
         first, _, below = exchange.path.removeprefix(f"{CONTENT}/").partition("/")
         cid = await self._node.storage.resolve(Cid.parse(first), below)
+        await self._refuse_damaged(cid)
         file = await self._node.storage.open(cid)
         with file:
             headers: Headers = [
@@ -109,34 +149,45 @@ class StorageContent:
             else:
                 headers.append(("content-range", span.content_range(file.size_bytes)))
                 status = 206
-            await _send(incoming, status, headers, span.size_bytes, _pieces(file, span))
+            await self._send(incoming, status, headers, span.size_bytes, _pieces(file, span))
+
+    async def _refuse_damaged(self, cid: Cid) -> None:
+        """What is known to be damaged is not given out; what is not known yet is found by ``verify``."""
+        known = await self._node.storage.catalog.get(cid)
+        if known is not None and known.state is State.DAMAGED:
+            raise PrsmError(
+                f"{cid} is damaged on this node's disk.",
+                kind=Kind.CONFLICT,
+                code="object_damaged",
+                remedy=f"Mend it: prsm storage repair {cid}",
+            )
 
     async def _gateway(self, incoming: Incoming) -> None:
         exchange = incoming.exchange
         if not self._node.settings.storage_gateway_enabled:
             raise PrsmError("This node's gateway is switched off.", kind=Kind.NOT_FOUND, code="not_found")
         if exchange.method not in ("GET", "HEAD"):
-            incoming.refuse_method("GET")
+            incoming.refuse_method("GET, HEAD")
             return
         asked = parse(exchange.path, exchange.query, incoming.header("accept"))
         if self._gateway_readers >= _MAX_GATEWAY_READERS:
-            raise PrsmError(
-                f"The gateway serves {_MAX_GATEWAY_READERS} readers already.",
-                kind=Kind.UNAVAILABLE,
-                code="overloaded",
-                retry_after_s=1,
-            )
+            raise _overloaded(f"The gateway serves {_MAX_GATEWAY_READERS} readers already.")
         self._gateway_readers += 1
         try:
             if isinstance(asked, RawRequest):
                 await self._raw(incoming, asked)
             else:
                 await self._car(incoming, asked)
+        except NotStored as error:
+            if "only-if-cached" in (incoming.header("cache-control") or "").lower():
+                raise PrsmError(error.message, kind=error.kind, code="precondition_failed") from None
+            raise
         finally:
             self._gateway_readers -= 1
 
     async def _raw(self, incoming: Incoming, asked: RawRequest) -> None:
         etag = f'"{asked.cid}.raw"'
+        block = await self._node.storage.block(asked.cid)
         headers: Headers = [
             ("content-type", RAW_TYPE),
             ("accept-ranges", "bytes"),
@@ -146,26 +197,41 @@ class StorageContent:
         if _unchanged(incoming, etag):
             incoming.respond(304, headers, b"")
             return
-        block = await self._node.storage.block(asked.cid)
-        span = _span(incoming, etag, len(block))
+        span, status = _span(incoming, etag, len(block)), 206
         if span is None:
-            incoming.respond(200, headers, block)
+            span, status = Span(0, len(block)), 200
         else:
             headers.append(("content-range", span.content_range(len(block))))
-            incoming.respond(206, headers, block[span.start : span.stop])
+        await self._send(incoming, status, headers, span.size_bytes, _once(block[span.start : span.stop]))
 
     async def _car(self, incoming: Incoming, asked: CarRequest) -> None:
-        etag = f'W/"{asked.cid}.car.{asked.scope}.{quote(incoming.exchange.query, safe="")[:200]}"'
+        # Bytes after the first blocks may differ with the order in which they are had: a weak tag.
+        exact = f"{asked.path} {asked.scope} {asked.entity}"
+        etag = f'W/"{asked.cid}.car.{hashlib.sha256(exact.encode()).hexdigest()[:16]}"'
         headers: Headers = [
             ("content-type", f"{CAR_TYPE}; version=1; order=dfs; dups=n"),
             ("content-disposition", _attachment(f"{asked.cid}.car")),
             *_described(incoming.exchange.path, etag),
         ]
+        pieces = await self._node.storage.car(asked.cid, asked.path, asked.scope, asked.entity)
         if _unchanged(incoming, etag):
             incoming.respond(304, headers, b"")
             return
-        pieces = await self._node.storage.car(asked.cid, asked.path, asked.scope, asked.entity)
-        await _send(incoming, 200, headers, None, pieces)
+        await self._send(incoming, 200, headers, None, pieces)
+
+    async def _send(
+        self, incoming: Incoming, status: int, headers: Headers, size_bytes: int | None, pieces: AsyncIterator[bytes]
+    ) -> None:
+        """Send as the reader keeps up, and stop when it has gone."""
+        exchange = incoming.exchange
+        exchange.start(status, [*headers, *incoming.extra], size_bytes)
+        if exchange.method != "HEAD":
+            async for piece in pieces:
+                if exchange.carrier.client_left():
+                    return  # without ``end``: the connection is cut
+                await exchange.send(piece)
+                self._node.metrics.storage_moved("served", len(piece))
+        exchange.end()
 
 
 def _refuse(incoming: Incoming, error: PrsmError) -> None:
@@ -174,21 +240,25 @@ def _refuse(incoming: Incoming, error: PrsmError) -> None:
         incoming.respond(406, [("content-type", "text/plain; charset=utf-8")], body)
     elif error.code == "range_not_satisfiable":
         incoming.respond(416, [("content-range", f"bytes */{error.param}")], b"")
+    elif error.code == "precondition_failed":
+        incoming.respond(412, [("content-type", "text/plain; charset=utf-8")], str(error).encode())
     else:
         incoming.refuse(error)
 
 
-def _fields(query: str, known: set[str]) -> dict[str, str]:
-    given = {name: values[-1] for name, values in parse_qs(query, keep_blank_values=True).items()}
-    for name in given.keys() - known:
-        raise InvalidRequest(f"There is no field {name[:100]!r} here.", param=name[:100])
-    return given
+def _profile(query: str) -> str:
+    """The one field that the query may have; a name that there is not is refused further in."""
+    given = parse_qs(query, keep_blank_values=True)
+    for name in given.keys() - {"profile"}:
+        raise InvalidRequest(f"There is no field {name[:100]!r} here.", param="query")
+    return given.get("profile", [""])[-1]
 
 
 def _described(path: str, etag: str) -> Headers:
     return [
         ("etag", etag),
         ("cache-control", IMMUTABLE),
+        ("vary", "Accept"),
         ("x-ipfs-path", quote(path)),
         ("x-ipfs-roots", path.removeprefix(PREFIX).split("/", 1)[0]),
         ("x-content-type-options", "nosniff"),
@@ -202,6 +272,9 @@ def _unchanged(incoming: Incoming, etag: str) -> bool:
 
 
 def _span(incoming: Incoming, etag: str, size_bytes: int) -> Span | None:
+    """The part that is asked for (RFC 9110, 14.2: of a GET only); None: all of it."""
+    if incoming.exchange.method != "GET":
+        return None
     condition = incoming.header("if-range")
     if condition is not None and condition.strip() != etag:
         return None
@@ -217,25 +290,21 @@ def _attachment(name: str) -> str:
     return f"attachment; filename*=UTF-8''{quote(name, safe='')}"
 
 
-async def _pieces(file: StoredFile, span: Span) -> AsyncIterator[bytes]:
+async def _pieces(file: StoredFile, span: Span) -> AsyncGenerator[bytes]:
     buffer = bytearray(min(_PIECE_BYTES, span.size_bytes))
     at = span.start
     while at < span.stop:
         view = memoryview(buffer)[: span.stop - at]
         count = await asyncio.to_thread(file.read_into, view, at)
+        if not count:
+            raise PrsmError(f"The file of {file.cid} is shorter than it was.", code="object_damaged")
         yield bytes(view[:count])
         at += count
 
 
-async def _send(
-    incoming: Incoming, status: int, headers: Headers, size_bytes: int | None, pieces: AsyncIterator[bytes]
-) -> None:
-    """Send as the reader keeps up, and stop when it has gone."""
-    exchange = incoming.exchange
-    exchange.start(status, [*headers, *incoming.extra], size_bytes)
-    if exchange.method != "HEAD":
-        async for piece in pieces:
-            if exchange.carrier.client_left():
-                break
-            await exchange.send(piece)
-    exchange.end()
+async def _once(data: bytes) -> AsyncGenerator[bytes]:
+    yield data
+
+
+def _overloaded(message: str) -> PrsmError:
+    return PrsmError(message, kind=Kind.UNAVAILABLE, code="overloaded", remedy="Try again shortly.", retry_after_s=1)

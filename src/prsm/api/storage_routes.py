@@ -12,9 +12,12 @@ from fastapi import APIRouter, Response
 from fastapi.responses import StreamingResponse
 
 from prsm.api.door import Door
+from prsm.api.schemas import Refusal
+from prsm.api.storage_keeping import Keeping, owner_of
 from prsm.api.storage_schemas import (
     Added,
     CollectedShown,
+    DamagedObject,
     EntryShown,
     NewDirectory,
     NewProvenance,
@@ -25,16 +28,20 @@ from prsm.api.storage_schemas import (
     UploadShown,
     VerifyReport,
     added,
-    owner_of,
     shown_endpoint,
     shown_object,
     shown_provenance,
     shown_upload,
 )
 from prsm.api.user_routes import Limit
-from prsm.core.errors import PrsmError
+from prsm.api.wire.errors import openai_error_object
+from prsm.core.clock import uuid7
+from prsm.core.errors import Kind, PrsmError, Unavailable
 from prsm.core.identity import ADMIN, READ, STORAGE, ApiKey
+from prsm.data_layer.catalog import State
 from prsm.data_layer.cid import Cid
+from prsm.data_layer.enhanced_ipfs import EnhancedIPFS
+from prsm.data_layer.object_files import NotStored
 from prsm.data_layer.progress import Progress
 from prsm.data_layer.provenance import Origin
 from prsm.data_layer.statements import Claims
@@ -45,17 +52,18 @@ _NDJSON = "application/x-ndjson"
 _MAX_NAMED_LEAVES = 1000
 
 
-def storage_routes(node: Node, door: Door) -> APIRouter:
+def storage_routes(node: Node, door: Door, keeping: Keeping) -> APIRouter:
     """The routes over one node."""
     router = APIRouter(prefix="/storage", tags=["storage"])
-    _object_routes(router, node, door)
-    _keeping_routes(router, node, door)
+    _object_routes(router, node, door, keeping)
+    _keeping_routes(router, node, door, keeping)
+    _fetch_route(router, node, door)
     _care_routes(router, node, door)
     _provenance_routes(router, node, door)
     return router
 
 
-def _object_routes(router: APIRouter, node: Node, door: Door) -> None:
+def _object_routes(router: APIRouter, node: Node, door: Door, keeping: Keeping) -> None:
     storage, read = node.storage, door.of(READ)
 
     @router.get("/objects", summary="The objects that the caller keeps (all objects, for an admin), by CID.")
@@ -83,31 +91,21 @@ def _object_routes(router: APIRouter, node: Node, door: Door) -> None:
     @router.post("/directories", status_code=201, summary="A directory of objects that are here.")
     async def add_directory(new: NewDirectory, caller: Annotated[ApiKey, door.of(STORAGE)]) -> Added:
         entries = [(entry.path, Cid.parse(entry.cid)) for entry in new.entries]
-        return added(await storage.add_directory(entries, owner_of(caller), new.profile))
+        # Kept by this request until it is kept by the caller, so that no collector comes between.
+        mine = f"adding:{uuid7()}"
+        made = await storage.add_directory(entries, mine, new.profile)
+        try:
+            return added(made, kept=await keeping.keep(caller, made.cid))
+        finally:
+            await storage.catalog.unpin(made.cid, mine)
 
 
-def _keeping_routes(router: APIRouter, node: Node, door: Door) -> None:
+def _keeping_routes(router: APIRouter, node: Node, door: Door, keeping: Keeping) -> None:
     storage, keeper = node.storage, door.of(STORAGE)
-
-    @router.post(
-        "/objects/{cid}/fetch",
-        summary="Have the node fetch an object; says how far it is, one JSON a line, the object itself last.",
-        response_class=StreamingResponse,
-        responses={"200": {"content": {_NDJSON: {}}}},
-    )
-    async def fetch(cid: str, _caller: Annotated[ApiKey, keeper]) -> Response:
-        wanted = Cid.parse(cid)
-        updates = storage.fetch_telling(wanted)
-        # What is refused at once is refused with a status.
-        first = await anext(updates, None)
-        return StreamingResponse(_told(node, wanted, first, updates), media_type=_NDJSON)
 
     @router.put("/objects/{cid}/pin", status_code=204, summary="Keep an object that is here.")
     async def pin(cid: str, caller: Annotated[ApiKey, keeper]) -> None:
-        kept = await storage.object(Cid.parse(cid))
-        if not caller.is_admin:
-            await storage.check_quota(owner_of(caller), kept.dag_bytes)
-        await storage.pin(kept.cid, owner_of(caller))
+        await keeping.keep(caller, Cid.parse(cid))
 
     @router.delete("/objects/{cid}/pin", status_code=204, summary="Keep an object no more.")
     async def unpin(cid: str, caller: Annotated[ApiKey, keeper]) -> None:
@@ -115,7 +113,28 @@ def _keeping_routes(router: APIRouter, node: Node, door: Door) -> None:
 
     @router.post("/objects/{cid}/publish", summary="Upload an object to the node's own IPFS nodes, when they answer.")
     async def publish(cid: str, _caller: Annotated[ApiKey, keeper]) -> list[UploadShown]:
-        return [shown_upload(each) for each in await storage.publish(Cid.parse(cid))]
+        try:
+            return [shown_upload(each) for each in await storage.publish(Cid.parse(cid))]
+        except Unavailable as error:
+            if error.code != "no_own_node":
+                raise
+            # How the node is set up, which waiting does not change.
+            raise PrsmError(error.message, kind=Kind.CONFLICT, code=error.code, remedy=error.remedy) from error
+
+
+def _fetch_route(router: APIRouter, node: Node, door: Door) -> None:
+    @router.post(
+        "/objects/{cid}/fetch",
+        summary="Have the node fetch an object; says how far it is, one JSON a line, the object itself last.",
+        response_class=StreamingResponse,
+        responses={"200": {"content": {_NDJSON: {}}}, "502": {"model": Refusal, "description": "No endpoint gave it."}},
+    )
+    async def fetch(cid: str, _caller: Annotated[ApiKey, door.of(STORAGE)]) -> Response:
+        wanted = Cid.parse(cid)
+        updates = node.storage.fetch_telling(wanted)
+        # What fails within the first moments is refused with a status; the second update comes after a quarter second.
+        first = [progress async for progress in _at_most(2, updates)]
+        return StreamingResponse(_told(node, wanted, first, updates), media_type=_NDJSON)
 
 
 def _care_routes(router: APIRouter, node: Node, door: Door) -> None:
@@ -125,6 +144,7 @@ def _care_routes(router: APIRouter, node: Node, door: Door) -> None:
     async def status(_caller: Annotated[ApiKey, door.of(READ)]) -> StorageStatus:
         usage = await storage.catalog.usage()
         endpoints = [shown_endpoint(view) for view in storage.endpoints.snapshot()]
+        offline = node.storage_watch.offline()
         return StorageStatus(
             objects=usage.objects,
             stored_bytes=usage.stored_bytes,
@@ -137,27 +157,18 @@ def _care_routes(router: APIRouter, node: Node, door: Door) -> None:
             uploads_waiting=usage.uploads_waiting,
             uploads_failed=usage.uploads_failed,
             transfers=len(storage.transfers) + storage.uploads.running,
-            offline=not any(each.state == "live" for each in endpoints),
+            offline=bool(offline),
+            offline_reason=offline,
             endpoints=endpoints,
         )
 
     @router.post("/objects/{cid}/verify", summary="Read an object whole and check every block.")
     async def verify(cid: str, _caller: Annotated[ApiKey, door.of(STORAGE)]) -> VerifyReport:
-        found = await storage.verify(Cid.parse(cid))
-        damaged = [f"{leaf.cid} (byte {leaf.offset})" for leaf in found.leaves[:_MAX_NAMED_LEAVES]]
-        blocks = len(found.index.blocks) + sum(1 for _ in found.index.leaves()) if found.index else 0
-        return VerifyReport(
-            cid=cid,
-            whole=found.whole,
-            blocks=blocks,
-            size_bytes=found.read_bytes,
-            damaged=["its index of blocks"] * found.outboard_damaged + damaged,
-        )
+        return await verified(storage, Cid.parse(cid))
 
-    @router.post("/objects/{cid}/repair", summary="Fetch the damaged blocks of an object anew.")
+    @router.post("/objects/{cid}/repair", summary="Verify an object; fetch anew what is damaged.")
     async def repair(cid: str, _caller: Annotated[ApiKey, admin]) -> RepairReport:
-        done = await storage.repair(Cid.parse(cid))
-        return RepairReport(cid=cid, fetched_bytes=done.moved_bytes)
+        return await repaired(storage, Cid.parse(cid))
 
     @router.post("/gc", summary="Delete every object that nobody keeps.")
     async def collect(_caller: Annotated[ApiKey, admin]) -> CollectedShown:
@@ -179,18 +190,68 @@ def _provenance_routes(router: APIRouter, node: Node, door: Door) -> None:
         return shown_provenance(await node.statements.state(about.cid, about.size_bytes, publisher, claims))
 
 
+async def verified(storage: EnhancedIPFS, root: Cid) -> VerifyReport:
+    """Verify an object and, where it is a directory, all that stands in it. Raises NotStored for the root alone."""
+    report = VerifyReport(cid=str(root), whole=True, objects=0, blocks=0, size_bytes=0, damaged=[])
+    seen, left = {root}, [root]
+    while left:
+        cid = left.pop()
+        try:
+            found = await storage.verify(cid)
+        except NotStored:
+            if cid == root:
+                raise
+            report.damaged.append(DamagedObject(cid=str(cid), blocks=["all of it: it is not here"]))
+            continue
+        report.objects += 1
+        report.size_bytes += found.read_bytes
+        if found.index:
+            report.blocks += len(found.index.blocks) + sum(1 for _ in found.index.leaves())
+            below = {child for _, child in found.index.children()} - seen
+            seen |= below
+            left += below
+        if not found.whole:
+            bad = [f"{leaf.cid} (byte {leaf.offset})" for leaf in found.leaves[:_MAX_NAMED_LEAVES]]
+            report.damaged.append(DamagedObject(cid=str(cid), blocks=bad or ["its index of blocks"]))
+    report.whole = not report.damaged
+    return report
+
+
+async def repaired(storage: EnhancedIPFS, root: Cid) -> RepairReport:
+    """Verify as ``verified`` does, then mend what is damaged and fetch what is missing. Raises StorageFault."""
+    found = await verified(storage, root)
+    report = RepairReport(cid=found.cid, repaired=[], fetched_bytes=0)
+    for each in found.damaged:
+        cid = Cid.parse(each.cid)
+        known = await storage.catalog.get(cid)
+        if known is None or known.state is State.MISSING:
+            report.fetched_bytes += (await storage.fetch(cid)).size_bytes
+        else:
+            report.fetched_bytes += (await storage.repair(cid)).moved_bytes
+        report.repaired.append(each.cid)
+    return report
+
+
+async def _at_most(count: int, updates: AsyncGenerator[Progress]) -> AsyncGenerator[Progress]:
+    for _ in range(count):
+        update = await anext(updates, None)
+        if update is None:
+            return
+        yield update
+
+
 async def _told(
-    node: Node, cid: Cid, first: Progress | None, updates: AsyncGenerator[Progress]
+    node: Node, cid: Cid, first: list[Progress], updates: AsyncGenerator[Progress]
 ) -> AsyncGenerator[bytes]:
     """The lines of a fetch; one that fails in the midst ends with the error as a line."""
     try:
-        if first is not None:
-            yield _line(_progress(first))
+        for progress in first:
+            yield _line(_progress(progress))
         async for progress in updates:
             yield _line(_progress(progress))
         yield shown_object(await node.storage.object(cid)).model_dump_json().encode() + b"\n"
     except PrsmError as error:
-        yield _line({"error": {"message": str(error), "code": error.code}})
+        yield _line({"error": openai_error_object(error)})
     finally:
         await updates.aclose()
 

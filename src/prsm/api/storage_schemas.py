@@ -5,25 +5,26 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from prsm.core.identity import ApiKey
 from prsm.data_layer.catalog import StoredObject, Upload
 from prsm.data_layer.endpoints import EndpointView
 from prsm.data_layer.ingest import Stored
 from prsm.data_layer.provenance import ContentKind, Relation
 from prsm.data_layer.statements import Signed
+from prsm.data_layer.storage_watch import endpoint_state
 
 CidText = Annotated[str, Field(max_length=300, pattern=r"^[a-zA-Z0-9]+$", description="A content identifier.")]
 ProfileName = Literal["", "unixfs-v1-2025", "kubo-v1"]
 
 
 class Added(BaseModel):
-    """An object that was added; not ``fresh`` when it was here already."""
+    """An object that was added and is kept for the caller."""
 
     cid: str
     kind: str
     profile: str
     size_bytes: int
-    fresh: bool
+    fresh: bool = Field(description="It was not here before.")
+    newly_kept: bool = Field(description="The caller did not keep it before.")
 
 
 class NewEntry(BaseModel):
@@ -77,20 +78,29 @@ class UploadShown(BaseModel):
     last_error: str
 
 
+class DamagedObject(BaseModel):
+    """An object that is not what its CID says, or not here; ``blocks`` names what of it is damaged."""
+
+    cid: str
+    blocks: list[str]
+
+
 class VerifyReport(BaseModel):
-    """What reading an object whole has shown; ``damaged`` names blocks."""
+    """What reading an object, and all that stands in it, whole has shown."""
 
     cid: str
     whole: bool
+    objects: int
     blocks: int
     size_bytes: int
-    damaged: list[str]
+    damaged: list[DamagedObject]
 
 
 class RepairReport(BaseModel):
-    """What was fetched anew."""
+    """The objects that were damaged or not here, and are whole now."""
 
     cid: str
+    repaired: list[str]
     fetched_bytes: int
 
 
@@ -128,6 +138,7 @@ class StorageStatus(BaseModel):
     uploads_failed: int
     transfers: int
     offline: bool = Field(description="No endpoint is configured, or none answers.")
+    offline_reason: str
     endpoints: list[EndpointShown]
 
 
@@ -146,7 +157,7 @@ class NewProvenance(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     licence: str = Field(min_length=1, max_length=256, description="An SPDX expression, as Apache-2.0.")
-    title: str = Field(default="", max_length=200)
+    title: str = Field(min_length=1, max_length=200)
     media_type: str = Field(default="application/octet-stream", max_length=130)
     kind: Annotated[ContentKind, Field(strict=False)] = ContentKind.OTHER
     derived_from: list[Source] = Field(default=[], max_length=64)
@@ -168,12 +179,7 @@ class ProvenanceShown(BaseModel):
     envelope: str
 
 
-def owner_of(caller: ApiKey) -> str:
-    """The name under which a caller keeps objects."""
-    return f"principal:{caller.principal_id}"
-
-
-def added(stored: Stored) -> Added:
+def added(stored: Stored, *, kept: bool) -> Added:
     """What was added."""
     return Added(
         cid=str(stored.cid),
@@ -181,6 +187,7 @@ def added(stored: Stored) -> Added:
         profile=stored.profile,
         size_bytes=stored.size_bytes,
         fresh=stored.fresh,
+        newly_kept=kept,
     )
 
 
@@ -212,10 +219,9 @@ def shown_upload(upload: Upload) -> UploadShown:
 
 def shown_endpoint(view: EndpointView) -> EndpointShown:
     """How an endpoint does."""
-    state = "banned" if view.banned_s else "resting" if view.resting_s else "live" if view.healthy else "failing"
     return EndpointShown(
         name=view.name,
-        state=state,
+        state=endpoint_state(view),
         p50_s=view.p50_s,
         fetched_bytes=view.fetched_bytes,
         failed=view.failed,

@@ -102,7 +102,8 @@ def _check_car(asked: dict[str, str], accept: str) -> None:
 
 
 def _scope(asked: dict[str, str]) -> Scope:
-    scope = asked.get("dag-scope", "all")
+    """By default all, but for a range of bytes the entity that has them."""
+    scope = asked.get("dag-scope", "entity" if "entity-bytes" in asked else "all")
     if scope not in ("all", "entity", "block"):
         raise InvalidRequest("dag-scope is all, entity or block.", param="dag-scope")
     return scope

@@ -36,19 +36,19 @@ class NodeClient:
 
     def call(self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None) -> Any:
         """The decoded JSON of an answer, None for an empty one. Raises PrsmError."""
-        with self._exchange(method, path, body, headers or {}) as response:
+        with self._exchange(method, path, body, headers or {}) as response, _reading():
             data = response.read()
         return json.loads(data) if data else None
 
     def read(self, path: str) -> bytes:
         """The bytes of an answer. Raises PrsmError."""
-        with self._exchange("GET", path, None, {}) as response:
+        with self._exchange("GET", path, None, {}) as response, _reading():
             return response.read()
 
     def stream(self, path: str, body: Any) -> Iterator[dict[str, Any]]:
         """The decoded events of a streamed answer. Raises PrsmError, also for one that comes in the stream."""
         with self._exchange("POST", path, body, {}) as response:
-            for line in response:
+            for line in _lines(response):
                 data = line.removeprefix(b"data: ").strip()
                 if not line.startswith(b"data: ") or data == b"[DONE]":
                     continue
@@ -60,7 +60,7 @@ class NodeClient:
     def stream_lines(self, method: str, path: str) -> Iterator[dict[str, Any]]:
         """The decoded lines of a streamed answer. Raises PrsmError, also for one that comes in the stream."""
         with self._exchange(method, path, None, {}) as response:
-            for line in response:
+            for line in _lines(response):
                 event = json.loads(line)
                 if "error" in event:
                     raise _refusal(event, 502)
@@ -69,14 +69,15 @@ class NodeClient:
     def download(self, path: str) -> Iterator[bytes]:
         """An answer's body in pieces. Raises PrsmError, also when it ends before its length."""
         with self._exchange("GET", path, None, {}) as response:
-            while piece := response.read(_PIECE_BYTES):
+            while piece := _piece(response):
                 yield piece
             if response.length:
-                raise NodeUnreachable("The node ended the connection before the end of the file.", remedy="Try again.")
+                raise _broke_off("it sent less than the whole")
 
     def upload(self, path: str, pieces: Iterator[bytes], size_bytes: int) -> Any:
         """Send a body as it is read; the decoded JSON of the answer. Raises PrsmError."""
-        with self._exchange("POST", path, pieces, {"content-length": str(size_bytes)}) as response:
+        headers = {"content-length": str(size_bytes), "content-type": "application/octet-stream"}
+        with self._exchange("POST", path, pieces, headers) as response, _reading():
             return json.loads(response.read())
 
     @contextmanager
@@ -89,14 +90,15 @@ class NodeClient:
         sent = {"authorization": f"Bearer {self._key}", "content-type": "application/json", **headers}
         try:
             try:
-                connection.request(method, path, data, sent)
+                _send(connection, method, path, data, sent)
                 response = connection.getresponse()
             except (OSError, http.client.HTTPException) as error:
                 raise NodeUnreachable(
                     f"No node answers at {self.address} ({error}).", remedy="Start it: prsm up."
                 ) from error
             if response.status >= 400:
-                raise _refusal(_decoded(response.read()), response.status)
+                with _reading():
+                    raise _refusal(_decoded(response.read()), response.status)
             yield response
         finally:
             connection.close()
@@ -113,6 +115,41 @@ def _operator_key(settings: Settings) -> str:
             code="no_api_key",
             remedy="Set PRSM_API_KEY, or start the node here once: prsm up.",
         ) from None
+
+
+def _send(connection: http.client.HTTPConnection, method: str, path: str, data: Any, headers: dict[str, str]) -> None:
+    try:
+        connection.request(method, path, data, headers)
+    except (BrokenPipeError, ConnectionResetError):
+        # The node may have refused before it had the whole body: then its answer is here and says why.
+        if connection.sock is None:
+            raise
+
+
+@contextmanager
+def _reading() -> Generator[None]:
+    try:
+        yield
+    except (OSError, http.client.HTTPException) as error:
+        raise _broke_off(str(error)) from error
+
+
+def _lines(response: http.client.HTTPResponse) -> Iterator[bytes]:
+    while True:
+        with _reading():
+            line = response.readline()
+        if not line:
+            return
+        yield line
+
+
+def _piece(response: http.client.HTTPResponse) -> bytes:
+    with _reading():
+        return response.read(_PIECE_BYTES)
+
+
+def _broke_off(why: str) -> NodeUnreachable:
+    return NodeUnreachable(f"The node broke off in the midst of its answer ({why}).", remedy="Try again.")
 
 
 def _encoded(body: Any) -> bytes | None:

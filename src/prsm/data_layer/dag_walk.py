@@ -1,7 +1,8 @@
 """The blocks that answer a request for a CAR: those on a path, then what stands at its end, depth first, each once.
 
-Pure but for ``get_block``; holds one block and one path of the DAG at a time. (IPFS HTTP gateway and Trustless Gateway
-specifications.)
+Pure but for ``get_block``; holds one block, the links still to follow, and the names of those that were given. However
+a DAG repeats its blocks, each is visited once, or where a range cuts it: that is at most two blocks a level. (IPFS HTTP
+gateway and Trustless Gateway specifications.)
 """
 
 from collections.abc import Callable, Iterator
@@ -35,21 +36,20 @@ class EntityBytes:
 
 def car_of(root: Cid, path: str, scope: Scope, entity: EntityBytes | None, get_block: GetBlock) -> Iterator[bytes]:
     """The CAR piece by piece. Raises NoSuchEntry before its first piece, and what ``get_block`` raises."""
-    way: dict[Cid, bytes | memoryview] = {}
+    way: dict[Cid, None] = {}
 
     def noted(cid: Cid) -> bytes | memoryview:
-        way[cid] = block = get_block(cid)
-        return block
+        way[cid] = None
+        return get_block(cid)
 
     end = resolve(root, path, noted)
     yield car_header([root])
-    for cid, block in way.items():
-        yield car_section(cid, len(block))
-        yield bytes(block)
+    for cid in way:  # read again: the blocks of a long path together may be large
+        if not cid.identity:
+            yield from _section(Block(cid, get_block(cid)))
     for block in blocks_below(end, scope, entity, get_block):
         if block.cid not in way:
-            yield car_section(block.cid, len(block.data))
-            yield bytes(block.data)
+            yield from _section(block)
 
 
 def blocks_below(root: Cid, scope: Scope, entity: EntityBytes | None, get_block: GetBlock) -> Iterator[Block]:
@@ -57,32 +57,46 @@ def blocks_below(root: Cid, scope: Scope, entity: EntityBytes | None, get_block:
 
     ``entity`` leaves out the leaves of a file that hold none of its range. Identity CIDs carry their block themselves.
     """
-    seen: set[Cid] = set()
-    span: tuple[int, int] | None = None
-    stack = [(root, 0)]
+    given: set[bytes] = set()
+    followed: set[bytes] = set()
+    # With the part of it that is asked for, in bytes of the file under it; None is all of it.
+    stack: list[tuple[Cid, tuple[int, int] | None]] = [(root, None)]
     while stack:
-        cid, offset = stack.pop()
-        if cid in seen and span is None:
+        cid, span = stack.pop()
+        name = cid.encode()
+        if name in followed:
             continue
+        if span is None:
+            followed.add(name)
         block = cid.digest if cid.identity else get_block(cid)
-        if cid not in seen and not cid.identity:
+        if name not in given and not cid.identity:
+            given.add(name)
             yield Block(cid, block)
-        seen.add(cid)
         if scope == "block" or cid.codec is Codec.RAW:
             continue
         node = decode_node(cid, block)
         if isinstance(node, FileNode):
             if cid == root and entity is not None:
                 span = entity.within(node.size_bytes)
-            stack.extend(reversed(list(_parts(node, offset, span))))
+            stack.extend(reversed(list(_parts(node, span))))
         elif scope == "all" or isinstance(node, HamtNode):
-            stack.extend((below, 0) for below in reversed(_entries(node, scope)))
+            stack.extend((below, None) for below in reversed(_entries(node, scope)))
 
 
-def _parts(node: FileNode, offset: int, span: tuple[int, int] | None) -> Iterator[tuple[Cid, int]]:
+def _section(block: Block) -> Iterator[bytes]:
+    yield car_section(block.cid, len(block.data))
+    yield bytes(block.data)
+
+
+def _parts(node: FileNode, span: tuple[int, int] | None) -> Iterator[tuple[Cid, tuple[int, int] | None]]:
+    """The parts of a file that hold something of the span, each with what is asked for of it."""
+    offset = 0
     for link in node.links:
-        if span is None or (offset < span[1] and offset + link.size_bytes > span[0]):
-            yield link.cid, offset
+        if span is None:
+            yield link.cid, None
+        elif offset < span[1] and offset + link.size_bytes > span[0]:
+            start, stop = max(0, span[0] - offset), min(link.size_bytes, span[1] - offset)
+            yield link.cid, None if stop - start == link.size_bytes else (start, stop)
         offset += link.size_bytes
 
 

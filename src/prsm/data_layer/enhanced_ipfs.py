@@ -1,46 +1,65 @@
 """The storage of a node: files and directories by CID, kept on its disk, fetched from wherever they are.
 
-What is here is served with no wait for any network. What is not is fetched once, however many ask, from all endpoints
-together, each block verified. The rest of the node sees only this; blocking work runs in threads of its own.
+What is here is served with no wait for any network, and a file by its CID without the catalog too. What is not is
+fetched once, however many ask, from all endpoints together, each block verified. The rest of the node sees only this.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
+import structlog
+
+from prsm.core.database import UNREACHABLE
 from prsm.core.errors import InvalidRequest, Kind, PrsmError, Unavailable
+from prsm.data_layer.block_fetch import fetch_block
 from prsm.data_layer.block_finder import BlockFinder
 from prsm.data_layer.cancellation import Cancellation
 from prsm.data_layer.catalog import Catalog, Located, State, StoredObject, Upload
-from prsm.data_layer.cid import Cid
+from prsm.data_layer.cid import Cid, Codec
 from prsm.data_layer.collector import Collected, Collector
 from prsm.data_layer.dag_walk import EntityBytes, Scope, car_of
 from prsm.data_layer.directories import Built, resolve
-from prsm.data_layer.download import Download, Fetched
+from prsm.data_layer.download import Fetched
 from prsm.data_layer.fetching import DownloadLimits, Supply
 from prsm.data_layer.ingest import Intake, ReadInto, Stored, ingest
+from prsm.data_layer.keeping import KeptFiles, kept
 from prsm.data_layer.neighbours import Neighbours
-from prsm.data_layer.object_files import InUse, NotStored, ObjectKind, StoredFile
-from prsm.data_layer.object_index import ObjectIndex, read_block, read_index
+from prsm.data_layer.object_files import NotStored, ObjectKind, StoredFile
+from prsm.data_layer.object_index import Damaged, kind_on_disk, read_index
+from prsm.data_layer.pools import Pools, run_in
 from prsm.data_layer.progress import Progress
+from prsm.data_layer.reading import Reader, StoredReader, following
 from prsm.data_layer.scrub import Scrubbed, scrub
+from prsm.data_layer.seams import MAX_BLOCK_BYTES, Pace, StorageFault
+from prsm.data_layer.stored_models import ModelContents, OpenModel, inspect_stored, open_stored_model
 from prsm.data_layer.throttle import Bandwidth, Traffic
+from prsm.data_layer.transfers import Transfers
+from prsm.data_layer.unixfs import FileNode, decode_node
 from prsm.data_layer.unixfs_dag import PROFILES, Profile
 from prsm.data_layer.upload_drain import Uploads
 
 Answer = TypeVar("Answer")
 
-_THREADS = 32
 _REPORT_S = 0.25
+_REPAIR_AGAIN_S = 600.0
 _CAR_PIECE_BYTES = 512 * 1024
+_ASKED_AT_ONCE = 1000
+_READS_COUNTED = 10_000
+_log: Any = structlog.get_logger("storage")
 
 
 @dataclass(frozen=True, slots=True)
 class StoragePolicy:
-    """What the storage of a node may take, and how it adds files. ``quota_bytes`` is for one owner's pins."""
+    """What the storage of a node may take, and how it adds files.
+
+    ``quota_bytes`` is for one owner's pins; ``scrub_bytes_s`` is how fast the disk is read to verify what is stored;
+    ``others_patience_s`` how long another worker's transfer may stand still while it is waited for.
+    """
 
     profile: str = "unixfs-v1-2025"
     limit_bytes: int = 100 << 30
@@ -49,6 +68,8 @@ class StoragePolicy:
     workers: int = 8
     block_budget_s: float = 60.0
     scrub_after_s: float = 30 * 86_400.0
+    scrub_bytes_s: int = 64 << 20
+    others_patience_s: float = 900.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,16 +79,6 @@ class Entry:
     name: str
     cid: Cid
     stored: StoredObject | None
-
-
-@dataclass(slots=True)
-class _Transfer:
-    """A download that several may wait for; it ends when nobody does."""
-
-    download: Download
-    cancelled: Cancellation
-    task: "asyncio.Task[Fetched]"
-    waiting: int = 0
 
 
 class EnhancedIPFS:
@@ -90,55 +101,117 @@ class EnhancedIPFS:
         self._collector = collector
         self._neighbours = neighbours
         self._bandwidth = bandwidth
-        self._threads = ThreadPoolExecutor(_THREADS, "storage")
-        self._transfers: dict[Cid, _Transfer] = {}
-        self._reads: dict[Cid, int] = {}
+        self._disk = Bandwidth(policy.scrub_bytes_s)
+        self._pools = Pools()
         self._closing = Cancellation()
+        self._damaged: set[Cid] = set()
+        self._transfers = Transfers(
+            catalog,
+            self._pools,
+            self._closing,
+            self._supply,
+            self._free,
+            self._damaged,
+            patience_s=policy.others_patience_s,
+        )
+        self._reads: dict[Cid, int] = {}
+        self._repair_after_s: dict[Cid, float] = {}
 
     async def aclose(self) -> None:
         """End all transfers; what has come stays for the next run."""
-        self._closing.set()
+        await asyncio.to_thread(self._closing.set)
         await self.uploads.aclose()
-        self.endpoints.close()
-        await asyncio.gather(*(transfer.task for transfer in self._transfers.values()), return_exceptions=True)
-        await asyncio.to_thread(self._threads.shutdown)
+        await self._transfers.aclose()
+        await asyncio.to_thread(self.endpoints.close)
+        await self._pools.aclose()
+        try:
+            await self.flush_reads()
+        except UNREACHABLE as error:
+            _log.warning("reads were not counted", error=type(error).__name__)
 
     @property
     def transfers(self) -> list[Progress]:
         """How far each download under way is."""
-        return [transfer.download.progress for transfer in self._transfers.values()]
+        return [transfer.progress for transfer in self._transfers.current]
+
+    async def free_bytes(self) -> int:
+        """What may still be taken of the file system."""
+        return await self._run(self.files.free_bytes)
 
     # Adding
 
-    async def add(self, read_into: ReadInto, owner: str, profile: str = "", size_hint: int = 0) -> Stored:
-        """Take in a file from ``read_into`` (called in a thread) and keep it for ``owner``.
+    async def add(
+        self, read_into: ReadInto, owner: str, profile: str = "", size_hint: int = 0, *, limited: bool = False
+    ) -> Stored:
+        """Take in a file from ``read_into`` (called in a thread) and keep it for ``owner``; ``limited`` by the quota.
 
-        Raises what ``read_into`` raises, InvalidRequest for an unknown profile, StorageFault (LOCAL_DISK).
+        A damaged object of the same CID is whole again then. Raises what ``read_into`` raises, InvalidRequest for an
+        unknown profile, PrsmError (``storage_quota_exceeded``), StorageFault (LOCAL_DISK).
         """
-        stored = await self._run(partial(ingest, read_into, self.files, self._profile(profile), size_hint=size_hint))
-        await self._record(stored, owner)
-        return stored
+        chosen = self._profile(profile)
+        if await self.free_bytes() < size_hint:
+            await self._free(size_hint)
+        async with kept(self.catalog, why="add") as holder:
+            files = KeptFiles(self.catalog, holder)
+            # Renewed although it may be here: what is there was read and hashed some time ago, this one now.
+            take_in = partial(ingest, read_into, files, chosen, pace=self._unpaced(), size_hint=size_hint, replace=True)
+            stored = await run_in(self._pools.taking_in, take_in)
+            await self._record(stored)
+            await self._pin(stored.cid, owner, limited=limited)
+        return replace(stored, fresh=stored.cid not in files.was_there)
 
-    async def add_directory(self, entries: Sequence[tuple[str, Cid]], owner: str, profile: str = "") -> Stored:
-        """Make a directory of objects that are here, by their paths below it, and keep it for ``owner``."""
-        known = await self.catalog.get_many({cid for _, cid in entries})
-        for _, cid in entries:
-            if cid not in known:
-                raise _not_here(cid)
-        links = [(path, Built(cid, known[cid].dag_bytes)) for path, cid in entries]
-        with Intake(self.files, self._profile(profile)) as intake:
-            made = await self._run(partial(intake.tree, links))
-        for stored in made:
-            await self._record(stored, owner if stored is made[-1] else None)
+    async def add_directory(
+        self, entries: Sequence[tuple[str, Cid]], owner: str, profile: str = "", *, limited: bool = False
+    ) -> Stored:
+        """Make a directory of objects that are here, by their paths below it, and keep all of it for ``owner``.
+
+        Raises NotStored, InvalidRequest for a bad path, PrsmError (``storage_quota_exceeded``).
+        """
+        chosen = self._profile(profile)
+        cids = {cid for _, cid in entries}
+        async with kept(self.catalog, *cids, why="add") as holder:
+            known = await self._known(cids)
+            for _, cid in entries:
+                if cid not in known or known[cid].state is State.MISSING:
+                    raise _not_here(cid)
+            links = [(path, Built(cid, known[cid].dag_bytes)) for path, cid in entries]
+            with Intake(KeptFiles(self.catalog, holder), chosen) as intake:
+                made = await self._run(partial(intake.tree, links))
+            for stored in made:
+                await self._record(stored)
+            await self._pin(made[-1].cid, owner, limited=limited)
         return made[-1]
 
     # Reading
 
     async def open(self, cid: Cid) -> StoredFile:
-        """A file that is here. Raises NotStored, InvalidRequest for a directory."""
-        file = await self._run(partial(self.files.open, cid))
+        """A file that is here; needs no catalog. Raises NotStored, InvalidRequest for a directory, Damaged."""
+        if cid in self._damaged:
+            raise Damaged(cid, "A part")
+        try:
+            file = await self._run(partial(self.files.open, cid))
+        except NotStored:
+            if await self._run(partial(kind_on_disk, self.files, cid)) is ObjectKind.DIRECTORY:
+                raise _is_directory(cid) from None
+            raise
         self._count_read(cid)
         return file
+
+    @asynccontextmanager
+    async def open_or_fetch(self, cid: Cid) -> AsyncGenerator[Reader]:
+        """A file for reading: what is here at once, anything else as it comes, the parts that are read first.
+
+        When its last reader leaves before the end, the transfer ends; what has come stays for a later one. Raises
+        InvalidRequest for a directory, StorageFault, BadBlock, TooLarge.
+        """
+        if await self._is_here(cid):
+            with await self.open(cid) as file:
+                yield StoredReader(file, self._pools)
+            return
+        if cid.codec is Codec.DAG_PB and not self._transfers.fetches(cid):
+            await self._require_file(cid)
+        async with self._transfers.join(cid) as transfer, following(transfer, self._pools, self._closing) as reader:
+            yield reader
 
     async def resolve(self, cid: Cid, path: str) -> Cid:
         """What a path below an object that is here leads to. Raises NotStored, NoSuchEntry."""
@@ -148,11 +221,9 @@ class EnhancedIPFS:
         """One block of what is here, verified. Raises NotStored, StorageFault (LOCAL_DISK)."""
         if cid.identity:
             return cid.digest
-        located = await self.catalog.find_block(cid)
-        if located is None:
-            raise _not_here(cid)
-        self._count_read(located.root)
-        return await self._run(partial(read_block, self.files, located.root, located.place))
+        root, block = await self._run(partial(self._finder().find, cid))
+        self._count_read(root)
+        return block
 
     async def car(self, cid: Cid, path: str, scope: Scope, entity: EntityBytes | None) -> AsyncIterator[bytes]:
         """A CAR of what is here, in pieces. Raises NotStored and NoSuchEntry at once, not in the midst of it."""
@@ -166,9 +237,30 @@ class EnhancedIPFS:
         index = await self._run(partial(read_index, self.files, cid))
         if index.kind is not ObjectKind.DIRECTORY:
             raise InvalidRequest(f"{cid} is a file, not a directory.", param="cid")
-        children = list(index.children())
-        known = await self.catalog.get_many(child for _, child in children)
+        children = await self._run(lambda: list(index.children()))
+        known = await self._known({child for _, child in children})
         return [Entry(name, child, known.get(child)) for name, child in children]
+
+    # Models
+
+    async def inspect(self, cid: Cid) -> ModelContents:
+        """What a file or directory that is here holds as a model. Raises UnsafeModelFile, NotStored."""
+        return await run_in(self._pools.care, partial(inspect_stored, self.files, cid))
+
+    @asynccontextmanager
+    async def open_model(self, cid: Cid) -> AsyncGenerator[OpenModel]:
+        """A model that is here, inspected and in memory, kept from collectors for the time of the context.
+
+        Raises as ``inspect``. Views of its maps must be gone at the end.
+        """
+        async with kept(self.catalog, cid, why="model"):
+            opening = open_stored_model(self.files, cid)
+            model = await run_in(self._pools.care, opening.__enter__)
+            try:
+                self._count_read(cid)
+                yield model
+            finally:
+                opening.__exit__(None, None, None)
 
     # What is here, and who keeps it
 
@@ -179,10 +271,11 @@ class EnhancedIPFS:
             raise _not_here(cid)
         return found
 
-    async def pin(self, cid: Cid, owner: str) -> None:
-        """Keep an object that is here for ``owner``."""
-        await self.object(cid)
-        await self.catalog.pin(cid, owner)
+    async def pin(self, cid: Cid, owner: str, *, limited: bool = False) -> None:
+        """Keep an object that is here for ``owner``; ``limited`` by the quota. Raises NotStored, PrsmError."""
+        async with kept(self.catalog, cid, why="pin"):  # so that it is still here when it is pinned
+            await self.object(cid)
+            await self._pin(cid, owner, limited=limited)
 
     async def unpin(self, cid: Cid, owner: str) -> None:
         """Keep it no more. Raises NotStored when ``owner`` did not."""
@@ -190,15 +283,10 @@ class EnhancedIPFS:
             raise NotStored(f"{cid} is not pinned by you.", remedy="See what is: prsm storage ls")
 
     async def check_quota(self, owner: str, size_bytes: int) -> None:
-        """Refuse what would take an owner's pins beyond the quota."""
+        """Refuse early what would take an owner's pins beyond the quota; ``limited`` has the last word."""
         left = await self.quota_left(owner)
         if size_bytes > left:
-            raise PrsmError(
-                f"You may keep {left:,} bytes more here; these are {size_bytes:,}.",
-                kind=Kind.TOO_LARGE,
-                code="storage_quota_exceeded",
-                remedy="Unpin something: prsm storage rm CID. Or have PRSM_STORAGE_QUOTA_BYTES raised.",
-            )
+            raise _quota_exceeded(left, size_bytes)
 
     async def quota_left(self, owner: str) -> int:
         """How many bytes more an owner may keep."""
@@ -214,87 +302,64 @@ class EnhancedIPFS:
 
     async def fetch_telling(self, cid: Cid) -> AsyncGenerator[Progress]:
         """Have an object here, saying several times a second how far it is; ends when all of it is here."""
-        found = await self.catalog.get(cid)
-        if found is not None and found.state is State.WHOLE and found.kind is ObjectKind.FILE:
+        if await self._is_here(cid):
             self._count_read(cid)
             return
-        transfer = self._transfers.get(cid) or self._begin(cid)
-        transfer.waiting += 1
-        try:
+        async with self._transfers.join(cid) as transfer:
             while not transfer.task.done():
-                yield transfer.download.progress
+                yield transfer.progress
                 await asyncio.wait([transfer.task], timeout=_REPORT_S)
             transfer.task.result()
-        finally:
-            transfer.waiting -= 1
-            if not transfer.waiting:
-                transfer.cancelled.set()
-
-    def _begin(self, cid: Cid, *, repair: bool = False) -> _Transfer:
-        cancelled = Cancellation(self._closing)
-        limits = DownloadLimits(self.policy.workers, self.policy.block_budget_s, self.policy.object_limit_bytes)
-        supply = Supply(self.endpoints, self._bandwidth, Traffic.INTERACTIVE, cancelled, limits)
-        download = Download(cid, self.files, supply, repair=repair)
-
-        async def run() -> Fetched:
-            try:
-                fetched = await self._run(download.run)
-                await self._adopt(cid)
-            finally:
-                del self._transfers[cid]
-            return fetched
-
-        transfer = self._transfers[cid] = _Transfer(download, cancelled, asyncio.create_task(run()))
-        return transfer
-
-    async def _adopt(self, root: Cid) -> None:
-        """Enter into the catalog what a download has published."""
-        stack = [root]
-        while stack:
-            cid = stack.pop()
-            index = await self._run(partial(read_index, self.files, cid))
-            await self.catalog.record(index)
-            children = [child for _, child in index.children()]
-            known = await self.catalog.get_many(children)
-            stack += [child for child in children if child not in known or known[child].state is not State.WHOLE]
 
     # Sending
 
     async def publish(self, cid: Cid) -> list[Upload]:
         """Queue an object that is here for every node of one's own; answers what the queue has of it."""
-        await self.object(cid)
-        if not self._neighbours.nodes:
+        nodes = self._neighbours.nodes
+        if not nodes:
             raise Unavailable(
                 "No IPFS node of your own is configured to upload to.",
                 code="no_own_node",
                 remedy="Set PRSM_STORAGE_NODES to the address of its RPC API, as http://127.0.0.1:5001.",
             )
-        for name in self._neighbours.nodes:
-            await self.uploads.queue.add([cid], name)
+        async with kept(self.catalog, cid, why="publish"):  # the queue keeps it from then on
+            await self.object(cid)
+            for name in nodes:
+                await self.uploads.queue.add([cid], name)
         return await self.uploads.queue.entries(cid=cid)
 
     # Care
 
     async def verify(self, cid: Cid) -> Scrubbed:
         """Read an object from the disk and hash all of it; the catalog notes what was found. Raises NotStored."""
-        scrubbed = await self._run(partial(scrub, self.files, cid))
-        await self.catalog.mark(cid, State.WHOLE if scrubbed.whole else State.DAMAGED)
-        return scrubbed
+        return await self._verify(cid, self._unpaced())
 
-    async def repair(self, cid: Cid) -> Fetched:
-        """Fetch what is damaged of an object, and only that. Raises NotStored, StorageFault."""
+    async def repair(self, cid: Cid, *, traffic: Traffic = Traffic.INTERACTIVE) -> Fetched:
+        """Fetch what is damaged of an object and of all under it, and only that. Raises NotStored, StorageFault."""
         await self.object(cid)
-        if cid in self._transfers:
-            raise InUse(f"{cid} is being fetched already.", remedy="Wait for that transfer.", retry_after_s=1)
-        return await asyncio.shield(self._begin(cid, repair=True).task)
+        async with self._transfers.join(cid, traffic, repair=True) as transfer:
+            return await asyncio.shield(transfer.task)
 
     async def verify_next(self) -> None:
         """Verify what was verified longest ago, if that is long enough, and repair what is damaged."""
         for cid in await self.catalog.longest_unverified(self.policy.scrub_after_s):
-            await self.verify(cid)
-        for cid in await self.catalog.in_state(State.DAMAGED):
-            if self.endpoints.names:
-                await self.repair(cid)
+            try:
+                await self._verify(cid, self._disk.pace(Traffic.BACKGROUND, self._closing))
+            except (NotStored, StorageFault) as error:
+                self._closing.check()
+                _log.warning("not verified", cid=str(cid), reason=error.message)
+        damaged = await self.catalog.in_state(State.DAMAGED)
+        self._damaged.clear()
+        self._damaged.update(damaged)
+        now_s = time.monotonic()
+        self._repair_after_s = {cid: at_s for cid, at_s in self._repair_after_s.items() if cid in self._damaged}
+        for cid in damaged if self.endpoints.names else ():
+            if self._repair_after_s.get(cid, now_s) <= now_s:
+                try:
+                    await self.repair(cid, traffic=Traffic.BACKGROUND)
+                except PrsmError as error:  # the next one may be had
+                    self._repair_after_s[cid] = now_s + _REPAIR_AGAIN_S
+                    _log.warning("not repaired", cid=str(cid), reason=error.message)
 
     async def collect(self) -> Collected:
         """Delete what nobody keeps."""
@@ -306,19 +371,96 @@ class EnhancedIPFS:
 
     async def reconcile(self) -> None:
         """Bring disk and catalog together, as at each start."""
-        await self._collector.reconcile()
+        await self._collector.reconcile(pace=self._disk.pace(Traffic.BACKGROUND, self._closing))
 
     async def meet(self) -> None:
         """Learn which endpoints there are now and which of them answer."""
-        await self._run(self._neighbours.learn)
-        await self._run(self.endpoints.probe_all)
+        await run_in(self._pools.care, self._neighbours.learn)
+        await run_in(self._pools.care, self.endpoints.probe_all)
         await self.uploads.welcome_back()
+
+    async def flush_reads(self) -> None:
+        """Tell the catalog what was read since the last call: what is read often stays longest."""
+        reads, self._reads = self._reads, {}
+        try:
+            await self.catalog.count_reads(reads)
+        except BaseException:
+            for cid, count in reads.items():
+                self._count_read(cid, count)
+            raise
 
     # Inside
 
-    async def _record(self, stored: Stored, owner: str | None) -> StoredObject:
-        index: ObjectIndex = await self._run(partial(read_index, self.files, stored.cid))
-        return await self.catalog.record(index, profile=stored.profile, dag_bytes=stored.dag_bytes, pin=owner)
+    async def _is_here(self, cid: Cid) -> bool:
+        """Whether this is a file that can be read now; asks the catalog no more than whether it is damaged."""
+        if cid in self._damaged or await self._run(partial(kind_on_disk, self.files, cid)) is not ObjectKind.FILE:
+            return False
+        try:
+            row = await self.catalog.get(cid)
+        except UNREACHABLE:
+            return True
+        return row is not None and row.state is State.WHOLE
+
+    async def _require_file(self, cid: Cid) -> None:
+        """Refuse a directory before all of it is fetched in vain."""
+
+        def is_file() -> bool:
+            buffer = memoryview(bytearray(MAX_BLOCK_BYTES))
+            pace = self._bandwidth.pace(Traffic.INTERACTIVE, self._closing)
+            size = fetch_block(self.endpoints, cid, buffer, budget_s=self.policy.block_budget_s, pace=pace)
+            return isinstance(decode_node(cid, buffer[:size]), FileNode)
+
+        kind = await self._run(partial(kind_on_disk, self.files, cid))
+        if kind is ObjectKind.DIRECTORY or (kind is None and not await run_in(self._pools.following, is_file)):
+            raise _is_directory(cid)
+
+    def _supply(self, traffic: Traffic, cancelled: Cancellation) -> Supply:
+        limits = DownloadLimits(self.policy.workers, self.policy.block_budget_s, self.policy.object_limit_bytes)
+        return Supply(self.endpoints, self._bandwidth, traffic, cancelled, limits)
+
+    async def _free(self, size_bytes: int) -> None:
+        """Free so many bytes of the disk, as far as nobody keeps or reads what takes them."""
+        stored_bytes = (await self.catalog.usage()).stored_bytes
+        await self._collector.evict(max(0, min(self.policy.limit_bytes, stored_bytes - size_bytes)))
+
+    async def _verify(self, cid: Cid, pace: Pace) -> Scrubbed:
+        try:
+            scrubbed = await run_in(self._pools.care, partial(scrub, self.files, cid, pace=pace))
+        except NotStored:
+            if await self._run(partial(kind_on_disk, self.files, cid)) is None:
+                await self.catalog.mark(cid, State.MISSING)
+            raise
+        except StorageFault as fault:
+            if fault.code == "disk_failed":
+                await self.catalog.mark(cid, State.DAMAGED)
+            raise
+        await self.catalog.mark(cid, State.WHOLE if scrubbed.whole else State.DAMAGED)
+        (self._damaged.discard if scrubbed.whole else self._damaged.add)(cid)
+        return scrubbed
+
+    async def _record(self, stored: Stored) -> None:
+        index = await self._run(partial(read_index, self.files, stored.cid))
+        await self.catalog.record(index, profile=stored.profile, dag_bytes=stored.dag_bytes)
+        self._damaged.discard(stored.cid)
+
+    async def _pin(self, cid: Cid, owner: str, *, limited: bool) -> None:
+        """Pin, then count: of two that come at once and do not fit together, neither slips through."""
+        if any(pin.name == owner for pin in await self.catalog.pins(cid)):
+            return
+        await self.catalog.pin(cid, owner)
+        over = (await self.catalog.pinned_bytes(owner)) - self.policy.quota_bytes if limited else 0
+        if over > 0:
+            await self.catalog.unpin(cid, owner)
+            left = await self.quota_left(owner)
+            raise _quota_exceeded(left, left + over)
+
+    async def _known(self, cids: Iterable[Cid]) -> dict[Cid, StoredObject]:
+        known: dict[Cid, StoredObject] = {}
+        left = list(cids)
+        while left:
+            some, left = left[:_ASKED_AT_ONCE], left[_ASKED_AT_ONCE:]
+            known |= await self.catalog.get_many(some)
+        return known
 
     def _profile(self, name: str) -> Profile:
         profile = PROFILES.get(name or self.policy.profile)
@@ -336,13 +478,13 @@ class EnhancedIPFS:
 
         return BlockFinder(self.files, locate)
 
-    def _count_read(self, cid: Cid) -> None:
-        self._reads[cid] = self._reads.get(cid, 0) + 1
+    def _unpaced(self) -> Pace:
+        """Nothing to slow down, but to end when the node stops."""
+        return Bandwidth().pace(Traffic.INTERACTIVE, self._closing)
 
-    async def flush_reads(self) -> None:
-        """Tell the catalog what was read since the last call: what is read often stays longest."""
-        reads, self._reads = self._reads, {}
-        await self.catalog.count_reads(reads)
+    def _count_read(self, cid: Cid, count: int = 1) -> None:
+        if cid in self._reads or len(self._reads) < _READS_COUNTED:
+            self._reads[cid] = self._reads.get(cid, 0) + count
 
     async def _in_threads(self, pieces: Iterator[bytes], first: bytes) -> AsyncGenerator[bytes]:
         piece = first
@@ -351,7 +493,7 @@ class EnhancedIPFS:
             piece = await self._run(partial(_gathered, pieces))
 
     async def _run(self, work: Callable[[], Answer]) -> Answer:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+        return await run_in(self._pools.disk, work)
 
 
 def _gathered(pieces: Iterator[bytes]) -> bytes:
@@ -366,3 +508,16 @@ def _gathered(pieces: Iterator[bytes]) -> bytes:
 
 def _not_here(cid: Cid) -> NotStored:
     return NotStored(f"{cid} is not in this node's storage.", remedy=f"Fetch it with: prsm storage get {cid}")
+
+
+def _is_directory(cid: Cid) -> InvalidRequest:
+    return InvalidRequest(f"{cid} is a directory, not a file.", param="cid", remedy=f"See: prsm storage ls {cid}")
+
+
+def _quota_exceeded(left: int, size_bytes: int) -> PrsmError:
+    return PrsmError(
+        f"You may keep {left:,} bytes more here; these are {size_bytes:,}.",
+        kind=Kind.TOO_LARGE,
+        code="storage_quota_exceeded",
+        remedy="Unpin something: prsm storage rm CID. Or have PRSM_STORAGE_QUOTA_BYTES raised.",
+    )

@@ -1,7 +1,11 @@
 """The endpoints that are known now, made from what discovery finds; no traffic but what their owners ask for."""
 
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
 
 from prsm.core.errors import InvalidRequest
 from prsm.data_layer.addresses import Origin, PrivateHosts
@@ -10,42 +14,55 @@ from prsm.data_layer.endpoints import Endpoints
 from prsm.data_layer.gateways import Gateway
 from prsm.data_layer.kubo import KuboNode
 
+_log: Any = structlog.get_logger("storage")
+
 
 @dataclass(slots=True)
 class Neighbours:
-    """``nodes`` are those of one's own, which take blocks too; ``credentials`` are theirs, by origin."""
+    """``credentials`` are those of one's own nodes, by origin."""
 
     endpoints: Endpoints
     discovery: Discovery
     private_hosts: PrivateHosts = frozenset()
     credentials: Mapping[Origin, str] = field(default_factory=dict[Origin, str])
-    nodes: dict[str, KuboNode] = field(default_factory=dict[str, KuboNode])
+    nodes: Mapping[str, KuboNode] = field(default_factory=dict[str, KuboNode])
+    """One's own, which take blocks too. A mapping that is never changed, but replaced: any thread may walk it."""
     _known: dict[Found, str] = field(default_factory=dict[Found, str])
+    _refused: dict[Found, str] = field(default_factory=dict[Found, str])
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def learn(self) -> None:
-        """Take up endpoints that are new and drop those that nobody names any more."""
-        current = self.discovery.current()
-        for found in set(self._known) - set(current):
-            name = self._known.pop(found)
-            self.nodes.pop(name, None)
-            self.endpoints.remove(name)
-        for found in current:
-            if found not in self._known:
-                self._take_up(found)
+        """Take up endpoints that are new and drop those that nobody names any more; one that is refused is logged."""
+        with self._lock:
+            current = self.discovery.current()
+            for found in self._known.keys() - set(current):
+                name = self._known.pop(found)
+                self.nodes = {each: node for each, node in self.nodes.items() if each != name}
+                self.endpoints.remove(name)
+            self._refused = {found: why for found, why in self._refused.items() if found in current}
+            for found in current:
+                if found not in self._known:
+                    self._take_up(found)
 
     def _take_up(self, found: Found) -> None:
-        hosts = found.private_hosts(self.private_hosts)
-        if found.kind is EndpointKind.NODE:
-            hosts |= {(found.origin.host, found.origin.port)}  # an own node may be anywhere: the operator named it
-            source = KuboNode.at(
-                str(found.origin), credentials=self.credentials.get(found.origin, ""), private_hosts=hosts
-            )
-            self.nodes[source.name] = source
-        else:
-            source = Gateway.at(str(found.origin), private_hosts=hosts)
         try:
+            source = self._source(found)
             self.endpoints.add(source)
-        except InvalidRequest:
-            self.nodes.pop(source.name, None)
+        except InvalidRequest as error:  # the others are of use all the same; this one is tried again next time
+            if self._refused.get(found) != error.message:
+                _log.warning("endpoint refused", endpoint=str(found.origin), reason=error.message)
+            self._refused[found] = error.message
             return
         self._known[found] = source.name
+        self._refused.pop(found, None)
+        if isinstance(source, KuboNode):
+            self.nodes = {**self.nodes, source.name: source}
+
+    def _source(self, found: Found) -> KuboNode | Gateway:
+        hosts = found.private_hosts(self.private_hosts)
+        if found.kind is EndpointKind.GATEWAY:
+            return Gateway.at(str(found.origin), private_hosts=hosts)
+        # An own node may be anywhere: the operator named it.
+        hosts |= {(found.origin.host, found.origin.port)}
+        credentials = self.credentials.get(found.origin, "")
+        return KuboNode.at(str(found.origin), credentials=credentials, private_hosts=hosts)

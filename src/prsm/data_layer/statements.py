@@ -3,14 +3,25 @@
 What is kept is what was signed, byte for byte; nothing is believed again without its signature.
 """
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import structlog
 
 from prsm.core.clock import Clock
+from prsm.core.errors import Kind, PrsmError
 from prsm.data_layer import provenance
 from prsm.data_layer.catalog import Catalog
 from prsm.data_layer.cid import Cid
-from prsm.data_layer.provenance import ContentKind, Origin, Provenance
+from prsm.data_layer.provenance import BadProvenance, ContentKind, Origin, Provenance
+
+MAX_STATEMENTS = 1000
+"""Of strangers about one object, and as many of this node: nobody may bury it under his."""
+
+_log: Any = structlog.get_logger("storage")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,14 +69,32 @@ class Statements:
         return await self.accept(provenance.sign(statement, self._sign))
 
     async def accept(self, envelope: bytes) -> Signed:
-        """Keep a statement, whoever signed it, once it is verified. Raises BadProvenance."""
+        """Keep a statement, whoever signed it, once it is verified; again changes nothing. Raises BadProvenance."""
         statement = provenance.verify(envelope, self._clock())
-        await self._catalog.add_provenance(
-            Cid.parse(statement.cid), envelope, statement.publisher, statement.published_at
-        )
+        cid = Cid.parse(statement.cid)
+        most = 2 * MAX_STATEMENTS if statement.public_key == self._public_key else MAX_STATEMENTS
+        known = await self._catalog.provenance(cid, limit=most)
+        if len(known) == most and envelope not in known:
+            raise PrsmError(
+                f"There are {most} statements about {cid} already.", kind=Kind.CONFLICT, code="too_many_statements"
+            )
+        await self._catalog.add_provenance(cid, envelope, statement.publisher, statement.published_at)
         return Signed(statement, envelope)
 
     async def about(self, cid: Cid) -> list[Signed]:
-        """The statements about an object, oldest first, each verified again. Raises BadProvenance."""
-        now = self._clock()
-        return [Signed(provenance.verify(each, now), each) for each in await self._catalog.provenance(cid)]
+        """The statements about an object, oldest first, each verified again; one that no longer holds is left out."""
+        envelopes = await self._catalog.provenance(cid, limit=2 * MAX_STATEMENTS)
+        return await asyncio.to_thread(_verified, cid, envelopes, self._clock())
+
+
+def _verified(cid: Cid, envelopes: Sequence[bytes], at: datetime) -> list[Signed]:
+    signed: list[Signed] = []
+    for envelope in envelopes:
+        try:
+            statement = provenance.verify(envelope, at)
+        except BadProvenance as error:
+            _log.warning("a statement kept here does not hold", cid=str(cid), reason=error.message)
+            continue
+        if Cid.parse(statement.cid) == cid:
+            signed.append(Signed(statement, envelope))
+    return signed

@@ -6,6 +6,7 @@ Model and provider labels come from the catalogue, never from a request.
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
@@ -40,6 +41,8 @@ class Metrics:
         self._uncovered = self._counter(
             "prsm_uncovered_micro_ftns", "Metered beyond the hold and borne by the node.", "model"
         )
+        storage_bytes = self._counter("prsm_storage_bytes", "Bytes of objects: added, fetched, served.", "direction")
+        self._storage_bytes = {each: storage_bytes.labels(each) for each in ("added", "fetched", "served")}
 
     def request_ended(self, operation: str, outcome: str, seconds: float) -> None:
         """A request ended: ``ok``, or the code of its error."""
@@ -65,6 +68,10 @@ class Metrics:
     def upstream_failed(self, model: str, code: str) -> None:
         """One attempt at an upstream failed."""
         self._upstream_errors.labels(model, code).inc()
+
+    def storage_moved(self, direction: Literal["added", "fetched", "served"], size_bytes: int) -> None:
+        """Bytes were added by a caller, fetched from an endpoint, or served to a reader."""
+        self._storage_bytes[direction].inc(size_bytes)
 
     def gauge(self, name: str, meaning: str, read: Callable[[], float]) -> None:
         """A gauge read at each scrape."""

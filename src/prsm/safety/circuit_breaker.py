@@ -227,7 +227,8 @@ class BreakerBoard:
     def snapshot(self) -> dict[str, BreakerView]:
         """Every breaker as of now."""
         now_s = self._clock()
-        return {key: breaker.view(now_s) for key, breaker in self._breakers.items()}
+        # A list first: where a board is used by threads, under a lock of theirs, one may be added meanwhile.
+        return {key: breaker.view(now_s) for key, breaker in list(self._breakers.items())}
 
     def _of(self, key: str) -> CircuitBreaker:
         breaker = self._breakers.get(key)

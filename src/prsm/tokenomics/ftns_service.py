@@ -353,6 +353,7 @@ class Ledger:
         self, connection: Connection, settles: list[SettleOrder], holds: list[HoldOrder]
     ) -> tuple[list[int], list[int]]:
         legs = [(place, *leg) for place, order in enumerate(settles, 1) for leg in order.legs]
+        places, payees, amounts, kinds = zip(*legs, strict=True) if legs else ((), (), (), ())
         answers = [order.answer for order in settles]
         row = await connection.fetchrow(
             _APPLY,
@@ -361,10 +362,10 @@ class Ledger:
             [order.captured_micro for order in settles],
             [order.receipt for order in settles],
             answers if any(answers) else None,
-            [leg[0] for leg in legs],
-            [leg[1] for leg in legs],
-            [leg[2] for leg in legs],
-            [leg[3] for leg in legs],
+            places,
+            payees,
+            amounts,
+            kinds,
             [order.id for order in holds],
             [order.account_id for order in holds],
             [order.api_key_id for order in holds],

@@ -11,7 +11,7 @@ import pytest
 
 from prsm.api.body_pipe import HIGH_WATER_BYTES, BodyPipe
 from prsm.api.http_exchange import Exchange
-from prsm.api.http_server import HttpServer, Limits
+from prsm.api.http_server import Application, HttpServer, Limits
 from prsm.core.errors import PrsmError
 
 LIMIT_BYTES = 64 * 1024 * 1024
@@ -37,19 +37,16 @@ class Reader:
             exchange.start(200, [], length=6)
             await exchange.send(b"one")
             raise RuntimeError("the rest cannot be had")
-        pipe = BodyPipe(exchange, limit_bytes=self.limit_bytes, idle_s=0.3)
-        pumping = asyncio.create_task(pipe.pump())
+        too_large = PrsmError("too large", code="body_too_large")
         try:
-            digest = await asyncio.to_thread(self._read, pipe)
+            async with BodyPipe(exchange, limit_bytes=self.limit_bytes, too_large=too_large, idle_s=0.3) as pipe:
+                digest = await asyncio.to_thread(self._read, pipe)
         except PrsmError as error:
             self.refusals.append(error.code)
             self.refused.set()
             exchange.respond(400, [], error.code.encode())
         else:
             exchange.respond(200, [], digest.encode())
-        finally:
-            pumping.cancel()
-            await asyncio.gather(pumping, return_exceptions=True)
 
     def _read(self, pipe: BodyPipe) -> str:
         digest, buffer = hashlib.sha256(), memoryview(bytearray(1 << 20))
@@ -61,7 +58,7 @@ class Reader:
 
 
 @asynccontextmanager
-async def serving(application: Reader) -> AsyncGenerator[int]:
+async def serving(application: Application) -> AsyncGenerator[int]:
     server = HttpServer(application, Limits(linger_s=0.1, sweep_s=0.05, flush_s=0.5))
     port = await server.listen("127.0.0.1", 0)
     try:
@@ -117,6 +114,24 @@ async def test_a_body_that_stops_coming_is_given_up() -> None:
 async def test_a_body_beyond_the_limit_is_refused() -> None:
     async with serving(Reader(limit_bytes=1000)) as port:
         assert (await post(port, bytes(1001))).endswith(b"body_too_large")
+
+
+async def test_a_reader_is_never_left_waiting() -> None:
+    """Even when the request is ended before a single byte was carried."""
+    failed: list[str] = []
+
+    async def application(exchange: Exchange) -> None:
+        too_large = PrsmError("too large", code="body_too_large")
+        async with BodyPipe(exchange, limit_bytes=1, too_large=too_large, idle_s=60) as pipe:
+            reading = asyncio.get_running_loop().run_in_executor(None, pipe.read_into, memoryview(bytearray(1)))
+        with contextlib.suppress(PrsmError):
+            await asyncio.wait_for(reading, 5)
+            failed.append("it read something")
+        exchange.respond(200, [], b"ended")
+
+    async with serving(application) as port:
+        assert (await post(port, b"", length=10, close=False)).endswith(b"ended")
+    assert not failed
 
 
 async def test_a_response_of_known_length_leaves_the_connection_open() -> None:

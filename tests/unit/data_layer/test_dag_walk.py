@@ -10,8 +10,10 @@ from tests.support.memory_dag import MemoryDag
 
 from prsm.data_layer.car import CarReader
 from prsm.data_layer.cid import Cid, Codec
-from prsm.data_layer.dag_walk import EntityBytes, Scope, car_of
-from prsm.data_layer.directories import NoSuchEntry
+from prsm.data_layer.dag_pb import Link
+from prsm.data_layer.dag_walk import EntityBytes, Scope, blocks_below, car_of
+from prsm.data_layer.directories import NoSuchEntry, build_directory
+from prsm.data_layer.unixfs import Child, encode_file
 from prsm.data_layer.unixfs_dag import PROFILES, FileDagReader
 
 SMALL = replace(PROFILES["kubo-v1"], chunk_bytes=10, max_links=3)
@@ -91,3 +93,41 @@ def test_a_range_brings_what_is_needed_to_read_it_and_no_leaf_more(size: int, fi
     assert data[start:stop] in got or start == stop
     whole = {cid for cid in cids if cid.codec is Codec.RAW}
     assert whole <= needed | {root}
+
+
+def doubled(levels: int, leaf: bytes) -> tuple[MemoryDag, Cid, int]:
+    """A file of 2^levels equal leaves in ``levels`` + 1 blocks: each block links twice to the one below."""
+    dag = MemoryDag()
+    child = Child(dag.add(Codec.RAW, leaf), len(leaf), len(leaf))
+    for _ in range(levels):
+        block = encode_file([child, child])
+        child = Child(dag.add(Codec.DAG_PB, block), 2 * child.size_bytes, len(block) + 2 * child.dag_bytes)
+    return dag, child.cid, child.size_bytes
+
+
+@pytest.mark.parametrize("entity", [None, EntityBytes(0, None), EntityBytes(1, -2), EntityBytes(12_345, 1 << 39)])
+def test_a_dag_that_repeats_its_blocks_is_walked_once_however_large_it_claims_to_be(entity: EntityBytes | None) -> None:
+    dag, root, size = doubled(36, b"sixteen bytes!!!")
+    assert size == 1 << 40
+    asked: list[Cid] = []
+
+    def get_block(cid: Cid) -> bytes:
+        asked.append(cid)
+        assert len(asked) < 500
+        return dag[cid]
+
+    blocks = [block.cid for block in blocks_below(root, "entity", entity, get_block)]
+    assert set(blocks) == set(dag.blocks)
+    assert len(blocks) == len(set(blocks))
+
+
+def test_folders_that_repeat_are_walked_once_too() -> None:
+    dag = MemoryDag()
+    below = dag.add_folder({"leaf": b"x"}, SMALL)
+    for _ in range(40):
+        below = build_directory(
+            [Link(below.cid, "a", below.dag_bytes), Link(below.cid, "b", below.dag_bytes)],
+            SMALL,
+            dag.blocks.__setitem__,
+        )
+    assert set(read(dag, below.cid)) == set(dag.blocks)

@@ -1,4 +1,4 @@
-"""Which queued upload is next, how long a failed one waits, and what is given up."""
+"""How long a failed upload waits, and what is given up."""
 
 import pytest
 from hypothesis import given
@@ -10,28 +10,9 @@ from prsm.data_layer.cid import Cid, Codec
 from prsm.data_layer.object_files import NotStored
 from prsm.data_layer.object_index import Damaged
 from prsm.data_layer.seams import Fault, StorageFault
-from prsm.data_layer.upload_queue import MAX_PAUSE_S, Outcome, Queued, idle_s, next_uploads, outcome_of, pause_s
+from prsm.data_layer.upload_queue import MAX_PAUSE_S, Outcome, outcome_of, pause_s
 
-A, B, C = (Cid.of(Codec.RAW, name) for name in (b"a", b"b", b"c"))
-
-
-def test_the_longest_due_goes_first_and_one_to_a_node() -> None:
-    queue = [Queued(A, "one", 0, 5.0), Queued(B, "one", 3, 2.0), Queued(C, "two", 0, 3.0)]
-    assert next_uploads(queue, 10.0, most=5) == [queue[1], queue[2]]
-    assert next_uploads(queue, 10.0) == [queue[1]]
-    assert next_uploads(queue, 10.0, busy={"one"}, most=5) == [queue[2]]
-    assert next_uploads(queue, 2.5, most=5) == [queue[1]]
-    assert next_uploads(queue, 1.0) == []
-    assert next_uploads([], 1.0) == []
-
-
-def test_how_long_nothing_is_due() -> None:
-    queue = [Queued(A, "one", 0, 5.0), Queued(C, "two", 0, 8.0)]
-    assert idle_s(queue, 1.0) == 4.0
-    assert idle_s(queue, 1.0, busy={"one"}) == 7.0
-    assert idle_s(queue, 6.0) == 0.0
-    assert idle_s(queue, 1.0, busy={"one", "two"}) is None
-    assert idle_s([], 1.0) is None
+A = Cid.of(Codec.RAW, b"a")
 
 
 @given(attempts=st.integers(0, 10**6), drawn=st.floats(0, 1, exclude_max=True))

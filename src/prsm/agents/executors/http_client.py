@@ -9,7 +9,7 @@ import asyncio
 import ssl
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
@@ -116,13 +116,13 @@ class HttpClient:
         self._sweeper: asyncio.TimerHandle | None = None
         self._closed = False
 
-    async def post(self, url: str, headers: bytes, body: bytes, *, total_s: float | None = None) -> Response:
+    def post(self, url: str, headers: bytes, body: bytes, *, total_s: float | None = None) -> Awaitable[Response]:
         """Send ``body``, wait for the whole answer. ``headers`` comes from ``header_block``. Raises UpstreamError."""
-        return await self._whole(b"POST ", url, headers, body, total_s)
+        return self._whole(b"POST ", url, headers, body, total_s)
 
-    async def get(self, url: str, headers: bytes = b"", *, total_s: float | None = None) -> Response:
+    def get(self, url: str, headers: bytes = b"", *, total_s: float | None = None) -> Awaitable[Response]:
         """As ``post``, without a body."""
-        return await self._whole(b"GET ", url, headers, b"", total_s)
+        return self._whole(b"GET ", url, headers, b"", total_s)
 
     async def stream(self, url: str, headers: bytes, body: bytes, *, total_s: float | None = None) -> Stream:
         """Send ``body`` and return when the answer's head is there. The caller must read to the end or close."""

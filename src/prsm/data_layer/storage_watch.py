@@ -1,0 +1,88 @@
+"""The state of storage for those who watch it: counted now and then, so that looking at it costs nothing.
+
+Endpoints are looked at when asked, for they are in memory; what only the catalog and the disk know is as old as the
+last ``refresh``. Being offline is a state, not a fault: what is here is served all the same.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from prsm.data_layer.catalog import Usage
+from prsm.data_layer.endpoints import EndpointView
+from prsm.data_layer.enhanced_ipfs import EnhancedIPFS
+
+ENDPOINT_LEVELS: Mapping[str, float] = {"live": 0, "failing": 1, "resting": 2, "banned": 3}
+
+
+class StorageWatch:
+    """Watches one storage; ``fetched`` is told how many bytes have come from endpoints since it was told last."""
+
+    def __init__(self, storage: EnhancedIPFS, fetched: Callable[[int], object]) -> None:
+        self._storage = storage
+        self._fetched = fetched
+        self._fetched_bytes: dict[str, int] = {}
+        self.usage = Usage(0, 0, 0, 0, 0, 0, 0, 0)
+        self.free_bytes = 0
+
+    async def refresh(self) -> None:
+        """Count anew. Raises what the catalog raises, StorageFault (LOCAL_DISK)."""
+        self.free_bytes = await asyncio.to_thread(self._storage.files.free_bytes)
+        before = self._fetched_bytes
+        self._fetched_bytes = {view.name: view.fetched_bytes for view in self._storage.endpoints.snapshot()}
+        # An endpoint that was taken up anew counts from nothing.
+        new = (
+            now - (before.get(name, 0) if before.get(name, 0) <= now else 0)
+            for name, now in self._fetched_bytes.items()
+        )
+        self._fetched(sum(new))
+        self.usage = await self._storage.catalog.usage()
+
+    def offline(self) -> str:
+        """Why nothing can be fetched now; empty while an endpoint answers."""
+        views = self._storage.endpoints.snapshot()
+        if not views:
+            return "No endpoint is configured; set PRSM_STORAGE_GATEWAYS or PRSM_STORAGE_NODES."
+        if any(endpoint_state(view) == "live" for view in views):
+            return ""
+        best = views[0]
+        return f"None of {len(views)} endpoints answers; {best.name}: {best.ban_reason or best.last_fault}"
+
+    def levels(self) -> dict[str, float]:
+        """The state of each endpoint by name, as ``ENDPOINT_LEVELS`` numbers it."""
+        return {view.name: ENDPOINT_LEVELS[endpoint_state(view)] for view in self._storage.endpoints.snapshot()}
+
+    def objects(self) -> dict[str, float]:
+        """Objects by state."""
+        usage = self.usage
+        whole = usage.objects - usage.damaged - usage.missing
+        return {"whole": whole, "damaged": usage.damaged, "missing": usage.missing}
+
+    def transfers(self) -> dict[str, float]:
+        """Transfers under way in this process."""
+        return {"download": len(self._storage.transfers), "upload": self._storage.uploads.running}
+
+    def readiness(self) -> dict[str, Any]:
+        """The part of ``/readyz``; not ok when nothing more can be stored."""
+        reason = self.offline()
+        part: dict[str, Any] = {
+            "ok": self.free_bytes > 0,
+            "objects": self.usage.objects,
+            "damaged": self.usage.damaged,
+            "uploads_waiting": self.usage.uploads_waiting,
+            "offline": bool(reason),
+        }
+        if reason:
+            part["reason"] = reason
+        if not part["ok"]:
+            part["error"] = f"The disk of {self._storage.files.folder} is full."
+        return part
+
+
+def endpoint_state(view: EndpointView) -> str:
+    """One word for how an endpoint does: live, failing, resting (by its own wish) or banned."""
+    if view.banned_s:
+        return "banned"
+    if view.resting_s:
+        return "resting"
+    return "live" if view.healthy else "failing"
