@@ -121,12 +121,17 @@ def test_a_folder_comes_back_with_all_that_is_in_it(node: StartedNode, tmp_path:
     assert with_hidden != cid
     assert "whole" in ok(node, "verify", with_hidden)
 
-    lone = ok(node, "add", str(source / "plain")).strip()
-    ok(node, "rm", cid)
-    ok(node, "rm", with_hidden)
-    assert "0 in use" in ok(node, "gc")
-    assert "not in this node's storage" in refused(node, 1, "verify", cid)
-    assert ok(node, "get", lone, "-o", "-") == "plain" * 100, "kept by itself too, so it stayed"
+
+def test_what_nobody_keeps_is_deleted_and_what_is_kept_by_itself_stays(node: StartedNode, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    (source / "deep").mkdir(parents=True)
+    (source / "stays").write_text(uuid4().hex)
+    (source / "deep" / "goes").write_text(uuid4().hex)
+    folder, stays = ok(node, "add", str(source)).strip(), ok(node, "add", str(source / "stays")).strip()
+    ok(node, "rm", folder)
+    assert "deleted 3 objects" in ok(node, "gc")
+    assert "not in this node's storage" in refused(node, 1, "verify", folder)
+    assert ok(node, "get", stays, "-o", "-") == (source / "stays").read_text()
 
 
 def test_an_empty_folder(node: StartedNode, tmp_path: Path) -> None:

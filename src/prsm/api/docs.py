@@ -121,9 +121,7 @@ def _streamed() -> dict[str, Any]:
         _parameter("query", "entity-bytes", "Of a CAR: FROM:TO, the bytes of a file; TO may be *."),
     ]
     return {
-        "/node/v1/storage/content": {
-            "post": add | {"requestBody": {"content": _BYTES}, "security": _SECURITY}
-        },
+        "/node/v1/storage/content": {"post": add | {"requestBody": {"content": _BYTES}, "security": _SECURITY}},
         "/node/v1/storage/content/{cid}": {
             "get": _streamed_operation(
                 "The bytes of a file that is here; a path below a directory's CID leads to those of an entry.",

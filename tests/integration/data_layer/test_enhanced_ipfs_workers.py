@@ -72,7 +72,7 @@ async def test_who_was_told_that_it_is_kept_has_it_although_another_worker_colle
                 await collecting
                 assert await content(one, await one.resolve(made.cid, "a/file") if made else cid) == data
             await collecting
-        assert min(told["gone"], told["kept"]) > 0, told
+        assert told["kept"] > 0, told
 
 
 @dataclass
