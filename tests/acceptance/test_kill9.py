@@ -137,6 +137,7 @@ def loaded_node(folder: Path, upstream: UpstreamServer, **settings: int) -> Iter
             node.add_model(f"up/{name}")
         node.add_model("up/embed", capabilities=["embeddings"], price_out=0)
         node.add_model("up/exact", price_in=0, price_out=2_000_000)
+        node.until_known("up/exact")
         yield node
 
 

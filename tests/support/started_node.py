@@ -162,6 +162,15 @@ class StartedNode:
         body = {"capabilities": ["chat", "tools"], "input_price_micro": price_in, "output_price_micro": price_out}
         self.call("PUT", f"/node/v1/models/{name}", body | what)
 
+    def until_known(self, name: str, timeout_s: float = 30) -> None:
+        """Wait until every worker has heard of a model: each connection goes to one by chance, so ask many times."""
+        deadline = time.monotonic() + timeout_s
+        seen = 0
+        while seen < 25:
+            assert time.monotonic() < deadline, f"not every worker has heard of {name}"
+            known = any(model["id"] == name for model in self.call("GET", "/v1/models")["data"])
+            seen = seen + 1 if known else 0
+
     def remove_model(self, name: str) -> None:
         self.call("DELETE", f"/node/v1/models/{name}")
 
