@@ -13,7 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support.kubo_rpc_server import KuboRpcServer
 from tests.support.started_node import StartedNode, started_node
+
+from prsm.data_layer.cid import Cid
 
 MIB = 1024 * 1024
 KILLS = int(os.environ.get("PRSM_TEST_KILL_ROUNDS", "2"))
@@ -151,3 +154,24 @@ def send_slowly(node: StartedNode, data: bytes) -> None:
         pass  # the node was killed
     finally:
         connection.close()
+
+
+def test_what_is_published_waits_for_a_node_that_is_away_and_goes_when_it_is_back(tmp_path: Path) -> None:
+    ipfs = KuboRpcServer()
+    (tmp_path / "node").mkdir()
+    source = tmp_path / "source"
+    source.write_bytes(os.urandom(2 * MIB))
+    with started_node(tmp_path / "node", STORAGE_NODES=ipfs.url) as node:
+        cid = ok(node, "add", str(source), "--publish")
+        assert "waiting" in ok(node, "publish", cid), "nobody answers yet"
+        assert json.loads(ok(node, "status", "--json"))["uploads_waiting"] == 1
+        until(lambda: node.metric("prsm_storage_uploads", state="waiting") == 1)
+        ok(node, "rm", cid)
+        assert "deleted 0" in ok(node, "gc"), "what waits to be sent is kept"
+        threading.Thread(target=ipfs.serve_forever, daemon=True).start()
+        try:
+            until(lambda: Cid.parse(cid) in ipfs.pins)
+            until(lambda: not json.loads(ok(node, "status", "--json"))["uploads_waiting"])
+        finally:
+            ipfs.shutdown()
+            ipfs.server_close()

@@ -41,7 +41,7 @@ _log: Any = structlog.get_logger("edge")
 Serve = Callable[[Incoming], Coroutine[Any, Any, None]]
 
 _PIECE_BYTES = 1024 * 1024
-_MAX_GATEWAY_READERS = 64
+_MAX_GATEWAY_READERS = 256
 # Each takes a thread of the storage for as long as its sender likes; the rest of them is for everybody else.
 _MAX_ADDING = 12
 _MAX_ADDING_OF_ONE = 4

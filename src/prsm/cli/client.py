@@ -2,8 +2,10 @@
 
 import http.client
 import json
+import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
+from http import HTTPStatus
 from typing import Any, cast
 from urllib.parse import urlsplit
 
@@ -12,6 +14,9 @@ from prsm.core.errors import Kind, PrsmError
 
 KEY_FILE = "operator.key"
 _TIMEOUT_S = 660
+_RATE_WAITS = 10
+"""How often a command that asks much waits for its key's next turn before it gives up."""
+_MOST_WAIT_S = 30.0
 _PIECE_BYTES = 1024 * 1024
 
 
@@ -84,24 +89,44 @@ class NodeClient:
     def _exchange(
         self, method: str, path: str, body: Any, headers: dict[str, str]
     ) -> Generator[http.client.HTTPResponse]:
-        parts = urlsplit(self.address)
-        connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=_TIMEOUT_S)
         data = cast("Iterator[bytes]", body) if isinstance(body, Iterator) else _encoded(body)
         sent = {"authorization": f"Bearer {self._key}", "content-type": "application/json", **headers}
-        try:
+        for left in range(_RATE_WAITS, -1, -1):
+            connection, response = self._ask(method, path, data, sent)
             try:
-                _send(connection, method, path, data, sent)
-                response = connection.getresponse()
-            except (OSError, http.client.HTTPException) as error:
-                raise NodeUnreachable(
-                    f"No node answers at {self.address} ({error}).", remedy="Start it: prsm up."
-                ) from error
-            if response.status >= 400:
-                with _reading():
-                    raise _refusal(_decoded(response.read()), response.status)
-            yield response
-        finally:
+                if response.status == HTTPStatus.TOO_MANY_REQUESTS and left and not isinstance(data, Iterator):
+                    time.sleep(_wait_s(response))
+                    continue
+                if response.status >= 400:
+                    with _reading():
+                        raise _refusal(_decoded(response.read()), response.status)
+                yield response
+                return
+            finally:
+                connection.close()
+
+    def _ask(
+        self, method: str, path: str, data: Any, headers: dict[str, str]
+    ) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
+        parts = urlsplit(self.address)
+        connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=_TIMEOUT_S)
+        try:
+            _send(connection, method, path, data, headers)
+            return connection, connection.getresponse()
+        except (OSError, http.client.HTTPException) as error:
             connection.close()
+            raise NodeUnreachable(
+                f"No node answers at {self.address} ({error}).", remedy="Start it: prsm up."
+            ) from error
+        except BaseException:
+            connection.close()
+            raise
+
+
+def _wait_s(response: http.client.HTTPResponse) -> float:
+    """What the node asks to wait for the next request, within reason."""
+    after = response.getheader("retry-after", "1")
+    return min(float(after), _MOST_WAIT_S) if after.isdigit() else 1.0
 
 
 def _operator_key(settings: Settings) -> str:

@@ -96,6 +96,9 @@ def list_objects(
         _show(entries, as_json, ("cid", "kind", "size_bytes", "name"))
         return
     found = [each for each in _all_objects(context.client) if everything or each["pinned"]]
+    if not (found or everything or as_json):
+        print("nothing is pinned here; --all shows what is here without a pin", file=sys.stderr)
+        return
     _show(found, as_json, ("cid", "kind", "size_bytes", "profile", "state", "created_at"))
 
 

@@ -109,7 +109,9 @@ def at_path(client: NodeClient, top: dict[str, Any], below: str) -> dict[str, An
 
 def write(client: NodeClient, entry: dict[str, Any], target: Path, progress: Progress) -> None:
     """Write an object that the node has: a file, or a folder with all below it."""
-    task = progress.add_task(f"writing {target.name}", total=None)
+    # What a directory holds altogether is not known before it is walked.
+    total = entry["size_bytes"] if entry["kind"] == "file" else None
+    task = progress.add_task(f"writing {target.name}", total=total)
     left = [(entry, target)]
     while left:
         each, path = left.pop()
