@@ -107,7 +107,8 @@ class Plan:
             self._flights[leaf] = [claim]
             return claim
         late = self._hedgeable()
-        if late is None or now_s - late.started_s < self._patience_s(spare):
+        # The same sum as in ``idle_s``: another rounding could make one say "now" and the other "not yet" for ever.
+        if late is None or now_s < late.started_s + self._patience_s(spare):
             return None
         self.seconds += 1
         claim = Claim(next(self._numbers), late.leaf, now_s, second=True)
