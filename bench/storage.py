@@ -23,9 +23,9 @@ from tests.support.gateway_server import gateway_process
 
 from bench.storage_caches import byte_hit_rates
 from bench.storage_peers import curl_blocks, curl_parallel, dd_durable, even_start, openssl_sha256_bytes_s
-from prsm.data_layer.car import car_header, car_section
-from prsm.data_layer.cid import Cid, Codec
-from prsm.data_layer.unixfs_dag import DEFAULT_PROFILE, PROFILES, FileDagBuilder
+from prsm.data_layer.codec.car import car_header, car_section
+from prsm.data_layer.codec.cid import Cid, Codec
+from prsm.data_layer.codec.unixfs_dag import DEFAULT_PROFILE, PROFILES, FileDagBuilder
 
 _MIB = 1024 * 1024
 _GIB = 1024 * _MIB

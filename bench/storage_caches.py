@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from itertools import accumulate
 
-from prsm.data_layer.s3_fifo import S3Fifo
+from prsm.data_layer.store.s3_fifo import S3Fifo
 
 SEED = 20251122
 _OBJECTS = 20_000

@@ -13,15 +13,15 @@ from pathlib import Path
 
 from tests.support.transfers import endpoints_of, gateway_at
 
-from prsm.data_layer.cancellation import Cancellation
-from prsm.data_layer.cid import Cid, Codec
-from prsm.data_layer.download import download
-from prsm.data_layer.fetching import DownloadLimits, Supply
-from prsm.data_layer.http_fetch import HttpLimits
-from prsm.data_layer.ingest import ingest
-from prsm.data_layer.object_files import ObjectFiles
-from prsm.data_layer.throttle import Bandwidth, Traffic
-from prsm.data_layer.unixfs_dag import DEFAULT_PROFILE, PROFILES
+from prsm.data_layer.codec.cid import Cid, Codec
+from prsm.data_layer.codec.unixfs_dag import DEFAULT_PROFILE, PROFILES
+from prsm.data_layer.network.http_fetch import HttpLimits
+from prsm.data_layer.store.ingest import ingest
+from prsm.data_layer.store.object_files import ObjectFiles
+from prsm.data_layer.transfer.cancellation import Cancellation
+from prsm.data_layer.transfer.download import download
+from prsm.data_layer.transfer.fetching import DownloadLimits, Supply
+from prsm.data_layer.transfer.throttle import Bandwidth, Traffic
 
 _MIB = 1024 * 1024
 

@@ -52,7 +52,7 @@ from prsm.core.rate_limit import LeasedLimiter, Rate, RateLimiter
 from prsm.core.vectors import pgvector_index
 from prsm.data_layer import assembly
 from prsm.data_layer.enhanced_ipfs import EnhancedIPFS, StoragePolicy
-from prsm.data_layer.statements import Statements
+from prsm.data_layer.provenance.statement_store import Statements
 from prsm.data_layer.storage_watch import StorageWatch
 from prsm.federation.model_registry import CHANGED as MODELS_CHANGED
 from prsm.federation.model_registry import Catalogue, Model, ModelRegistry, Provider

@@ -16,8 +16,8 @@ from uuid import uuid4
 import pytest
 from tests.support.started_node import StartedNode, started_node
 
-from prsm.data_layer.car import CarReader
-from prsm.data_layer.cid import Cid, Codec
+from prsm.data_layer.codec.car import CarReader
+from prsm.data_layer.codec.cid import Cid, Codec
 
 CONTENT = "/node/v1/storage/content"
 OBJECTS = "/node/v1/storage/objects"

@@ -16,7 +16,7 @@ import pytest
 from tests.support.kubo_rpc_server import KuboRpcServer
 from tests.support.started_node import StartedNode, started_node
 
-from prsm.data_layer.cid import Cid
+from prsm.data_layer.codec.cid import Cid
 
 MIB = 1024 * 1024
 KILLS = int(os.environ.get("PRSM_TEST_KILL_ROUNDS", "2"))

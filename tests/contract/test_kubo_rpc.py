@@ -13,12 +13,13 @@ import pytest
 from tests.support.ipfs_peers import js_ipfs_daemon
 from tests.support.kubo_rpc_server import kubo_rpc_server
 
-from prsm.data_layer import dag_pb
-from prsm.data_layer.addresses import Origin, parse_private_hosts
-from prsm.data_layer.cid import Cid, Codec
-from prsm.data_layer.http_fetch import UNPACED
-from prsm.data_layer.kubo import KuboNode
-from prsm.data_layer.seams import MAX_BLOCK_BYTES, Block, Fault, StorageFault
+from prsm.data_layer.codec import dag_pb
+from prsm.data_layer.codec.block import MAX_BLOCK_BYTES, Block
+from prsm.data_layer.codec.cid import Cid, Codec
+from prsm.data_layer.network.addresses import Origin, parse_private_hosts
+from prsm.data_layer.network.http_fetch import UNPACED
+from prsm.data_layer.network.kubo import KuboNode
+from prsm.data_layer.seams import Fault, StorageFault
 
 
 def _kubo() -> Iterator[str]:

@@ -14,12 +14,12 @@ from tests.support.memory_dag import MemoryDag
 from tests.support.npm_oracles import Given, decode_blocks, export_car, import_files, ipfs_car
 
 from prsm.core.errors import PrsmError
-from prsm.data_layer.car import CarReader
-from prsm.data_layer.cid import Cid, Codec
-from prsm.data_layer.dag_pb import Link, decode, encode_link
-from prsm.data_layer.directories import build_directory, read_directory, resolve
-from prsm.data_layer.unixfs import FileNode, HamtNode, decode_node
-from prsm.data_layer.unixfs_dag import DEFAULT_PROFILE, PROFILES
+from prsm.data_layer.codec.car import CarReader
+from prsm.data_layer.codec.cid import Cid, Codec
+from prsm.data_layer.codec.dag_pb import Link, decode, encode_link
+from prsm.data_layer.codec.directories import build_directory, read_directory, resolve
+from prsm.data_layer.codec.unixfs import FileNode, HamtNode, decode_node
+from prsm.data_layer.codec.unixfs_dag import DEFAULT_PROFILE, PROFILES
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 SIZES = [0, 1, 256 * KIB, 256 * KIB + 1, MIB, MIB + 1, 174 * 256 * KIB, 174 * 256 * KIB + 1]

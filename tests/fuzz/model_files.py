@@ -16,9 +16,9 @@ from collections.abc import Callable, Sequence
 
 from safetensors import SafetensorError, deserialize
 
-from prsm.data_layer.model_contents import UnsafeModelFile
-from prsm.data_layer.model_files import inspect_model_file
-from prsm.data_layer.model_folder import inspect_model_folder
+from prsm.data_layer.formats.model_contents import UnsafeModelFile
+from prsm.data_layer.formats.model_files import inspect_model_file
+from prsm.data_layer.formats.model_folder import inspect_model_folder
 
 MAX_RUN_S = 2.0
 EDGES = (

@@ -19,12 +19,12 @@ from dataclasses import dataclass, replace
 from tests.support.memory_dag import MemoryDag
 
 from prsm.core.errors import PrsmError
-from prsm.data_layer import dag_pb
-from prsm.data_layer.car import CarLimits, CarReader
-from prsm.data_layer.cid import Cid, Codec, read_varint, varint
-from prsm.data_layer.directories import DirectoryLimits, DirectoryReader, resolve
-from prsm.data_layer.unixfs import FileNode, Kind, decode_node, encode_file, leaf_envelope
-from prsm.data_layer.unixfs_dag import DEFAULT_PROFILE, PROFILES, DagLimits, FileDagReader
+from prsm.data_layer.codec import dag_pb
+from prsm.data_layer.codec.car import CarLimits, CarReader
+from prsm.data_layer.codec.cid import Cid, Codec, read_varint, varint
+from prsm.data_layer.codec.directories import DirectoryLimits, DirectoryReader, resolve
+from prsm.data_layer.codec.unixfs import FileNode, Kind, decode_node, encode_file, leaf_envelope
+from prsm.data_layer.codec.unixfs_dag import DEFAULT_PROFILE, PROFILES, DagLimits, FileDagReader
 
 _SLOWEST_S = 2.0
 _HANG_S = 60

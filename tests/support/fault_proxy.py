@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from enum import StrEnum
 from urllib.parse import urlsplit
 
-from prsm.data_layer.cid import Cid, Codec
+from prsm.data_layer.codec.cid import Cid, Codec
 
 OTHER_BLOCK = b"another block, and a valid one"
 OTHER_CID = Cid.of(Codec.RAW, OTHER_BLOCK)

@@ -20,9 +20,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
-from prsm.data_layer import dag_pb
-from prsm.data_layer.car import car_header, car_section
-from prsm.data_layer.cid import BadCid, Cid, Codec, read_varint
+from prsm.data_layer.codec import dag_pb
+from prsm.data_layer.codec.car import car_header, car_section
+from prsm.data_layer.codec.cid import BadCid, Cid, Codec, read_varint
 
 Blocks = Mapping[Cid, bytes | memoryview]
 _MAX_DEPTH = 64

@@ -17,10 +17,10 @@ from urllib.parse import parse_qsl, urlsplit
 from tests.support.memory_dag import MemoryDag
 
 from prsm.core.errors import PrsmError
-from prsm.data_layer.car import CarReader
-from prsm.data_layer.cid import Cid, Codec
-from prsm.data_layer.unixfs import FileNode, decode_node
-from prsm.data_layer.unixfs_dag import Profile
+from prsm.data_layer.codec.car import CarReader
+from prsm.data_layer.codec.cid import Cid, Codec
+from prsm.data_layer.codec.unixfs import FileNode, decode_node
+from prsm.data_layer.codec.unixfs_dag import Profile
 
 
 class Refusal(Exception):

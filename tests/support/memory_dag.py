@@ -4,11 +4,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
-from prsm.data_layer.car import car_header, car_section
-from prsm.data_layer.cid import Cid, Codec
-from prsm.data_layer.directories import Built, build_tree
-from prsm.data_layer.unixfs import Child, Kind, encode_file, leaf_envelope
-from prsm.data_layer.unixfs_dag import FileDagBuilder, FileDagReader, Profile
+from prsm.data_layer.codec.car import car_header, car_section
+from prsm.data_layer.codec.cid import Cid, Codec
+from prsm.data_layer.codec.directories import Built, build_tree
+from prsm.data_layer.codec.unixfs import Child, Kind, encode_file, leaf_envelope
+from prsm.data_layer.codec.unixfs_dag import FileDagBuilder, FileDagReader, Profile
 
 
 @dataclass

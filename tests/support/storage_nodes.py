@@ -19,7 +19,7 @@ from tests.support.fault_proxy import FaultProxy, fault_proxy
 from prsm.core import database
 from prsm.core.database import Pool
 from prsm.data_layer import assembly
-from prsm.data_layer.cid import Cid
+from prsm.data_layer.codec.cid import Cid
 from prsm.data_layer.enhanced_ipfs import EnhancedIPFS, StoragePolicy
 from prsm.safety.circuit_breaker import BreakerBoard
 

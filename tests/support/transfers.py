@@ -17,21 +17,22 @@ from pathlib import Path
 
 from tests.support.memory_dag import MemoryDag
 
-from prsm.data_layer import dag_pb
-from prsm.data_layer.addresses import parse_private_hosts
-from prsm.data_layer.cancellation import Cancellation
-from prsm.data_layer.cid import Cid, Codec
-from prsm.data_layer.download import download
-from prsm.data_layer.download_plan import Hedging
-from prsm.data_layer.endpoints import Endpoints
-from prsm.data_layer.fetching import DownloadLimits, Supply
-from prsm.data_layer.gateways import Gateway
-from prsm.data_layer.http_fetch import HttpLimits
-from prsm.data_layer.object_files import ObjectFiles
-from prsm.data_layer.seams import Block, BlockSource, Pace, StorageFault
-from prsm.data_layer.throttle import Bandwidth, Traffic
-from prsm.data_layer.unixfs_dag import Profile
-from prsm.data_layer.upload import Outlet, upload
+from prsm.data_layer.codec import dag_pb
+from prsm.data_layer.codec.block import Block
+from prsm.data_layer.codec.cid import Cid, Codec
+from prsm.data_layer.codec.unixfs_dag import Profile
+from prsm.data_layer.network.addresses import parse_private_hosts
+from prsm.data_layer.network.endpoints import Endpoints
+from prsm.data_layer.network.gateways import Gateway
+from prsm.data_layer.network.http_fetch import HttpLimits
+from prsm.data_layer.seams import BlockSource, Pace, StorageFault
+from prsm.data_layer.store.object_files import ObjectFiles
+from prsm.data_layer.transfer.cancellation import Cancellation
+from prsm.data_layer.transfer.download import download
+from prsm.data_layer.transfer.download_plan import Hedging
+from prsm.data_layer.transfer.fetching import DownloadLimits, Supply
+from prsm.data_layer.transfer.throttle import Bandwidth, Traffic
+from prsm.data_layer.transfer.upload import Outlet, upload
 from prsm.safety.circuit_breaker import BreakerBoard
 
 SMALL = Profile("small-for-tests", chunk_bytes=16 * 1024, max_links=16)

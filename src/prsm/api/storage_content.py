@@ -24,9 +24,9 @@ from prsm.api.trustless import CAR_TYPE, IMMUTABLE, PREFIX, RAW_TYPE, CarRequest
 from prsm.core.database import unreachable
 from prsm.core.errors import InvalidRequest, Kind, PrsmError
 from prsm.core.identity import READ, STORAGE
-from prsm.data_layer.catalog import State
-from prsm.data_layer.cid import Cid
-from prsm.data_layer.object_files import NotStored, StoredFile
+from prsm.data_layer.codec.cid import Cid
+from prsm.data_layer.store.catalog import State
+from prsm.data_layer.store.object_files import NotStored, StoredFile
 from prsm.node import Node
 
 CONTENT = "/node/v1/storage/content"

@@ -4,7 +4,7 @@ import asyncio
 
 from prsm.core.errors import Kind, PrsmError
 from prsm.core.identity import ApiKey
-from prsm.data_layer.cid import Cid
+from prsm.data_layer.codec.cid import Cid
 from prsm.node import Node
 
 

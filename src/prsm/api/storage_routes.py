@@ -38,13 +38,13 @@ from prsm.api.wire.errors import openai_error_object
 from prsm.core.clock import uuid7
 from prsm.core.errors import Kind, PrsmError, Unavailable
 from prsm.core.identity import ADMIN, READ, STORAGE, ApiKey
-from prsm.data_layer.catalog import State
-from prsm.data_layer.cid import Cid
+from prsm.data_layer.codec.cid import Cid
 from prsm.data_layer.enhanced_ipfs import EnhancedIPFS
-from prsm.data_layer.object_files import NotStored
-from prsm.data_layer.progress import Progress
-from prsm.data_layer.provenance import Origin
-from prsm.data_layer.statements import Claims
+from prsm.data_layer.provenance.signed_statement import Origin
+from prsm.data_layer.provenance.statement_store import Claims
+from prsm.data_layer.store.catalog import State
+from prsm.data_layer.store.object_files import NotStored
+from prsm.data_layer.transfer.progress import Progress
 from prsm.node import Node
 from prsm.tokenomics.enrolment import account_of
 

@@ -5,12 +5,12 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from prsm.data_layer.catalog import StoredObject, Upload
-from prsm.data_layer.endpoints import EndpointView
-from prsm.data_layer.ingest import Stored
-from prsm.data_layer.provenance import ContentKind, Relation
-from prsm.data_layer.statements import Signed
+from prsm.data_layer.network.endpoints import EndpointView
+from prsm.data_layer.provenance.signed_statement import ContentKind, Relation
+from prsm.data_layer.provenance.statement_store import Signed
 from prsm.data_layer.storage_watch import endpoint_state
+from prsm.data_layer.store.catalog import StoredObject, Upload
+from prsm.data_layer.store.ingest import Stored
 
 CidText = Annotated[str, Field(max_length=300, pattern=r"^[a-zA-Z0-9]+$", description="A content identifier.")]
 ProfileName = Literal["", "unixfs-v1-2025", "kubo-v1"]

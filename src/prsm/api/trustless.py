@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from urllib.parse import parse_qsl
 
 from prsm.core.errors import InvalidRequest, Kind, PrsmError
-from prsm.data_layer.cid import Cid
-from prsm.data_layer.dag_walk import EntityBytes, Scope
-from prsm.data_layer.directories import split_path
+from prsm.data_layer.codec.cid import Cid
+from prsm.data_layer.codec.dag_walk import EntityBytes, Scope
+from prsm.data_layer.codec.directories import split_path
 
 PREFIX = "/ipfs/"
 RAW_TYPE = "application/vnd.ipld.raw"

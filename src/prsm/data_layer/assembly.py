@@ -5,17 +5,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prsm.core.database import Pool
-from prsm.data_layer.addresses import Origin, parse_private_hosts
-from prsm.data_layer.catalog import Catalog, UploadQueue
-from prsm.data_layer.collector import Collector
-from prsm.data_layer.discovery import Discovery
-from prsm.data_layer.endpoints import Endpoints
 from prsm.data_layer.enhanced_ipfs import EnhancedIPFS, StoragePolicy
-from prsm.data_layer.neighbours import Neighbours
-from prsm.data_layer.object_files import ObjectFiles
+from prsm.data_layer.network.addresses import Origin, parse_private_hosts
+from prsm.data_layer.network.discovery import Discovery
+from prsm.data_layer.network.endpoints import Endpoints
+from prsm.data_layer.network.neighbours import Neighbours
 from prsm.data_layer.seams import Breakers
-from prsm.data_layer.throttle import Bandwidth
-from prsm.data_layer.upload_drain import Uploads
+from prsm.data_layer.store.catalog import Catalog, UploadQueue
+from prsm.data_layer.store.collector import Collector
+from prsm.data_layer.store.object_files import ObjectFiles
+from prsm.data_layer.transfer.throttle import Bandwidth
+from prsm.data_layer.transfer.upload_drain import Uploads
 
 
 @dataclass(frozen=True, slots=True)

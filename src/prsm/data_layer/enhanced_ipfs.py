@@ -16,32 +16,33 @@ import structlog
 
 from prsm.core.database import UNREACHABLE
 from prsm.core.errors import InvalidRequest, Kind, PrsmError, Unavailable
-from prsm.data_layer.block_fetch import fetch_block
-from prsm.data_layer.block_finder import BlockFinder
-from prsm.data_layer.cancellation import Cancellation
-from prsm.data_layer.catalog import Catalog, Located, State, StoredObject, Upload
-from prsm.data_layer.cid import Cid, Codec
-from prsm.data_layer.collector import Collected, Collector
-from prsm.data_layer.dag_walk import EntityBytes, Scope, car_of
-from prsm.data_layer.directories import Built, resolve
-from prsm.data_layer.download import Fetched
-from prsm.data_layer.fetching import DownloadLimits, Supply
-from prsm.data_layer.ingest import Intake, ReadInto, Stored, ingest
-from prsm.data_layer.keeping import KeptFiles, kept
-from prsm.data_layer.neighbours import Neighbours
-from prsm.data_layer.object_files import NotStored, ObjectKind, StoredFile
-from prsm.data_layer.object_index import Damaged, kind_on_disk, read_index
-from prsm.data_layer.pools import Pools, run_in
-from prsm.data_layer.progress import Progress
-from prsm.data_layer.reading import Reader, StoredReader, following
-from prsm.data_layer.scrub import Scrubbed, scrub
-from prsm.data_layer.seams import MAX_BLOCK_BYTES, Pace, StorageFault
+from prsm.data_layer.codec.block import MAX_BLOCK_BYTES
+from prsm.data_layer.codec.cid import Cid, Codec
+from prsm.data_layer.codec.dag_walk import EntityBytes, Scope, car_of
+from prsm.data_layer.codec.directories import Built, resolve
+from prsm.data_layer.codec.unixfs import FileNode, decode_node
+from prsm.data_layer.codec.unixfs_dag import PROFILES, Profile
+from prsm.data_layer.network.block_fetch import fetch_block
+from prsm.data_layer.network.neighbours import Neighbours
+from prsm.data_layer.seams import Pace, StorageFault
+from prsm.data_layer.store.block_finder import BlockFinder
+from prsm.data_layer.store.catalog import Catalog, Located, State, StoredObject, Upload
+from prsm.data_layer.store.collector import Collected, Collector
+from prsm.data_layer.store.ingest import Intake, ReadInto, Stored, ingest
+from prsm.data_layer.store.keeping import KeptFiles, kept
+from prsm.data_layer.store.object_files import NotStored, ObjectKind, StoredFile
+from prsm.data_layer.store.object_index import Damaged, kind_on_disk, read_index
+from prsm.data_layer.store.pools import Pools, run_in
+from prsm.data_layer.store.scrub import Scrubbed, scrub
 from prsm.data_layer.stored_models import ModelContents, OpenModel, inspect_stored, open_stored_model
-from prsm.data_layer.throttle import Bandwidth, Traffic
-from prsm.data_layer.transfers import Transfers
-from prsm.data_layer.unixfs import FileNode, decode_node
-from prsm.data_layer.unixfs_dag import PROFILES, Profile
-from prsm.data_layer.upload_drain import Uploads
+from prsm.data_layer.transfer.cancellation import Cancellation
+from prsm.data_layer.transfer.download import Fetched
+from prsm.data_layer.transfer.fetching import DownloadLimits, Supply
+from prsm.data_layer.transfer.progress import Progress
+from prsm.data_layer.transfer.reading import Reader, StoredReader, following
+from prsm.data_layer.transfer.throttle import Bandwidth, Traffic
+from prsm.data_layer.transfer.transfers import Transfers
+from prsm.data_layer.transfer.upload_drain import Uploads
 
 Answer = TypeVar("Answer")
 

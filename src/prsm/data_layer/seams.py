@@ -1,15 +1,12 @@
 """The Protocols of storage, and the one vocabulary of what can go wrong with a place that blocks come from."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
 from prsm.core.errors import Kind, PrsmError
-from prsm.data_layer.cid import Cid
-
-MAX_BLOCK_BYTES = 2 * 1024 * 1024
-"""No block may be larger; it is also what other implementations exchange at most (bitswap specification)."""
+from prsm.data_layer.codec.block import Block
+from prsm.data_layer.codec.cid import Cid
 
 
 class Fault(StrEnum):
@@ -50,7 +47,7 @@ class StorageFault(PrsmError):
 
 
 class Pace(Protocol):
-    """How fast bytes may move; bound to one class of traffic (see ``throttle.py``)."""
+    """How fast bytes may move; bound to one class of traffic (see ``transfer/throttle.py``)."""
 
     def take(self, size_bytes: int) -> None:
         """Block until ``size_bytes`` may move. Raises StorageFault (FATAL) when the transfer was cancelled."""
@@ -82,14 +79,6 @@ class BlockSource(Protocol):
     def close(self) -> None:
         """End open connections; a fetch that runs fails soon after."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class Block:
-    """A block and its name."""
-
-    cid: Cid
-    data: bytes | memoryview
 
 
 class BlockSink(Protocol):

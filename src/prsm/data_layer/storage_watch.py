@@ -8,9 +8,9 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from prsm.data_layer.catalog import Usage
-from prsm.data_layer.endpoints import EndpointView
 from prsm.data_layer.enhanced_ipfs import EnhancedIPFS
+from prsm.data_layer.network.endpoints import EndpointView
+from prsm.data_layer.store.catalog import Usage
 
 ENDPOINT_LEVELS: Mapping[str, float] = {"live": 0, "failing": 1, "resting": 2, "banned": 3}
 

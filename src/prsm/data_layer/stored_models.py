@@ -9,12 +9,12 @@ from collections.abc import Generator, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
-from prsm.data_layer.cid import Cid
-from prsm.data_layer.model_contents import DEFAULT_LIMITS, ModelFile, ModelLimits, UnsafeModelFile
-from prsm.data_layer.model_files import inspect_model_file
-from prsm.data_layer.model_folder import ModelFolder, inspect_model_folder
-from prsm.data_layer.object_files import NotStored, ObjectFiles, ObjectKind
-from prsm.data_layer.object_index import kind_on_disk, read_index
+from prsm.data_layer.codec.cid import Cid
+from prsm.data_layer.formats.model_contents import DEFAULT_LIMITS, ModelFile, ModelLimits, UnsafeModelFile
+from prsm.data_layer.formats.model_files import inspect_model_file
+from prsm.data_layer.formats.model_folder import ModelFolder, inspect_model_folder
+from prsm.data_layer.store.object_files import NotStored, ObjectFiles, ObjectKind
+from prsm.data_layer.store.object_index import kind_on_disk, read_index
 
 ModelContents = ModelFile | ModelFolder
 

@@ -31,7 +31,7 @@ from prsm.api.storage_keeping import Keeping
 from prsm.core.clock import uuid7
 from prsm.core.config import Settings
 from prsm.core.identity import SCOPES, USER_SCOPES, Grant
-from prsm.data_layer.cid import Cid
+from prsm.data_layer.codec.cid import Cid
 from prsm.node import Node, open_node
 from prsm.tokenomics.enrolment import account_of
 

@@ -10,11 +10,11 @@ import pytest
 from tests.support.address_forms import ODD_TEXTS, SPECIAL_ADDRESSES
 from tests.support.gateway_server import gateway_server
 
-from prsm.data_layer.addresses import BadAddress, parse_private_hosts, system_look_up
-from prsm.data_layer.cid import Cid, Codec
-from prsm.data_layer.gateways import Gateway
-from prsm.data_layer.http_fetch import UNPACED
-from prsm.data_layer.kubo import KuboNode
+from prsm.data_layer.codec.cid import Cid, Codec
+from prsm.data_layer.network.addresses import BadAddress, parse_private_hosts, system_look_up
+from prsm.data_layer.network.gateways import Gateway
+from prsm.data_layer.network.http_fetch import UNPACED
+from prsm.data_layer.network.kubo import KuboNode
 from prsm.data_layer.seams import Fault, StorageFault
 
 CID = Cid.of(Codec.RAW, b"inside")

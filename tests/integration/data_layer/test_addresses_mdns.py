@@ -6,9 +6,9 @@ import time
 
 import pytest
 
-from prsm.data_layer.addresses import Origin
-from prsm.data_layer.discovery import Discovery, FoundBy
-from prsm.data_layer.mdns import GROUP, Neighbours, Service, question
+from prsm.data_layer.network.addresses import Origin
+from prsm.data_layer.network.discovery import Discovery, FoundBy
+from prsm.data_layer.network.mdns import GROUP, Neighbours, Service, question
 
 LOOPBACK = "127.0.0.1"
 

@@ -15,12 +15,12 @@ from tests.support.servers import new_database
 from prsm.core import database
 from prsm.core.database import Pool
 from prsm.core.errors import InvalidRequest
-from prsm.data_layer.catalog import Catalog, Lease, State, UploadQueue
-from prsm.data_layer.cid import Cid, Codec
-from prsm.data_layer.ingest import Intake, Stored, ingest
-from prsm.data_layer.object_files import NotStored, ObjectFiles, ObjectKind
-from prsm.data_layer.object_index import read_block, read_index
-from prsm.data_layer.unixfs_dag import PROFILES
+from prsm.data_layer.codec.cid import Cid, Codec
+from prsm.data_layer.codec.unixfs_dag import PROFILES
+from prsm.data_layer.store.catalog import Catalog, Lease, State, UploadQueue
+from prsm.data_layer.store.ingest import Intake, Stored, ingest
+from prsm.data_layer.store.object_files import NotStored, ObjectFiles, ObjectKind
+from prsm.data_layer.store.object_index import read_block, read_index
 
 PROFILE = PROFILES["kubo-v1"]
 

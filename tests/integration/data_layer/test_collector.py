@@ -17,14 +17,14 @@ from tests.support.servers import new_database
 
 from prsm.core import database
 from prsm.core.database import Pool
-from prsm.data_layer.catalog import Catalog, Lease, State, UploadQueue
-from prsm.data_layer.cid import Cid
-from prsm.data_layer.collector import Collector
-from prsm.data_layer.ingest import Intake, ingest
-from prsm.data_layer.object_files import ObjectFiles
-from prsm.data_layer.object_index import kind_on_disk, read_index
-from prsm.data_layer.scrub import scrub
-from prsm.data_layer.unixfs_dag import PROFILES
+from prsm.data_layer.codec.cid import Cid
+from prsm.data_layer.codec.unixfs_dag import PROFILES
+from prsm.data_layer.store.catalog import Catalog, Lease, State, UploadQueue
+from prsm.data_layer.store.collector import Collector
+from prsm.data_layer.store.ingest import Intake, ingest
+from prsm.data_layer.store.object_files import ObjectFiles
+from prsm.data_layer.store.object_index import kind_on_disk, read_index
+from prsm.data_layer.store.scrub import scrub
 
 PROFILE = PROFILES["kubo-v1"]
 KIB = 1024
@@ -278,12 +278,12 @@ WORKER = """
 import asyncio, io, json, random, sys
 from pathlib import Path
 from prsm.core import database
-from prsm.data_layer.catalog import Catalog
-from prsm.data_layer.collector import Collector
-from prsm.data_layer.ingest import ingest
-from prsm.data_layer.object_files import ObjectFiles
-from prsm.data_layer.object_index import read_index
-from prsm.data_layer.unixfs_dag import PROFILES
+from prsm.data_layer.store.catalog import Catalog
+from prsm.data_layer.store.collector import Collector
+from prsm.data_layer.store.ingest import ingest
+from prsm.data_layer.store.object_files import ObjectFiles
+from prsm.data_layer.store.object_index import read_index
+from prsm.data_layer.codec.unixfs_dag import PROFILES
 
 async def main():
     url, folder, seed = sys.argv[1:]

@@ -12,21 +12,21 @@ from tests.support.memory_dag import MemoryDag
 from tests.support.transfers import SMALL, MemorySource, gateway_at, object_of, random_bytes, supply_of
 
 from prsm.core.errors import InvalidRequest
-from prsm.data_layer.cancellation import Cancellation, Cancelled
-from prsm.data_layer.cid import Cid, Codec
-from prsm.data_layer.dag_pb import BadBlock, Link
-from prsm.data_layer.directories import build_directory
-from prsm.data_layer.download import Download, Fetched, download
-from prsm.data_layer.download_plan import Hedging
-from prsm.data_layer.fetching import DownloadLimits, TooLarge
-from prsm.data_layer.object_files import InUse, NotStored, ObjectFiles, ObjectKind
-from prsm.data_layer.object_index import read_index
-from prsm.data_layer.parts import begin
-from prsm.data_layer.progress import Progress
+from prsm.data_layer.codec.cid import Cid, Codec
+from prsm.data_layer.codec.dag_pb import BadBlock, Link
+from prsm.data_layer.codec.directories import build_directory
+from prsm.data_layer.codec.unixfs import FileNode, decode_node
+from prsm.data_layer.codec.unixfs_dag import PROFILES, FileDagReader
 from prsm.data_layer.seams import Fault, StorageFault
-from prsm.data_layer.throttle import Bandwidth
-from prsm.data_layer.unixfs import FileNode, decode_node
-from prsm.data_layer.unixfs_dag import PROFILES, FileDagReader
+from prsm.data_layer.store.object_files import InUse, NotStored, ObjectFiles, ObjectKind
+from prsm.data_layer.store.object_index import read_index
+from prsm.data_layer.store.parts import begin
+from prsm.data_layer.transfer.cancellation import Cancellation, Cancelled
+from prsm.data_layer.transfer.download import Download, Fetched, download
+from prsm.data_layer.transfer.download_plan import Hedging
+from prsm.data_layer.transfer.fetching import DownloadLimits, TooLarge
+from prsm.data_layer.transfer.progress import Progress
+from prsm.data_layer.transfer.throttle import Bandwidth
 
 PAYLOAD = random_bytes(40 * SMALL.chunk_bytes + 77)
 ROOT, DAG = object_of(PAYLOAD)

@@ -20,17 +20,17 @@ from tests.support.transfers import SMALL, endpoints_of, gateway_at, object_of, 
 from prsm.core import database
 from prsm.core.database import Pool
 from prsm.core.errors import InvalidRequest, PrsmError, Unavailable
-from prsm.data_layer.catalog import Catalog, State, UploadQueue
-from prsm.data_layer.cid import Cid, Codec
-from prsm.data_layer.collector import Collector
-from prsm.data_layer.discovery import Discovery
+from prsm.data_layer.codec.cid import Cid, Codec
 from prsm.data_layer.enhanced_ipfs import EnhancedIPFS, StoragePolicy
-from prsm.data_layer.neighbours import Neighbours
-from prsm.data_layer.object_files import InUse, NotStored, ObjectFiles
-from prsm.data_layer.object_index import Damaged
+from prsm.data_layer.network.discovery import Discovery
+from prsm.data_layer.network.neighbours import Neighbours
 from prsm.data_layer.seams import StorageFault
-from prsm.data_layer.throttle import Bandwidth
-from prsm.data_layer.upload_drain import Uploads
+from prsm.data_layer.store.catalog import Catalog, State, UploadQueue
+from prsm.data_layer.store.collector import Collector
+from prsm.data_layer.store.object_files import InUse, NotStored, ObjectFiles
+from prsm.data_layer.store.object_index import Damaged
+from prsm.data_layer.transfer.throttle import Bandwidth
+from prsm.data_layer.transfer.upload_drain import Uploads
 
 LARGE_LEAVES = replace(SMALL, chunk_bytes=64 * 1024)
 

@@ -19,13 +19,19 @@ from prsm.core import database
 from prsm.core.database import Pool
 from prsm.core.errors import PrsmError
 from prsm.core.keys import NodeKey
-from prsm.data_layer import provenance
-from prsm.data_layer.catalog import Catalog
-from prsm.data_layer.cid import Cid, Codec
-from prsm.data_layer.model_contents import ModelFile, UnsafeModelFile
-from prsm.data_layer.object_files import NotStored, ObjectFiles
-from prsm.data_layer.provenance import BadProvenance, ContentKind, Origin, Provenance, Relation
-from prsm.data_layer.statements import MAX_STATEMENTS, Claims, Statements
+from prsm.data_layer.codec.cid import Cid, Codec
+from prsm.data_layer.formats.model_contents import ModelFile, UnsafeModelFile
+from prsm.data_layer.provenance import signed_statement
+from prsm.data_layer.provenance.signed_statement import (
+    BadProvenance,
+    ContentKind,
+    Origin,
+    Provenance,
+    Relation,
+)
+from prsm.data_layer.provenance.statement_store import MAX_STATEMENTS, Claims, Statements
+from prsm.data_layer.store.catalog import Catalog
+from prsm.data_layer.store.object_files import NotStored, ObjectFiles
 
 OURS = NodeKey(Ed25519PrivateKey.from_private_bytes(b"\x07" * 32))
 THEIRS = NodeKey(Ed25519PrivateKey.from_private_bytes(b"\x08" * 32))
@@ -72,7 +78,7 @@ async def test_own_and_foreign_statements_are_kept_verified_and_in_order(stateme
     claims = replace(CLAIMS, derived_from=(Origin(str(BASE), Relation.FINE_TUNED_FROM),))
     own = await statements.state(CID, 5, OURS.node_id, claims)
     assert own.statement.licence == "MIT"
-    envelope = provenance.sign(FOREIGN, THEIRS.sign)
+    envelope = signed_statement.sign(FOREIGN, THEIRS.sign)
     foreign = await statements.accept(envelope)
     assert await statements.accept(envelope) == foreign, "twice is once"
     assert await statements.about(CID) == [foreign, own]
@@ -82,11 +88,11 @@ async def test_own_and_foreign_statements_are_kept_verified_and_in_order(stateme
 async def test_a_tampered_statement_is_refused_and_one_tampered_with_in_the_database_is_left_out(
     statements: Statements, pool: Pool
 ) -> None:
-    envelope = provenance.sign(FOREIGN, THEIRS.sign)
+    envelope = signed_statement.sign(FOREIGN, THEIRS.sign)
     for tampered in (
         envelope.replace(b"Apache-2.0", b"MIT"),
         envelope.replace(b"}", b"} ", 1),
-        provenance.sign(replace(FOREIGN, published_at=AT + timedelta(days=2)), THEIRS.sign),
+        signed_statement.sign(replace(FOREIGN, published_at=AT + timedelta(days=2)), THEIRS.sign),
         b"{}",
     ):
         with pytest.raises(BadProvenance):
@@ -98,7 +104,7 @@ async def test_a_tampered_statement_is_refused_and_one_tampered_with_in_the_data
     await pool.execute("UPDATE storage_provenance SET envelope = $1 WHERE publisher = $2", changed, THEIRS.node_id)
     assert await statements.about(CID) == [own]
     # A sound statement about something else does not count for this.
-    other = provenance.sign(replace(FOREIGN, cid=str(BASE)), THEIRS.sign)
+    other = signed_statement.sign(replace(FOREIGN, cid=str(BASE)), THEIRS.sign)
     await pool.execute("UPDATE storage_provenance SET envelope = $1 WHERE publisher = $2", other, THEIRS.node_id)
     assert await statements.about(CID) == [own]
 
@@ -112,7 +118,7 @@ async def test_strangers_cannot_bury_an_object_under_statements(statements: Stat
         MAX_STATEMENTS,
     )
     with pytest.raises(PrsmError, match="already"):
-        await statements.accept(provenance.sign(FOREIGN, THEIRS.sign))
+        await statements.accept(signed_statement.sign(FOREIGN, THEIRS.sign))
     own = await statements.state(CID, 5, OURS.node_id, CLAIMS)
     assert await statements.about(CID) == [own]
 

@@ -20,10 +20,10 @@ from tests.support.transfers import object_of, random_bytes
 from prsm.core import database
 from prsm.core.database import Pool
 from prsm.core.errors import Unavailable
-from prsm.data_layer.catalog import State, Upload
-from prsm.data_layer.cid import Cid, Codec
+from prsm.data_layer.codec.cid import Cid, Codec
 from prsm.data_layer.enhanced_ipfs import EnhancedIPFS
-from prsm.data_layer.upload_drain import Uploads
+from prsm.data_layer.store.catalog import State, Upload
+from prsm.data_layer.transfer.upload_drain import Uploads
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

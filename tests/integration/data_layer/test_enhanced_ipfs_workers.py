@@ -24,11 +24,11 @@ from tests.support.transfers import SMALL, random_bytes
 
 from prsm.core import database
 from prsm.core.database import Pool
-from prsm.data_layer.catalog import State
-from prsm.data_layer.cid import Cid
+from prsm.data_layer.codec.cid import Cid
+from prsm.data_layer.codec.unixfs_dag import PROFILES
 from prsm.data_layer.enhanced_ipfs import EnhancedIPFS
-from prsm.data_layer.object_files import NotStored
-from prsm.data_layer.unixfs_dag import PROFILES
+from prsm.data_layer.store.catalog import State
+from prsm.data_layer.store.object_files import NotStored
 
 STEPS = int(os.environ.get("PRSM_TEST_STORAGE_STEPS", "400"))
 SEED = int(os.environ.get("PRSM_TEST_STORAGE_SEED", "0")) or random.randrange(1, 10**9)

@@ -12,17 +12,18 @@ import pytest
 from tests.support.fault_proxy import ALL_TROUBLE, LIES, FaultProxy, Trouble, fault_proxy
 from tests.support.gateway_server import GatewayServer, gateway_server
 
-from prsm.data_layer import dag_pb
-from prsm.data_layer.addresses import parse_private_hosts
-from prsm.data_layer.block_fetch import fetch_block
-from prsm.data_layer.cancellation import Cancellation, Cancelled
-from prsm.data_layer.car import CarLimits
-from prsm.data_layer.cid import Cid, Codec
-from prsm.data_layer.endpoints import Endpoints
-from prsm.data_layer.gateways import Gateway
-from prsm.data_layer.http_fetch import UNPACED, HttpLimits
-from prsm.data_layer.seams import MAX_BLOCK_BYTES, Fault, Pace, StorageFault
-from prsm.data_layer.throttle import Bandwidth, Traffic
+from prsm.data_layer.codec import dag_pb
+from prsm.data_layer.codec.block import MAX_BLOCK_BYTES
+from prsm.data_layer.codec.car import CarLimits
+from prsm.data_layer.codec.cid import Cid, Codec
+from prsm.data_layer.network.addresses import parse_private_hosts
+from prsm.data_layer.network.block_fetch import fetch_block
+from prsm.data_layer.network.endpoints import Endpoints
+from prsm.data_layer.network.gateways import Gateway
+from prsm.data_layer.network.http_fetch import UNPACED, HttpLimits
+from prsm.data_layer.seams import Fault, Pace, StorageFault
+from prsm.data_layer.transfer.cancellation import Cancellation, Cancelled
+from prsm.data_layer.transfer.throttle import Bandwidth, Traffic
 from prsm.safety.circuit_breaker import BreakerBoard
 
 FETCHES = int(environ.get("PRSM_TEST_CHAOS_FETCHES", "150"))

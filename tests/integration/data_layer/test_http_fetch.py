@@ -20,10 +20,10 @@ from cryptography.x509.oid import NameOID
 from tests.support.gateway_server import gateway_server
 
 from prsm.core.errors import InvalidRequest
-from prsm.data_layer.addresses import Origin, parse_private_hosts
-from prsm.data_layer.cid import Cid, Codec
-from prsm.data_layer.gateways import Gateway
-from prsm.data_layer.http_fetch import UNPACED, HttpLimits, HttpOrigin
+from prsm.data_layer.codec.cid import Cid, Codec
+from prsm.data_layer.network.addresses import Origin, parse_private_hosts
+from prsm.data_layer.network.gateways import Gateway
+from prsm.data_layer.network.http_fetch import UNPACED, HttpLimits, HttpOrigin
 from prsm.data_layer.seams import Fault, StorageFault
 
 DATA = random.Random(3).randbytes(300_000)

@@ -28,12 +28,12 @@ from tests.support.ipfs_peers.objects import (
 from tests.support.memory_dag import MemoryDag
 from tests.support.transfers import gateway_at, object_of, random_bytes, supply_of
 
-from prsm.data_layer.car import CarReader
-from prsm.data_layer.cid import Cid, Codec
-from prsm.data_layer.download import download
-from prsm.data_layer.gateways import Gateway
-from prsm.data_layer.http_fetch import HttpLimits
-from prsm.data_layer.unixfs_dag import PROFILES, Profile
+from prsm.data_layer.codec.car import CarReader
+from prsm.data_layer.codec.cid import Cid, Codec
+from prsm.data_layer.codec.unixfs_dag import PROFILES, Profile
+from prsm.data_layer.network.gateways import Gateway
+from prsm.data_layer.network.http_fetch import HttpLimits
+from prsm.data_layer.transfer.download import download
 
 # What importers of the past made, and make still: each must be readable here.
 WAYS = {

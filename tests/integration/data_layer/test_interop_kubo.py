@@ -29,12 +29,12 @@ from tests.support.ipfs_peers.objects import (
 from tests.support.memory_dag import MemoryDag
 from tests.support.transfers import gateway_at, object_of, random_bytes, supply_of
 
-from prsm.data_layer.cid import Cid, Codec
-from prsm.data_layer.directories import read_directory
-from prsm.data_layer.download import download
-from prsm.data_layer.gateways import Gateway
-from prsm.data_layer.http_fetch import HttpLimits
-from prsm.data_layer.unixfs_dag import PROFILES, Profile
+from prsm.data_layer.codec.cid import Cid, Codec
+from prsm.data_layer.codec.directories import read_directory
+from prsm.data_layer.codec.unixfs_dag import PROFILES, Profile
+from prsm.data_layer.network.gateways import Gateway
+from prsm.data_layer.network.http_fetch import HttpLimits
+from prsm.data_layer.transfer.download import download
 
 # One more than the 174 leaves that one of Kubo's blocks holds by default.
 TWO_LEVELS = 174 * 256 * KIB + 1

@@ -11,7 +11,7 @@ from tests.support.ipfs_peers.objects import KIB, MIB, SIZES, TREES, content_on_
 from tests.support.started_node import StartedNode, started_node
 from tests.support.transfers import random_bytes
 
-from prsm.data_layer.unixfs_dag import PROFILES
+from prsm.data_layer.codec.unixfs_dag import PROFILES
 
 WRAPPED = {"rawLeaves": False, "cidVersion": 0, "chunkBytes": 256 * KIB, "maxLinks": 8}
 

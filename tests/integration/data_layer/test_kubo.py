@@ -8,11 +8,12 @@ import pytest
 from tests.support.kubo_rpc_server import KuboRpcServer, kubo_rpc_server
 
 from prsm.core.errors import InvalidRequest
-from prsm.data_layer.addresses import parse_private_hosts
-from prsm.data_layer.cid import Cid, Codec
-from prsm.data_layer.http_fetch import UNPACED
-from prsm.data_layer.kubo import KuboNode
-from prsm.data_layer.seams import Block, Fault, StorageFault
+from prsm.data_layer.codec.block import Block
+from prsm.data_layer.codec.cid import Cid, Codec
+from prsm.data_layer.network.addresses import parse_private_hosts
+from prsm.data_layer.network.http_fetch import UNPACED
+from prsm.data_layer.network.kubo import KuboNode
+from prsm.data_layer.seams import Fault, StorageFault
 
 SECRET = "s3cret-token-of-the-node"
 BLOCK = Block(Cid.of(Codec.RAW, b"kept"), b"kept")

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from prsm.data_layer.cid import Cid
-from prsm.data_layer.ingest import Intake, ingest
-from prsm.data_layer.object_files import NotStored, ObjectFiles
-from prsm.data_layer.object_index import read_block, read_index
-from prsm.data_layer.scrub import repair, scrub
+from prsm.data_layer.codec.cid import Cid
+from prsm.data_layer.codec.unixfs_dag import PROFILES, Profile
 from prsm.data_layer.seams import Fault, StorageFault
-from prsm.data_layer.unixfs_dag import PROFILES, Profile
+from prsm.data_layer.store.ingest import Intake, ingest
+from prsm.data_layer.store.object_files import NotStored, ObjectFiles
+from prsm.data_layer.store.object_index import read_block, read_index
+from prsm.data_layer.store.scrub import repair, scrub
 
 FLIPS = int(os.environ.get("PRSM_TEST_SCRUB_FLIPS", "60"))
 TINY = Profile("tiny", chunk_bytes=64, max_links=3)

@@ -22,12 +22,12 @@ from tests.support.transfers import (
     supply_of,
 )
 
-from prsm.data_layer.cid import Cid
-from prsm.data_layer.download import download
-from prsm.data_layer.fetching import DownloadLimits, Supply
-from prsm.data_layer.object_files import ObjectFiles
+from prsm.data_layer.codec.cid import Cid
 from prsm.data_layer.seams import Fault, Pace, StorageFault
-from prsm.data_layer.throttle import Bandwidth
+from prsm.data_layer.store.object_files import ObjectFiles
+from prsm.data_layer.transfer.download import download
+from prsm.data_layer.transfer.fetching import DownloadLimits, Supply
+from prsm.data_layer.transfer.throttle import Bandwidth
 
 CORRUPTIONS = int(os.environ.get("PRSM_TEST_CORRUPTIONS", "300"))
 PAYLOAD = random_bytes(60 * SMALL.chunk_bytes + 5)

@@ -17,12 +17,12 @@ from tests.support.gateway_server import gateway_server
 from tests.support.memory_dag import MemoryDag
 from tests.support.transfers import SMALL, FolderSink, MemorySource, object_of, random_bytes, supply_of
 
-from prsm.data_layer.cid import Cid
-from prsm.data_layer.download import download
-from prsm.data_layer.fetching import DownloadLimits
-from prsm.data_layer.object_files import ObjectFiles
-from prsm.data_layer.unixfs_dag import PROFILES
-from prsm.data_layer.upload import UploadLimits
+from prsm.data_layer.codec.cid import Cid
+from prsm.data_layer.codec.unixfs_dag import PROFILES
+from prsm.data_layer.store.object_files import ObjectFiles
+from prsm.data_layer.transfer.download import download
+from prsm.data_layer.transfer.fetching import DownloadLimits
+from prsm.data_layer.transfer.upload import UploadLimits
 
 KILLS = int(os.environ.get("PRSM_TEST_TRANSFER_KILLS", "5"))
 MIB = int(os.environ.get("PRSM_TEST_TRANSFER_MIB", "8"))

@@ -7,16 +7,16 @@ import pytest
 from tests.support.memory_dag import MemoryDag
 from tests.support.transfers import SMALL, FolderSink, MemorySource, object_of, random_bytes, supply_of
 
-from prsm.data_layer.cancellation import Cancellation, Cancelled
-from prsm.data_layer.cid import Cid, Codec
-from prsm.data_layer.download import download
-from prsm.data_layer.object_files import NotStored, ObjectFiles
-from prsm.data_layer.object_index import Damaged
-from prsm.data_layer.progress import Progress
+from prsm.data_layer.codec.cid import Cid, Codec
+from prsm.data_layer.codec.unixfs_dag import PROFILES
 from prsm.data_layer.seams import Fault, StorageFault
-from prsm.data_layer.throttle import Bandwidth
-from prsm.data_layer.unixfs_dag import PROFILES
-from prsm.data_layer.upload import Outlet, Uploaded, UploadLimits, upload
+from prsm.data_layer.store.object_files import NotStored, ObjectFiles
+from prsm.data_layer.store.object_index import Damaged
+from prsm.data_layer.transfer.cancellation import Cancellation, Cancelled
+from prsm.data_layer.transfer.download import download
+from prsm.data_layer.transfer.progress import Progress
+from prsm.data_layer.transfer.throttle import Bandwidth
+from prsm.data_layer.transfer.upload import Outlet, Uploaded, UploadLimits, upload
 
 PAYLOAD = random_bytes(40 * SMALL.chunk_bytes + 77)
 ROOT, DAG = object_of(PAYLOAD)

@@ -10,15 +10,15 @@ from tests.support.kubo_rpc_server import kubo_rpc_server
 from tests.support.memory_dag import MemoryDag
 from tests.support.transfers import SMALL, MemorySource, object_of, random_bytes, supply_of
 
-from prsm.data_layer.addresses import parse_private_hosts
-from prsm.data_layer.cid import Cid
-from prsm.data_layer.download import download
-from prsm.data_layer.kubo import KuboNode
-from prsm.data_layer.object_files import ObjectFiles
-from prsm.data_layer.object_index import read_index
-from prsm.data_layer.throttle import Bandwidth
-from prsm.data_layer.unixfs_dag import PROFILES
-from prsm.data_layer.upload import Outlet, upload
+from prsm.data_layer.codec.cid import Cid
+from prsm.data_layer.codec.unixfs_dag import PROFILES
+from prsm.data_layer.network.addresses import parse_private_hosts
+from prsm.data_layer.network.kubo import KuboNode
+from prsm.data_layer.store.object_files import ObjectFiles
+from prsm.data_layer.store.object_index import read_index
+from prsm.data_layer.transfer.download import download
+from prsm.data_layer.transfer.throttle import Bandwidth
+from prsm.data_layer.transfer.upload import Outlet, upload
 
 
 def _own() -> Iterator[str]:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from tests.support.ipfs_peers.json_lines import JsonLinesProcess
 
-from prsm.data_layer.cid import Cid
+from prsm.data_layer.codec.cid import Cid
 
 _CHILD = Path(__file__).with_name("kubo_child.py")
 

@@ -7,13 +7,13 @@ from pathlib import Path
 from tests.support.memory_dag import MemoryDag
 from tests.support.transfers import random_bytes
 
-from prsm.data_layer.cid import Cid
-from prsm.data_layer.dag_walk import car_of
-from prsm.data_layer.directories import build_tree
-from prsm.data_layer.ingest import Intake
-from prsm.data_layer.object_files import ObjectFiles, ObjectKind
-from prsm.data_layer.object_index import read_block, read_index
-from prsm.data_layer.unixfs_dag import PROFILES, Profile
+from prsm.data_layer.codec.cid import Cid
+from prsm.data_layer.codec.dag_walk import car_of
+from prsm.data_layer.codec.directories import build_tree
+from prsm.data_layer.codec.unixfs_dag import PROFILES, Profile
+from prsm.data_layer.store.ingest import Intake
+from prsm.data_layer.store.object_files import ObjectFiles, ObjectKind
+from prsm.data_layer.store.object_index import read_block, read_index
 
 KIB, MIB = 1 << 10, 1 << 20
 SIZES = (0, 1, 256 * KIB + 1, 3 * MIB + 7, 12 * MIB)

@@ -4,8 +4,8 @@ import pytest
 
 from prsm.api.trustless import CAR_TYPE, RAW_TYPE, CarRequest, RawRequest, parse
 from prsm.core.errors import PrsmError
-from prsm.data_layer.cid import Cid, Codec
-from prsm.data_layer.dag_walk import EntityBytes
+from prsm.data_layer.codec.cid import Cid, Codec
+from prsm.data_layer.codec.dag_walk import EntityBytes
 
 CID = Cid.of(Codec.RAW, b"block")
 

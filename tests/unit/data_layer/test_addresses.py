@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from tests.support.address_forms import GLOBAL_ADDRESSES, ODD_TEXTS, SPECIAL_ADDRESSES
 
-from prsm.data_layer.addresses import (
+from prsm.data_layer.network.addresses import (
     BadAddress,
     ForbiddenAddress,
     Origin,

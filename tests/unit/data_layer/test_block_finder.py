@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from prsm.data_layer.block_finder import MAX_INDEX_BYTES, BlockFinder
-from prsm.data_layer.catalog import Located
-from prsm.data_layer.cid import Cid, Codec
-from prsm.data_layer.dag_walk import car_of
-from prsm.data_layer.ingest import Intake, ingest
-from prsm.data_layer.object_files import NotStored, ObjectFiles
-from prsm.data_layer.object_index import read_index
-from prsm.data_layer.unixfs_dag import Profile
+from prsm.data_layer.codec.cid import Cid, Codec
+from prsm.data_layer.codec.dag_walk import car_of
+from prsm.data_layer.codec.unixfs_dag import Profile
+from prsm.data_layer.store.block_finder import MAX_INDEX_BYTES, BlockFinder
+from prsm.data_layer.store.catalog import Located
+from prsm.data_layer.store.ingest import Intake, ingest
+from prsm.data_layer.store.object_files import NotStored, ObjectFiles
+from prsm.data_layer.store.object_index import read_index
 
 FINE = Profile("fine", chunk_bytes=64, max_links=174)
 

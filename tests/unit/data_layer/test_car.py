@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prsm.core.errors import PrsmError
-from prsm.data_layer.car import BadCar, CarLimits, CarReader, car_header, car_section
-from prsm.data_layer.cid import Cid, Codec, varint
-from prsm.data_layer.seams import MAX_BLOCK_BYTES
+from prsm.data_layer.codec.block import MAX_BLOCK_BYTES
+from prsm.data_layer.codec.car import BadCar, CarLimits, CarReader, car_header, car_section
+from prsm.data_layer.codec.cid import Cid, Codec, varint
 
 GENEROUS = CarLimits()
 RAW = Cid.of(Codec.RAW, b"block")

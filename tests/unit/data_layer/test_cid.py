@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prsm.core.errors import PrsmError
-from prsm.data_layer.cid import MAX_IDENTITY_BYTES, BadCid, Cid, Codec, read_varint, varint
+from prsm.data_layer.codec.cid import MAX_IDENTITY_BYTES, BadCid, Cid, Codec, read_varint, varint
 
 digests = st.binary(min_size=32, max_size=32)
 codecs = st.sampled_from(Codec)

@@ -10,9 +10,9 @@ from email.utils import format_datetime
 import pytest
 
 from prsm.core.errors import Kind
-from prsm.data_layer.addresses import ForbiddenAddress
-from prsm.data_layer.cid import Cid, Codec
-from prsm.data_layer.classify import MAX_RETRY_AFTER_S, lied, of_error, of_status, retry_after_s
+from prsm.data_layer.codec.cid import Cid, Codec
+from prsm.data_layer.network.addresses import ForbiddenAddress
+from prsm.data_layer.network.classify import MAX_RETRY_AFTER_S, lied, of_error, of_status, retry_after_s
 from prsm.data_layer.seams import Fault, StorageFault
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)

@@ -5,9 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prsm.core.errors import PrsmError
-from prsm.data_layer.cid import Cid, Codec, varint
-from prsm.data_layer.dag_pb import MAX_LINKS, BadBlock, Link, decode, encode
-from prsm.data_layer.seams import MAX_BLOCK_BYTES
+from prsm.data_layer.codec.block import MAX_BLOCK_BYTES
+from prsm.data_layer.codec.cid import Cid, Codec, varint
+from prsm.data_layer.codec.dag_pb import MAX_LINKS, BadBlock, Link, decode, encode
 
 CID = Cid.of(Codec.RAW, b"x")
 links = st.builds(

@@ -8,13 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.support.memory_dag import MemoryDag
 
-from prsm.data_layer.car import CarReader
-from prsm.data_layer.cid import Cid, Codec
-from prsm.data_layer.dag_pb import Link
-from prsm.data_layer.dag_walk import EntityBytes, Scope, blocks_below, car_of
-from prsm.data_layer.directories import NoSuchEntry, build_directory
-from prsm.data_layer.unixfs import Child, encode_file
-from prsm.data_layer.unixfs_dag import PROFILES, FileDagReader
+from prsm.data_layer.codec.car import CarReader
+from prsm.data_layer.codec.cid import Cid, Codec
+from prsm.data_layer.codec.dag_pb import Link
+from prsm.data_layer.codec.dag_walk import EntityBytes, Scope, blocks_below, car_of
+from prsm.data_layer.codec.directories import NoSuchEntry, build_directory
+from prsm.data_layer.codec.unixfs import Child, encode_file
+from prsm.data_layer.codec.unixfs_dag import PROFILES, FileDagReader
 
 SMALL = replace(PROFILES["kubo-v1"], chunk_bytes=10, max_links=3)
 SHARDED = replace(SMALL, shard_above_bytes=200, fanout=16)

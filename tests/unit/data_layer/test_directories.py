@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from tests.support.memory_dag import MemoryDag
 
 from prsm.core.errors import InvalidRequest
-from prsm.data_layer.cid import Cid, Codec
-from prsm.data_layer.dag_pb import BadBlock, Link
-from prsm.data_layer.directories import (
+from prsm.data_layer.codec.cid import Cid, Codec
+from prsm.data_layer.codec.dag_pb import BadBlock, Link
+from prsm.data_layer.codec.directories import (
     MAX_PATH_PARTS,
     DirectoryLimits,
     DirectoryReader,
@@ -20,8 +20,8 @@ from prsm.data_layer.directories import (
     resolve,
     split_path,
 )
-from prsm.data_layer.hamt import build_shards, hash_name, slot_of
-from prsm.data_layer.unixfs import (
+from prsm.data_layer.codec.hamt import build_shards, hash_name, slot_of
+from prsm.data_layer.codec.unixfs import (
     HamtNode,
     HamtSlot,
     decode_node,
@@ -30,7 +30,7 @@ from prsm.data_layer.unixfs import (
     encode_shard,
     entry_name_fault,
 )
-from prsm.data_layer.unixfs_dag import DEFAULT_PROFILE, PROFILES, Profile
+from prsm.data_layer.codec.unixfs_dag import DEFAULT_PROFILE, PROFILES, Profile
 
 PROFILE = PROFILES[DEFAULT_PROFILE]
 SHARDED = replace(PROFILE, shard_above_bytes=100)

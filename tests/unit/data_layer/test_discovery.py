@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prsm.core.errors import InvalidRequest
-from prsm.data_layer.addresses import BadAddress, Origin, parse_private_hosts
-from prsm.data_layer.discovery import (
+from prsm.data_layer.network.addresses import BadAddress, Origin, parse_private_hosts
+from prsm.data_layer.network.discovery import (
     ANNOUNCED_S,
     MAX_ANNOUNCED,
     MAX_ENDPOINTS,

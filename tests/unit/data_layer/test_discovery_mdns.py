@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from prsm.data_layer.mdns import Service, announcement, question, read
+from prsm.data_layer.network.mdns import Service, announcement, question, read
 
 HERE = IPv4Address("192.168.1.7")
 SERVICE = Service("node-1234", 8080, "/base")

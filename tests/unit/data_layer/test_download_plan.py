@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prsm.data_layer.download_plan import Claim, Hedging, Plan
+from prsm.data_layer.transfer.download_plan import Claim, Hedging, Plan
 
 SIZE = 100
 

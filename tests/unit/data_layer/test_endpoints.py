@@ -8,8 +8,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prsm.core.errors import InvalidRequest
-from prsm.data_layer.cid import Cid
-from prsm.data_layer.endpoints import EndpointPolicy, Endpoints, EndpointView, Lease, Record, learn, quantile, score
+from prsm.data_layer.codec.cid import Cid
+from prsm.data_layer.network.endpoints import (
+    EndpointPolicy,
+    Endpoints,
+    EndpointView,
+    Lease,
+    Record,
+    learn,
+    quantile,
+    score,
+)
 from prsm.data_layer.seams import Fault, Pace, StorageFault
 from prsm.safety.circuit_breaker import BreakerBoard, BreakerPolicy
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from prsm.data_layer.block_fetch import fetch_block
-from prsm.data_layer.cid import Cid, Codec
-from prsm.data_layer.endpoints import EndpointPolicy, Endpoints
-from prsm.data_layer.http_fetch import UNPACED
+from prsm.data_layer.codec.cid import Cid, Codec
+from prsm.data_layer.network.block_fetch import fetch_block
+from prsm.data_layer.network.endpoints import EndpointPolicy, Endpoints
+from prsm.data_layer.network.http_fetch import UNPACED
 from prsm.data_layer.seams import Fault, Pace, StorageFault
 from prsm.safety.circuit_breaker import BreakerBoard
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from tests.fuzz.model_files import gguf_bytes, gguf_pair, gguf_string, gguf_tensor, mutate, seeds
 
-from prsm.data_layer.gguf_file import GGML_TYPES
-from prsm.data_layer.model_contents import ModelFile, ModelFormat, ModelLimits, Omitted, UnsafeModelFile
-from prsm.data_layer.model_files import inspect_model_file
+from prsm.data_layer.formats.gguf_file import GGML_TYPES
+from prsm.data_layer.formats.model_contents import ModelFile, ModelFormat, ModelLimits, Omitted, UnsafeModelFile
+from prsm.data_layer.formats.model_files import inspect_model_file
 
 
 def write(path: Path, tensors: dict[str, tuple[np.ndarray[Any, Any], Any]], **values: Any) -> bytes:

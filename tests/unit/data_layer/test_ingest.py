@@ -12,13 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prsm.core.errors import InvalidRequest
-from prsm.data_layer.cid import Cid, Codec
-from prsm.data_layer.ingest import Intake, Stored, ingest
-from prsm.data_layer.object_files import ObjectFiles, ObjectKind
-from prsm.data_layer.object_index import kind_on_disk, read_index
-from prsm.data_layer.scrub import scrub
+from prsm.data_layer.codec.cid import Cid, Codec
+from prsm.data_layer.codec.unixfs_dag import PROFILES, FileDagBuilder, Profile
 from prsm.data_layer.seams import Fault, StorageFault
-from prsm.data_layer.unixfs_dag import PROFILES, FileDagBuilder, Profile
+from prsm.data_layer.store.ingest import Intake, Stored, ingest
+from prsm.data_layer.store.object_files import ObjectFiles, ObjectKind
+from prsm.data_layer.store.object_index import kind_on_disk, read_index
+from prsm.data_layer.store.scrub import scrub
 
 DEFAULT = PROFILES["unixfs-v1-2025"]
 TINY = Profile("tiny", chunk_bytes=100, max_links=4)

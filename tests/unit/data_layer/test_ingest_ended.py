@@ -9,11 +9,11 @@ import sys
 import time
 from pathlib import Path
 
-from prsm.data_layer.ingest import Intake
-from prsm.data_layer.object_files import ObjectFiles
-from prsm.data_layer.object_index import kind_on_disk
-from prsm.data_layer.scrub import scrub
-from prsm.data_layer.unixfs_dag import PROFILES
+from prsm.data_layer.codec.unixfs_dag import PROFILES
+from prsm.data_layer.store.ingest import Intake
+from prsm.data_layer.store.object_files import ObjectFiles
+from prsm.data_layer.store.object_index import kind_on_disk
+from prsm.data_layer.store.scrub import scrub
 
 ROUNDS = int(os.environ.get("PRSM_TEST_INGEST_KILLS", "12"))
 
@@ -21,9 +21,9 @@ ROUNDS = int(os.environ.get("PRSM_TEST_INGEST_KILLS", "12"))
 WRITER = """
 import io, random, sys
 from pathlib import Path
-from prsm.data_layer.ingest import Intake
-from prsm.data_layer.object_files import ObjectFiles
-from prsm.data_layer.unixfs_dag import PROFILES
+from prsm.data_layer.store.ingest import Intake
+from prsm.data_layer.store.object_files import ObjectFiles
+from prsm.data_layer.codec.unixfs_dag import PROFILES
 files = ObjectFiles(Path(sys.argv[1]), keep_free_bytes=0)
 draw = random.Random(int(sys.argv[2]))
 print("ready", flush=True)
@@ -70,10 +70,10 @@ def test_a_full_disk_leaves_nothing_and_says_what_to_do(tmp_path: Path) -> None:
     script = """
 import io, os, resource, sys
 from pathlib import Path
-from prsm.data_layer.ingest import ingest
-from prsm.data_layer.object_files import ObjectFiles
+from prsm.data_layer.store.ingest import ingest
+from prsm.data_layer.store.object_files import ObjectFiles
 from prsm.data_layer.seams import StorageFault
-from prsm.data_layer.unixfs_dag import PROFILES
+from prsm.data_layer.codec.unixfs_dag import PROFILES
 files = ObjectFiles(Path(sys.argv[1]), keep_free_bytes=0)
 resource.setrlimit(resource.RLIMIT_FSIZE, (3_000_000, resource.RLIM_INFINITY))
 try:

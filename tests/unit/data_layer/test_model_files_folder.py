@@ -11,8 +11,8 @@ from safetensors.numpy import save
 from tests.fuzz.model_files import gguf_bytes, gguf_tensor
 
 from prsm.core.errors import InvalidRequest
-from prsm.data_layer.model_contents import ModelLimits, ModelSource, UnsafeModelFile
-from prsm.data_layer.model_folder import inspect_model_folder
+from prsm.data_layer.formats.model_contents import ModelLimits, ModelSource, UnsafeModelFile
+from prsm.data_layer.formats.model_folder import inspect_model_folder
 
 WEIGHTS = save({"w": np.ones(4, np.float32)})
 SHARDS: dict[str, ModelSource] = {

@@ -334,9 +334,9 @@ def cases() -> Iterator[Case]:
 CHILD = """
 import json, re, sys, time
 from pathlib import Path
-from prsm.data_layer.model_files import inspect_model_file
-from prsm.data_layer.model_folder import inspect_model_folder
-from prsm.data_layer.model_contents import UnsafeModelFile
+from prsm.data_layer.formats.model_files import inspect_model_file
+from prsm.data_layer.formats.model_folder import inspect_model_folder
+from prsm.data_layer.formats.model_contents import UnsafeModelFile
 
 def memory_mib(line):
     return int(re.search(line + r":\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) / 1024

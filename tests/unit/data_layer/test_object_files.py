@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prsm.data_layer.cid import Cid, Codec
-from prsm.data_layer.ingest import ingest
-from prsm.data_layer.object_files import InUse, NotStored, ObjectFiles, Verified, named
-from prsm.data_layer.object_index import kind_on_disk
+from prsm.data_layer.codec.cid import Cid, Codec
+from prsm.data_layer.codec.unixfs_dag import PROFILES
 from prsm.data_layer.seams import Fault, StorageFault
-from prsm.data_layer.unixfs_dag import PROFILES
+from prsm.data_layer.store.ingest import ingest
+from prsm.data_layer.store.object_files import InUse, NotStored, ObjectFiles, Verified, named
+from prsm.data_layer.store.object_index import kind_on_disk
 
 PROFILE = PROFILES["unixfs-v1-2025"]
 

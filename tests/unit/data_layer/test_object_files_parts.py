@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 
 from prsm.core.errors import InvalidRequest
-from prsm.data_layer.cid import Cid, Codec
-from prsm.data_layer.dag_pb import BadBlock
-from prsm.data_layer.ingest import Intake, ingest
-from prsm.data_layer.object_files import ObjectFiles, Verified
-from prsm.data_layer.object_index import Home, kind_on_disk, read_block, read_index
-from prsm.data_layer.parts import Part, begin
-from prsm.data_layer.unixfs import Child, Kind, encode_file, leaf_envelope
-from prsm.data_layer.unixfs_dag import PROFILES
+from prsm.data_layer.codec.cid import Cid, Codec
+from prsm.data_layer.codec.dag_pb import BadBlock
+from prsm.data_layer.codec.unixfs import Child, Kind, encode_file, leaf_envelope
+from prsm.data_layer.codec.unixfs_dag import PROFILES
+from prsm.data_layer.store.ingest import Intake, ingest
+from prsm.data_layer.store.object_files import ObjectFiles, Verified
+from prsm.data_layer.store.object_index import Home, kind_on_disk, read_block, read_index
+from prsm.data_layer.store.parts import Part, begin
 
 Get = Callable[[Cid], Verified]
 SMALL = PROFILES["kubo-v1"]

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from prsm.data_layer import car
-from prsm.data_layer.cid import Cid
-from prsm.data_layer.ingest import ingest
-from prsm.data_layer.object_files import ObjectFiles
-from prsm.data_layer.object_index import Damaged, Home, read_block, read_index, write_outboard
-from prsm.data_layer.unixfs_dag import Profile
+from prsm.data_layer.codec import car
+from prsm.data_layer.codec.cid import Cid
+from prsm.data_layer.codec.unixfs_dag import Profile
+from prsm.data_layer.store.ingest import ingest
+from prsm.data_layer.store.object_files import ObjectFiles
+from prsm.data_layer.store.object_index import Damaged, Home, read_block, read_index, write_outboard
 
 TINY = Profile("tiny", chunk_bytes=10, max_links=3)
 

@@ -13,9 +13,8 @@ from hypothesis import strategies as st
 
 from prsm.core import canonical
 from prsm.core.keys import NodeKey
-from prsm.data_layer import provenance
-from prsm.data_layer.cid import Cid, Codec
-from prsm.data_layer.provenance import (
+from prsm.data_layer.codec.cid import Cid, Codec
+from prsm.data_layer.provenance.signed_statement import (
     DOMAIN,
     MAX_CLOCK_SKEW,
     MAX_ENVELOPE_BYTES,
@@ -278,4 +277,4 @@ def test_spdx_spells_and_refuses() -> None:
     for wrong in ("", "other", "MIT OR", "MIT Apache-2.0", "__import__('os')", "MIT\0", "a" * 257, "(" * 256):
         with pytest.raises(BadProvenance):
             spdx(wrong)
-    assert provenance.spdx("(" * 100 + "MIT" + ")" * 100)
+    assert spdx("(" * 100 + "MIT" + ")" * 100)

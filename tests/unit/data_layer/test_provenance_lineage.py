@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prsm.data_layer.lineage import Step, lineage, newest
-from prsm.data_layer.provenance import ContentKind, Origin, Provenance, Relation
+from prsm.data_layer.provenance.lineage import Step, lineage, newest
+from prsm.data_layer.provenance.signed_statement import ContentKind, Origin, Provenance, Relation
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 

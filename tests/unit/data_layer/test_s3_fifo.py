@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prsm.data_layer.s3_fifo import Entry, Queue, S3Fifo, Snapshot
+from prsm.data_layer.store.s3_fifo import Entry, Queue, S3Fifo, Snapshot
 
 Trace = list[tuple[str, int]]
 LIMIT = 1000

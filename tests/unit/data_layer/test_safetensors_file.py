@@ -14,9 +14,9 @@ from safetensors.numpy import save, save_file
 from tests.fuzz.model_files import entry, safetensors_bytes
 
 import prsm
-from prsm.data_layer.model_contents import ModelFile, ModelFormat, ModelLimits, Omitted, UnsafeModelFile
-from prsm.data_layer.model_files import inspect_model_file
-from prsm.data_layer.safetensors_file import BITS
+from prsm.data_layer.formats.model_contents import ModelFile, ModelFormat, ModelLimits, Omitted, UnsafeModelFile
+from prsm.data_layer.formats.model_files import inspect_model_file
+from prsm.data_layer.formats.safetensors_file import BITS
 
 DTYPES = (
     "bool",

@@ -14,11 +14,11 @@ import pytest
 from tests.support.memory_dag import MemoryDag
 
 from prsm.core.errors import PrsmError
-from prsm.data_layer import dag_pb
-from prsm.data_layer.car import CarReader
-from prsm.data_layer.cid import Cid, Codec, varint
-from prsm.data_layer.unixfs import Child, FileNode, decode_node, leaf_envelope
-from prsm.data_layer.unixfs_dag import DEFAULT_PROFILE, PROFILES, FileDagReader, Leaf
+from prsm.data_layer.codec import dag_pb
+from prsm.data_layer.codec.car import CarReader
+from prsm.data_layer.codec.cid import Cid, Codec, varint
+from prsm.data_layer.codec.unixfs import Child, FileNode, decode_node, leaf_envelope
+from prsm.data_layer.codec.unixfs_dag import DEFAULT_PROFILE, PROFILES, FileDagReader, Leaf
 
 ROUNDS = int(os.environ.get("PRSM_TEST_CORRUPTIONS", "600"))
 SEED = int.from_bytes(os.urandom(4))

@@ -7,7 +7,7 @@ import pytest
 from tests.fuzz.storage_parsers import PARSERS, FuzzFailure, Parser, fuzz
 
 from prsm.core.errors import PrsmError
-from prsm.data_layer.cid import Cid
+from prsm.data_layer.codec.cid import Cid
 
 RUNS = int(os.environ.get("PRSM_TEST_FUZZ_RUNS", "2000"))
 

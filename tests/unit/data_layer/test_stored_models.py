@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 from safetensors.numpy import load, save
 
-from prsm.data_layer.cid import Cid, Codec
-from prsm.data_layer.dag_pb import Link
-from prsm.data_layer.ingest import Intake, ingest
-from prsm.data_layer.model_contents import DEFAULT_LIMITS, ModelFile, ModelFormat, UnsafeModelFile
-from prsm.data_layer.model_folder import ModelFolder
-from prsm.data_layer.object_files import NotStored, ObjectFiles
+from prsm.data_layer.codec.cid import Cid, Codec
+from prsm.data_layer.codec.dag_pb import Link
+from prsm.data_layer.codec.unixfs_dag import PROFILES
+from prsm.data_layer.formats.model_contents import DEFAULT_LIMITS, ModelFile, ModelFormat, UnsafeModelFile
+from prsm.data_layer.formats.model_folder import ModelFolder
+from prsm.data_layer.store.ingest import Intake, ingest
+from prsm.data_layer.store.object_files import NotStored, ObjectFiles
 from prsm.data_layer.stored_models import inspect_stored, open_stored_model
-from prsm.data_layer.unixfs_dag import PROFILES
 
 PROFILE = PROFILES["kubo-v1"]
 WEIGHTS = save({"layer": np.arange(100_000, dtype=np.float32)})

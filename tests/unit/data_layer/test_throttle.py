@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prsm.core.errors import InvalidRequest
-from prsm.data_layer.cancellation import Cancellation, Cancelled
-from prsm.data_layer.throttle import BURST_S, LEAST_SHARE, Ask, Bandwidth, Buckets, Traffic
+from prsm.data_layer.transfer.cancellation import Cancellation, Cancelled
+from prsm.data_layer.transfer.throttle import BURST_S, LEAST_SHARE, Ask, Bandwidth, Buckets, Traffic
 
 RATE = 1_000_000
 LONG_S = 10.0

@@ -4,11 +4,11 @@ import threading
 
 import pytest
 
-from prsm.data_layer.cancellation import Cancellation, Cancelled
-from prsm.data_layer.cid import Cid, Codec
-from prsm.data_layer.crew import block_buffers, work_together
-from prsm.data_layer.progress import REPORT_EVERY_S, Meter, Progress
-from prsm.data_layer.seams import MAX_BLOCK_BYTES
+from prsm.data_layer.codec.block import MAX_BLOCK_BYTES
+from prsm.data_layer.codec.cid import Cid, Codec
+from prsm.data_layer.transfer.cancellation import Cancellation, Cancelled
+from prsm.data_layer.transfer.crew import block_buffers, work_together
+from prsm.data_layer.transfer.progress import REPORT_EVERY_S, Meter, Progress
 
 CID = Cid.of(Codec.RAW, b"object")
 

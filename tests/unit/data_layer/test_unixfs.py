@@ -2,10 +2,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prsm.data_layer.cid import Cid, Codec, varint
-from prsm.data_layer.dag_pb import BadBlock, Link, encode
-from prsm.data_layer.seams import MAX_BLOCK_BYTES
-from prsm.data_layer.unixfs import (
+from prsm.data_layer.codec.block import MAX_BLOCK_BYTES
+from prsm.data_layer.codec.cid import Cid, Codec, varint
+from prsm.data_layer.codec.dag_pb import BadBlock, Link, encode
+from prsm.data_layer.codec.unixfs import (
     Child,
     DirectoryNode,
     FileLink,

@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.support.memory_dag import MemoryDag
 
-from prsm.data_layer.cid import Cid, Codec
-from prsm.data_layer.dag_pb import BadBlock
-from prsm.data_layer.unixfs import Child, Kind, encode_directory, encode_file, leaf_envelope
-from prsm.data_layer.unixfs_dag import (
+from prsm.data_layer.codec.cid import Cid, Codec
+from prsm.data_layer.codec.dag_pb import BadBlock
+from prsm.data_layer.codec.unixfs import Child, Kind, encode_directory, encode_file, leaf_envelope
+from prsm.data_layer.codec.unixfs_dag import (
     DEFAULT_PROFILE,
     PROFILES,
     DagLimits,

@@ -5,12 +5,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prsm.core.errors import InvalidRequest, PrsmError
-from prsm.data_layer.cancellation import Cancelled
-from prsm.data_layer.cid import Cid, Codec
-from prsm.data_layer.object_files import NotStored
-from prsm.data_layer.object_index import Damaged
+from prsm.data_layer.codec.cid import Cid, Codec
 from prsm.data_layer.seams import Fault, StorageFault
-from prsm.data_layer.upload_queue import MAX_PAUSE_S, Outcome, outcome_of, pause_s
+from prsm.data_layer.store.object_files import NotStored
+from prsm.data_layer.store.object_index import Damaged
+from prsm.data_layer.transfer.cancellation import Cancelled
+from prsm.data_layer.transfer.upload_queue import MAX_PAUSE_S, Outcome, outcome_of, pause_s
 
 A = Cid.of(Codec.RAW, b"a")
 

@@ -1,0 +1,1 @@
+"""Blocks and their names: pure codecs, strict in both directions."""

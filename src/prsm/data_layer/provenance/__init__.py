@@ -1,0 +1,1 @@
+"""Who published what, and from what it is derived: statements, signed and kept."""

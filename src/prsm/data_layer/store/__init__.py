@@ -1,0 +1,1 @@
+"""What lies on this node's disk, and what the catalog says of it."""

@@ -1,0 +1,200 @@
+"""What leaves the disk, and how disk and catalog come together again: garbage, eviction, reconciliation.
+
+Nothing that is kept (pinned, leased, waiting to be sent, or under such a directory) and nothing that is open anywhere
+is ever taken. What keeps an object is read anew under the catalog's lock for every few objects; rows go in the
+transaction that sees the files go, and a crash between the two is mended by ``reconcile``.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+from prsm.core.database import Pool
+from prsm.data_layer.codec.cid import Cid
+from prsm.data_layer.seams import Pace, StorageFault
+from prsm.data_layer.store.catalog import KEPT, Catalog, State
+from prsm.data_layer.store.object_files import Found, NotStored, ObjectKind
+from prsm.data_layer.store.object_index import Damaged, kind_on_disk
+from prsm.data_layer.store.s3_fifo import Entry, Queue, S3Fifo, Snapshot
+from prsm.data_layer.store.scrub import scrub
+
+_COLLECTOR_LOCK = 7032
+_BATCH = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """What a collection took. ``busy`` were open somewhere and stayed."""
+
+    objects: int = 0
+    freed_bytes: int = 0
+    busy: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Reconciled:
+    """What a reconciliation found: files without rows and rows without files."""
+
+    adopted: int = 0
+    damaged: int = 0
+    missing: int = 0
+    swept: int = 0
+
+
+class Collector:
+    """Takes objects away. Of several workers one collects at a time; the others answer None meanwhile."""
+
+    def __init__(self, pool: Pool, catalog: Catalog) -> None:
+        self._pool = pool
+        self._catalog = catalog
+        self._files = catalog.files
+
+    async def collect_garbage(self, *, unread_s: float = 0) -> Collected | None:
+        """Take everything that nothing keeps and that was neither made nor read within ``unread_s``."""
+        async with self._alone() as turn:
+            if not turn:
+                return None
+            rows = await self._pool.fetch(
+                f"{KEPT} SELECT cid FROM storage_objects WHERE cid NOT IN (SELECT cid FROM kept) "  # noqa: S608
+                "AND greatest(created_at, last_read_at) <= now() - make_interval(secs => $1) ORDER BY cid",
+                unread_s,
+            )
+            return await self._take([row["cid"] for row in rows])
+
+    async def evict(self, limit_bytes: int) -> Collected | None:
+        """Bring what is stored within the limit by S3-FIFO, as far as it is not kept."""
+        async with self._alone() as turn:
+            if not turn:
+                return None
+            cache = S3Fifo(limit_bytes, await self._snapshot())
+            before = cache.snapshot()
+            victims = list(cache.victims())
+            taken = await self._take([entry.key for entry in victims])
+            await self._save(before, cache.snapshot())
+            return taken
+
+    async def reconcile(self, *, pace: Pace | None = None) -> Reconciled | None:
+        """Bring catalog and disk together, as at each start; safe while other workers add and take.
+
+        A file without a row is hashed at ``pace`` and adopted, a row without a file is marked missing, what killed
+        processes left is swept. Raises StorageFault (LOCAL_DISK) and what ``pace`` raises.
+        """
+        async with self._alone() as turn:
+            if not turn:
+                return None
+            done = Reconciled(swept=await asyncio.to_thread(self._files.sweep))
+            done = replace(done, missing=await self._mark_missing())
+            known = {
+                row["cid"]: (row["state"], row["size_bytes"])
+                for row in await self._pool.fetch("SELECT cid, state, size_bytes FROM storage_objects")
+            }
+            for found in await asyncio.to_thread(lambda: list(self._files.listing())):
+                state, size_bytes = known.get(str(found.cid), ("", 0))
+                if state in ("", State.MISSING):
+                    done = await self._adopt(found, pace, done)
+                elif state == State.WHOLE and (not found.outboard or found.payload_bytes not in (None, size_bytes)):
+                    await self._catalog.mark(found.cid, State.DAMAGED)
+                    done = replace(done, damaged=done.damaged + 1)
+            return done
+
+    async def _adopt(self, found: Found, pace: Pace | None, done: Reconciled) -> Reconciled:
+        try:
+            if found.payload_bytes is None and await asyncio.to_thread(kind_on_disk, self._files, found.cid) is None:
+                await asyncio.to_thread(self._files.drop_lone_outboard, found.cid)
+                return replace(done, swept=done.swept + 1)
+            scrubbed = await asyncio.to_thread(scrub, self._files, found.cid, pace=pace)
+            if scrubbed.index is not None:
+                state = State.WHOLE if scrubbed.whole else State.DAMAGED
+                await self._catalog.record(scrubbed.index, state=state)
+        except NotStored:  # taken by somebody meanwhile, or a payload whose outboard somebody deleted
+            return done
+        except Damaged:
+            return replace(done, damaged=done.damaged + 1)
+        return replace(done, adopted=done.adopted + scrubbed.whole, damaged=done.damaged + (not scrubbed.whole))
+
+    async def _mark_missing(self) -> int:
+        async with self._catalog.taking() as connection:
+            rows = await connection.fetch("SELECT cid, kind FROM storage_objects WHERE state <> 'missing'")
+            gone = await asyncio.to_thread(lambda: [row["cid"] for row in rows if not self._on_disk(row)])
+            await connection.execute("UPDATE storage_objects SET state = 'missing' WHERE cid = ANY($1)", gone)
+        return len(gone)
+
+    def _on_disk(self, row: Any) -> bool:
+        cid = Cid.parse(row["cid"])
+        is_file = row["kind"] == ObjectKind.FILE
+        return (self._files.payload_path(cid) if is_file else self._files.outboard_path(cid)).exists()
+
+    async def _take(self, cids: Sequence[str]) -> Collected:
+        """Take those away that nothing keeps and nobody reads."""
+        done = Collected()
+        for start in range(0, len(cids), _BATCH):
+            failed: StorageFault | None = None
+            async with self._catalog.taking() as connection:
+                rows = await connection.fetch(
+                    f"{KEPT} SELECT cid, stored_bytes FROM storage_objects "  # noqa: S608
+                    "WHERE cid = ANY($1) AND cid NOT IN (SELECT cid FROM kept)",
+                    list(cids[start : start + _BATCH]),
+                )
+                gone: list[str] = []
+                for row in rows:
+                    try:
+                        taken = await asyncio.to_thread(self._files.remove, Cid.parse(row["cid"]))
+                    except StorageFault as fault:
+                        failed = fault
+                        break
+                    if taken:
+                        gone.append(row["cid"])
+                        done = replace(
+                            done, objects=done.objects + 1, freed_bytes=done.freed_bytes + row["stored_bytes"]
+                        )
+                    else:
+                        done = replace(done, busy=done.busy + 1)
+                await connection.execute("DELETE FROM storage_objects WHERE cid = ANY($1)", gone)
+            if failed:
+                raise failed
+        return done
+
+    @asynccontextmanager
+    async def _alone(self) -> AsyncGenerator[bool]:
+        """Whether it is this worker's turn to collect, for the time of the context."""
+        async with self._pool.acquire() as connection, connection.transaction():
+            turn: bool = await connection.fetchval("SELECT pg_try_advisory_xact_lock($1)", _COLLECTOR_LOCK)
+            yield turn
+
+    async def _snapshot(self) -> Snapshot:
+        rows = await self._pool.fetch(
+            f"{KEPT} SELECT o.cid, o.stored_bytes, o.queue, o.reads, k.cid IS NOT NULL AS held "  # noqa: S608
+            "FROM storage_objects o LEFT JOIN kept k ON k.cid = o.cid WHERE o.state <> 'missing' ORDER BY o.place, o.id"
+        )
+        entries = (
+            Entry(row["cid"], row["stored_bytes"], Queue(row["queue"]), row["reads"], row["held"]) for row in rows
+        )
+        ghosts = await self._pool.fetch("SELECT cid, size_bytes FROM storage_ghosts ORDER BY place, cid")
+        return Snapshot(tuple(entries), tuple((row["cid"], row["size_bytes"]) for row in ghosts))
+
+    async def _save(self, before: Snapshot, after: Snapshot) -> None:
+        """Write the queues as they are now; only reads that were used up go, not those counted meanwhile."""
+        old = {entry.key: entry for entry in before.entries}
+        moved = [entry for entry in after.entries if entry != old[entry.key]]  # who moves loses reads or changes queue
+        async with self._pool.acquire() as connection, connection.transaction():
+            await connection.execute(
+                """
+                UPDATE storage_objects o SET queue = m.queue, reads = greatest(0, o.reads - m.used),
+                    place = (extract(epoch FROM clock_timestamp()) * 1000000)::bigint + m.number
+                FROM unnest($1::text[], $2::text[], $3::int[]) WITH ORDINALITY AS m(cid, queue, used, number)
+                WHERE o.cid = m.cid
+                """,
+                [entry.key for entry in moved],
+                [entry.queue.value for entry in moved],
+                [old[entry.key].reads - entry.reads for entry in moved],
+            )
+            await connection.execute("DELETE FROM storage_ghosts")
+            await connection.execute(
+                "INSERT INTO storage_ghosts (cid, size_bytes, place) SELECT g.cid, g.size_bytes, g.number "
+                "FROM unnest($1::text[], $2::bigint[]) WITH ORDINALITY AS g(cid, size_bytes, number) "
+                "WHERE NOT EXISTS (SELECT FROM storage_objects o WHERE o.cid = g.cid)",
+                [key for key, _ in after.ghosts],
+                [size_bytes for _, size_bytes in after.ghosts],
+            )
