@@ -9,7 +9,6 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -52,6 +51,7 @@ from prsm.core.rate_limit import LeasedLimiter, Rate, RateLimiter
 from prsm.core.vectors import pgvector_index
 from prsm.data_layer import assembly
 from prsm.data_layer.enhanced_ipfs import EnhancedIPFS, StoragePolicy
+from prsm.data_layer.network.mdns import OwnGateway
 from prsm.data_layer.provenance.statement_store import Statements
 from prsm.data_layer.storage_watch import StorageWatch
 from prsm.federation.model_registry import CHANGED as MODELS_CHANGED
@@ -185,7 +185,7 @@ async def _assemble(
     for executor in dict.fromkeys(executors.values()):
         stack.push_async_callback(executor.aclose)
     storage_breakers = BreakerBoard(time.monotonic, _breaker_policy(settings))
-    storage = await asyncio.to_thread(_storage, settings, store, storage_breakers)
+    storage = await asyncio.to_thread(_storage, settings, key, store, storage_breakers)
     stack.push_async_callback(storage.aclose)
     registry = await _registry(settings, key, store, encoder, teacher)
     identities = Identities(store.pool, key.derive("api-keys"))
@@ -226,7 +226,7 @@ async def _assemble(
         executors=MappingProxyType(executors),
         storage=storage,
         storage_breakers=storage_breakers,
-        storage_watch=StorageWatch(storage, partial(metrics.storage_moved, "fetched")),
+        storage_watch=StorageWatch(storage, metrics.storage_moved),
         statements=Statements(storage.catalog, key.public_key_hex, key.sign, now),
     )
     await node.storage_watch.refresh()
@@ -296,12 +296,14 @@ def _account(key: NodeKey) -> str:
     return f"node:{key.node_id}"
 
 
-def _storage(settings: Settings, store: Database, breakers: BreakerBoard) -> EnhancedIPFS:
+def _storage(settings: Settings, key: NodeKey, store: Database, breakers: BreakerBoard) -> EnhancedIPFS:
     places = assembly.Places(
         settings.storage_nodes,
         settings.storage_gateways,
         settings.storage_private_hosts,
         Path(settings.storage_peers_file).expanduser() if settings.storage_peers_file else None,
+        settings.storage_mdns_interface,
+        OwnGateway(key.node_id, settings.host, settings.port) if settings.storage_gateway_enabled else None,
     )
     policy = StoragePolicy(
         profile=settings.storage_profile,

@@ -71,7 +71,6 @@ def read(node: KuboNode, cid: Cid) -> bytes:
 
 def test_it_says_what_it_is(node: KuboNode) -> None:
     assert node.version(deadline_s=soon())
-    assert node.peer_id(deadline_s=soon())
     assert node.probe(soon()) > 0
 
 

@@ -1,7 +1,8 @@
 """Mutation fuzzing of the model file parsers: ``python -m tests.fuzz.model_files --runs 1000000 --seed 1``.
 
 Valid files are built, then bytes, numbers, tokens and whole pieces of them are changed. A run fails on any exception
-that is not ``UnsafeModelFile``, on more than two seconds, and on what the safetensors library refuses but we accept.
+that is not ``UnsafeModelFile``, on more than two seconds, and on what the safetensors or sentencepiece library refuses
+but we accept; a character map that is accepted is followed by sentencepiece, which has no look at its bounds.
 """
 
 import argparse
@@ -14,11 +15,13 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 
+import sentencepiece
 from safetensors import SafetensorError, deserialize
 
-from prsm.data_layer.formats.model_contents import UnsafeModelFile
+from prsm.data_layer.formats.model_contents import DEFAULT_LIMITS, FileBytes, UnsafeModelFile
 from prsm.data_layer.formats.model_files import inspect_model_file
 from prsm.data_layer.formats.model_folder import inspect_model_folder
+from prsm.data_layer.formats.sentencepiece_file import parse_sentencepiece
 
 MAX_RUN_S = 2.0
 EDGES = (
@@ -28,6 +31,7 @@ EDGES = (
 TOKENS = (
     *(b'"', b"\\", b"{", b"}", b"[", b"]", b",", b":", b"0", b"-1", b"1e9", b"true", b"null", b"\x00", b"\xff", b"\n"),
     *(b"../", b"/", b"GGUF", b"PK\x05\x06", b"cos\nsystem\n(S'x'\ntR.", b"\x80\x04", b'"F32"', b'"data_offsets"'),
+    *(b"\x0a\x0a\x0a\x03new\x15\0\0\0\0", b"\x18\x02", b"\x18\x06", b"<0x41>", b"\xc2\x3e\x01x", b"\xff" * 9 + b"\x01"),
     *(b"__metadata__", b"\xed\xa0\x80", b"\xf0\x9f\x98\x80", b"\\ud800", b"{" * 40, b"[" * 4000),
 )
 
@@ -72,6 +76,68 @@ def gguf_bytes(
     tensor_count, pair_count = counts or (len(tensors), len(pairs))
     head = b"GGUF" + struct.pack("<IQQ", version, tensor_count, pair_count) + b"".join(pairs) + b"".join(tensors)
     return head + bytes(-len(head) % alignment) + weights
+
+
+def protobuf_field(number: int, value: int | bytes) -> bytes:
+    """A field of a protocol buffer: a whole number, or bytes with their length before them."""
+    if isinstance(value, int):
+        return varint(number << 3) + varint(value % 2**64)
+    return varint(number << 3 | 2) + varint(len(value)) + value
+
+
+def varint(number: int) -> bytes:
+    """A number in 7 bits a byte, the lowest first."""
+    out = bytearray()
+    while number > 0x7F:
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    return bytes((*out, number))
+
+
+def protobuf_float(number: int, value: float) -> bytes:
+    """A field of 32 bits."""
+    return varint(number << 3 | 5) + struct.pack("<f", value)
+
+
+def piece(text: str | bytes, score: float = 0.0, kind: int | None = None) -> bytes:
+    """A piece of a SentencePiece model; kinds: 2 unknown, 3 control, 4 user-defined, 5 unused, 6 byte."""
+    data = text.encode() if isinstance(text, str) else text
+    body = protobuf_field(1, data) + protobuf_float(2, score) + (b"" if kind is None else protobuf_field(3, kind))
+    return protobuf_field(1, body)
+
+
+UNK = piece("<unk>", 0, 2)
+BYTE_PIECES = b"".join(piece(f"<0x{byte:02X}>", 0, 6) for byte in range(256))
+
+
+def charsmap(units: dict[int, int], replacements: bytes = b"b\0", count: int = 256) -> bytes:
+    """A character map of a double array's units, those not given being values that no path leads to."""
+    trie = struct.pack(f"<{count}I", *(units.get(place, 1 << 31) for place in range(count)))
+    return struct.pack("<I", len(trie)) + trie + replacements
+
+
+A_TO_B = {0: 1 << 10, 1 ^ 0x61: 0x61 | 1 << 8 | (0x60 ^ 2) << 10, 2: 1 << 31}
+"""Units of a map from "a" to what is at the start of the replacements."""
+
+
+def sentencepiece_bytes(pieces: bytes, trainer: bytes = b"", normalizer: bytes = b"", rest: bytes = b"") -> bytes:
+    """A SentencePiece model of encoded parts."""
+    return pieces + protobuf_field(2, trainer) + protobuf_field(3, normalizer) + rest
+
+
+def sentencepiece_seeds() -> tuple[bytes, ...]:
+    """Valid models, small, with every construct that the parser knows."""
+    pieces = UNK + piece("<s>", 0, 3) + piece("▁", -1.5) + piece("a", -2) + piece("b", -3, 4) + piece("x" * 130, -9, 1)
+    trainer = protobuf_field(1, b"in") + protobuf_field(2, b"m") + protobuf_field(3, 1) + protobuf_field(4, 6)
+    trainer += protobuf_float(10, 0.9995) + protobuf_field(30, b"<a>") + protobuf_field(40, 0) + protobuf_field(43, -1)
+    map_ = protobuf_field(1, b"n") + protobuf_field(2, charsmap(A_TO_B)) + protobuf_field(3, 1) + protobuf_field(5, 1)
+    test = protobuf_field(4, protobuf_field(1, protobuf_field(1, b"a") + protobuf_field(2, "▁ b".encode())))
+    bpe = protobuf_field(3, 2) + protobuf_field(35, 1) + protobuf_field(44, " ⁇ ".encode())
+    return (
+        sentencepiece_bytes(pieces, trainer, map_, test + protobuf_field(200, 1)),
+        sentencepiece_bytes(UNK + BYTE_PIECES + piece("ab", -1) + piece("a", -2) + piece("b", -3), bpe),
+        UNK + piece("a"),
+    )
 
 
 def seeds() -> tuple[bytes, ...]:
@@ -143,6 +209,20 @@ def inspect(data: bytes) -> str:
     return "accepted"
 
 
+def inspect_sentencepiece(data: bytes) -> str:
+    """The same of a SentencePiece model, which the library then must load and divide a text by."""
+    try:
+        parse_sentencepiece(FileBytes(data), DEFAULT_LIMITS)
+    except UnsafeModelFile:
+        return "refused"
+    try:
+        processor = sentencepiece.SentencePieceProcessor(model_proto=data)
+        processor.encode("a ab ﬁ été" + chr(0x1F600) + "a" * 50 + "\0")
+    except RuntimeError as error:
+        raise AssertionError(f"the sentencepiece library refuses what was accepted: {error}") from error
+    return "accepted"
+
+
 def inspect_text(data: bytes) -> str:
     """The same of a folder's configuration file."""
     try:
@@ -153,17 +233,21 @@ def inspect_text(data: bytes) -> str:
 
 
 def fuzz(runs: int, seed: int, report: Callable[[str], object] = print) -> Counter[str]:
-    """Run ``runs`` inputs; how many were accepted and refused. Raises AssertionError with the input that failed."""
+    """Run ``runs`` inputs; how many of each kind were accepted and refused. Raises AssertionError."""
     random_ = random.Random(seed)
-    corpus = seeds()
-    texts = (b'{"a": [1, {"b": "\\u00e9\\\\"}], "auto_map": null, "c": NaN}', b"[]", b'"x"')
+    corpus, models = seeds(), sentencepiece_seeds()
+    texts: tuple[bytes, ...] = (b'{"a": [1, {"b": "\\u00e9\\\\"}], "auto_map": null, "c": NaN}', b"[]", b'"x"')
     outcomes: Counter[str] = Counter()
     for run in range(runs):
-        is_text = run % 10 == 9
-        data = mutate(random_.choice(texts if is_text else corpus), random_)
+        kind, some, look = "weights", corpus, inspect
+        if run % 10 == 9:
+            kind, some, look = "configuration", texts, inspect_text
+        elif run % 10 >= 5:
+            kind, some, look = "tokenizer", models, inspect_sentencepiece
+        data = mutate(random_.choice(some), random_)
         started = time.monotonic()
         try:
-            outcomes[inspect_text(data) if is_text else inspect(data)] += 1
+            outcomes[f"{kind} {look(data)}"] += 1
         except Exception as error:
             raise AssertionError(f"run {run} of seed {seed}: {error!r} from {data!r}") from error
         if time.monotonic() - started > MAX_RUN_S:

@@ -1,11 +1,14 @@
 """A faulty network in front of a gateway: a small HTTP proxy that does to each request what its plan says.
 
 The plan is a fault for every request by chance (seeded, so a run can be repeated) or from a script; ``did`` counts what
-was done. It runs in a thread with an event loop of its own: ``with fault_proxy(gateway.url, chance=0.2, seed=1) as p``.
+was done, ``passed_on`` what reached the gateway, or own node, all the same: the request's path, its bytes and what was
+done to the answer. It runs in a thread with an event loop of its own:
+``with fault_proxy(gateway.url, chance=0.2, seed=1) as proxy``.
 """
 
 import asyncio
 import random
+import re
 import socket
 import struct
 import threading
@@ -65,6 +68,7 @@ class FaultProxy:
         self.kinds = tuple(kinds)
         self.script: deque[Trouble] = deque()
         self.did: Counter[Trouble] = Counter()
+        self.passed_on: list[tuple[str, int, Trouble]] = []
         self.aborted = 0
         self.drip_s = 0.02
         self.retry_after = "1"
@@ -112,6 +116,7 @@ class FaultProxy:
         if trouble is Trouble.HANG:
             await _until_gone(reader)
             return False
+        sent = await reader.readexactly(_length_of(head))
         if trouble in _CANNED:
             status, lines = _CANNED[trouble]
             extra = f"Retry-After: {self.retry_after}\r\n" if trouble is Trouble.TOO_MANY else lines
@@ -123,7 +128,8 @@ class FaultProxy:
         if trouble in (Trouble.SLOW_HEAD, Trouble.ENDLESS_HEAD):
             await self._spoil_head(trouble, writer)
             return False
-        status, lines, body = await self._ask(head)
+        self.passed_on.append((head.split(b" ", 2)[1].decode(), len(sent), trouble))
+        status, lines, body = await self._ask(head, sent)
         return await self._send_body(trouble, status, lines, body, reader, writer)
 
     async def _spoil_head(self, trouble: Trouble, writer: asyncio.StreamWriter) -> None:
@@ -192,11 +198,11 @@ class FaultProxy:
         while True:
             await _send(writer, frame)
 
-    async def _ask(self, head: bytes) -> tuple[bytes, bytes, bytes]:
+    async def _ask(self, head: bytes, sent: bytes) -> tuple[bytes, bytes, bytes]:
         """The gateway's answer: status line, header lines but those of framing, and body."""
         reader, writer = await asyncio.open_connection(*self.upstream, limit=_MAX_HEAD)
         try:
-            writer.write(head[:-2] + b"Connection: close\r\n\r\n")
+            writer.write(head[:-2] + b"Connection: close\r\n\r\n" + sent)
             answer = await _read_head(reader)
             status, _, rest = answer.partition(b"\r\n")
             kept = [line for line in rest.split(b"\r\n") if line and line.partition(b":")[0].lower() not in _FRAMING]
@@ -252,6 +258,12 @@ async def _read_head(reader: asyncio.StreamReader) -> bytes:
         return await reader.readuntil(b"\r\n\r\n")
     except asyncio.IncompleteReadError:
         return b""
+
+
+def _length_of(head: bytes) -> int:
+    """The size of the request's body."""
+    match = re.search(rb"\r\ncontent-length: *(\d+)\r\n", head.lower())
+    return int(match[1]) if match else 0
 
 
 async def _send(writer: asyncio.StreamWriter, data: bytes) -> None:

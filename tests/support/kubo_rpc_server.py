@@ -37,12 +37,18 @@ class KuboRpcServer(ThreadingHTTPServer):
         self.dag = MemoryDag()
         self.pins: set[Cid] = set()
         self.calls: Counter[str] = Counter()
+        self.received: Counter[Cid] = Counter()
+        self.accepted = 0
         self.heads: list[dict[str, str]] = []
         self.say_instead: deque[tuple[int, bytes]] = deque()
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_address[1]}"
+
+    def get_request(self):
+        self.accepted += 1
+        return super().get_request()
 
     def handle_error(self, request, client_address) -> None:
         """A client that leaves is no news."""
@@ -122,6 +128,7 @@ def _block(server: KuboRpcServer, cid: Cid) -> bytes:
 
 def _block_put(server: KuboRpcServer, query: dict, body: bytes) -> list[dict]:
     cid = server.dag.add({"raw": Codec.RAW, "dag-pb": Codec.DAG_PB}[query["cid-codec"]], body)
+    server.received[cid] += 1
     return [{"Key": str(cid), "Size": len(body)}]
 
 
@@ -134,6 +141,7 @@ def _dag_import(server: KuboRpcServer, query: dict, body: bytes) -> list[dict]:
     assert query["pin-roots"] == "false"
     blocks = [(block.cid, bytes(block.data)) for block in CarReader(io.BytesIO(body).read)]
     server.dag.blocks.update(blocks)
+    server.received.update(cid for cid, _ in blocks)
     stats = {"BlockCount": len(blocks), "BlockBytesCount": sum(len(data) for _, data in blocks)}
     return [{"Stats": stats}] if query.get("stats") == "true" else []
 
@@ -179,7 +187,6 @@ def _content(server: KuboRpcServer, cid: Cid) -> bytes:
 
 _COMMANDS = {
     "version": lambda server, query, body: [{"Version": "0.40.0-test"}],
-    "id": lambda server, query, body: [{"ID": "12D3KooWTest"}],
     "block/get": lambda server, query, body: _block(server, Cid.parse(query["arg"])),
     "block/put": _block_put,
     "block/stat": _block_stat,

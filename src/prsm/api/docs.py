@@ -97,6 +97,8 @@ def _streamed() -> dict[str, Any]:
         "200": {"description": "All of it.", "content": _BYTES},
         "206": {"description": "The part that ``Range`` names.", "content": _BYTES},
         "304": {"description": "The caller has it already, by ``If-None-Match``."},
+        "409": {"description": "What is stored of it is damaged.", "content": _REFUSAL},
+        "412": {"description": "It is not here, and ``only-if-cached`` was asked.", "content": _TEXT},
         "416": {"description": "The range begins behind the end; ``Content-Range`` says where that is."},
     }
     shared = {
@@ -113,7 +115,6 @@ def _streamed() -> dict[str, Any]:
         "200": {"description": "A block, or a CAR.", "content": kinds},
         "206": {"description": "A part of a block.", "content": {"application/vnd.ipld.raw": {}}},
         "406": {"description": "Neither a block nor a CAR was asked for.", "content": _TEXT},
-        "412": {"description": "It is not here, and ``only-if-cached`` was asked.", "content": _TEXT},
     }
     asked = [
         _parameter("query", "format", "raw or car; ``Accept`` does as well."),
@@ -124,7 +125,8 @@ def _streamed() -> dict[str, Any]:
         "/node/v1/storage/content": {"post": add | {"requestBody": {"content": _BYTES}, "security": _SECURITY}},
         "/node/v1/storage/content/{cid}": {
             "get": _streamed_operation(
-                "The bytes of a file that is here; a path below a directory's CID leads to those of an entry.",
+                "The bytes of a file; a path below a directory's CID leads to those of an entry. What is not here "
+                "is sent while it is fetched, for a key with the scope storage.",
                 [_parameter("path", "cid", "A CID, and a path below it.")],
                 read | shared,
             )

@@ -19,7 +19,6 @@ from prsm.api.http_server import HttpServer, Limits
 from prsm.api.incoming import Incoming
 from prsm.api.node_api import build_node_api
 from prsm.api.storage_content import StorageContent
-from prsm.api.storage_keeping import Keeping
 from prsm.core.errors import ConfigError, PrsmError
 from prsm.node import Node
 
@@ -47,10 +46,9 @@ class Edge:
         door = Door(node)
         answers = Answers(node, door)
         self._node = node
-        keeping = Keeping(node)
-        self._api = build_node_api(node, door, keeping)
+        self._api = build_node_api(node, door)
         self._hot = hot_routes(answers)
-        self._content = StorageContent(node, door, keeping)
+        self._content = StorageContent(node, door)
         node.metrics.gauge("prsm_requests_in_flight", "Requests being answered.", lambda: answers.in_flight)
 
     def __call__(self, exchange: Exchange) -> Coroutine[Any, Any, None]:

@@ -19,7 +19,6 @@ from prsm.api.admin_routes import admin_routes
 from prsm.api.docs import add_docs
 from prsm.api.door import Door
 from prsm.api.schemas import Alive, AnthropicRefusal, NodeIdentity, Part, Refusal
-from prsm.api.storage_keeping import Keeping
 from prsm.api.storage_routes import storage_routes
 from prsm.api.user_routes import user_routes
 from prsm.api.wire import models as wire_models
@@ -43,7 +42,7 @@ _ADMITTED: dict[int | str, dict[str, Any]] = {
 }
 
 
-def build_node_api(node: Node, door: Door, keeping: Keeping) -> FastAPI:
+def build_node_api(node: Node, door: Door) -> FastAPI:
     """The ASGI application over one node."""
     app = FastAPI(
         title="PRSM node",
@@ -65,7 +64,7 @@ def build_node_api(node: Node, door: Door, keeping: Keeping) -> FastAPI:
     _model_routes(app, node, door)
     app.include_router(user_routes(node, door), prefix="/node/v1", responses=_ADMITTED)
     app.include_router(admin_routes(node, door), prefix="/node/v1", responses=_ADMITTED)
-    app.include_router(storage_routes(node, door, keeping), prefix="/node/v1", responses=_ADMITTED)
+    app.include_router(storage_routes(node, door), prefix="/node/v1", responses=_ADMITTED)
     add_docs(app)
     return app
 

@@ -1,32 +1,41 @@
-"""Objects over HTTP: adding a file as it comes, reading one or a part of it, and the read-only trustless gateway.
+"""Objects over HTTP: adding a file as it comes, and reading one or a part of it, from here or while it is fetched.
 
-Bytes are never gathered: what comes goes to the disk by way of a thread, what goes out is read piece by piece. The
-gateway needs no key, gives only what is here and only what its reader can verify (IPFS HTTP gateway specification).
+Bytes are never gathered: what comes goes to the disk by way of a thread, what goes out is read piece by piece. Who may
+only read gets what is here; a key that may have objects fetched is served by the same request.
 """
 
 import asyncio
-import hashlib
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Generator
+from collections.abc import AsyncGenerator, Generator
 from contextlib import contextmanager
-from typing import Any
-from urllib.parse import parse_qs, quote
-
-import structlog
+from typing import Any, cast
+from urllib.parse import parse_qs
 
 from prsm.api.body_pipe import BodyPipe
-from prsm.api.byte_range import Span, Unsatisfiable, byte_range
+from prsm.api.byte_range import Span
 from prsm.api.door import Door
-from prsm.api.incoming import JSON, Headers, Incoming
-from prsm.api.storage_keeping import Keeping, owner_of
+from prsm.api.http_exchange import Headers
+from prsm.api.incoming import JSON, Incoming
+from prsm.api.storage_gateway import StorageGateway
+from prsm.api.storage_keeping import is_limited, owner_of, room_bytes, too_large
 from prsm.api.storage_schemas import added
-from prsm.api.trustless import CAR_TYPE, IMMUTABLE, PREFIX, RAW_TYPE, CarRequest, RawRequest, parse
-from prsm.core.database import unreachable
-from prsm.core.errors import InvalidRequest, Kind, PrsmError
+from prsm.api.streamed import (
+    Serve,
+    attachment,
+    guarded,
+    not_cached,
+    only_if_cached,
+    overloaded,
+    part_of,
+    send,
+    unchanged,
+)
+from prsm.api.trustless import PREFIX
+from prsm.core.errors import InvalidRequest
 from prsm.core.identity import READ, STORAGE
 from prsm.data_layer.codec.cid import Cid
-from prsm.data_layer.store.catalog import State
-from prsm.data_layer.store.object_files import NotStored, StoredFile
+from prsm.data_layer.store.object_files import NotStored
+from prsm.data_layer.transfer.reading import Reader
 from prsm.node import Node
 
 CONTENT = "/node/v1/storage/content"
@@ -36,12 +45,7 @@ STREAMED_ROUTES = {
     f"GET {PREFIX}{{cid}}": None,
 }
 """What is served here, with the scope it needs; FastAPI never sees it."""
-_log: Any = structlog.get_logger("edge")
 
-Serve = Callable[[Incoming], Coroutine[Any, Any, None]]
-
-_PIECE_BYTES = 1024 * 1024
-_MAX_GATEWAY_READERS = 256
 # Each takes a thread of the storage for as long as its sender likes; the rest of them is for everybody else.
 _MAX_ADDING = 12
 _MAX_ADDING_OF_ONE = 4
@@ -50,36 +54,19 @@ _MAX_ADDING_OF_ONE = 4
 class StorageContent:
     """The streamed routes over one node."""
 
-    def __init__(self, node: Node, door: Door, keeping: Keeping) -> None:
+    def __init__(self, node: Node, door: Door) -> None:
         self._node = node
         self._door = door
-        self._keeping = keeping
+        self._gateway = StorageGateway(node)
         self._adding: Counter[str] = Counter()
-        self._gateway_readers = 0
 
     def handler(self, path: str) -> Serve | None:
         """Who serves a path, if it is one of these."""
         if path.startswith(PREFIX):
-            return self._guarded(self._gateway)
+            return guarded(self._gateway.serve)
         if path == CONTENT:
-            return self._guarded(self._add)
-        return self._guarded(self._read) if path.startswith(f"{CONTENT}/") else None
-
-    def _guarded(self, serve: Serve) -> Serve:
-        async def guarded(incoming: Incoming) -> None:
-            try:
-                await serve(incoming)
-            except Exception as error:
-                refusal = error if isinstance(error, PrsmError) else unreachable(error)
-                if refusal is None:
-                    raise  # the server answers and logs it
-                if incoming.exchange.started:
-                    # The connection is cut without ``end``: the reader sees that it has not all.
-                    _log.warning("sending broke off", request_id=str(incoming.id), reason=str(refusal))
-                    return
-                _refuse(incoming, refusal)
-
-        return guarded
+            return guarded(self._add)
+        return guarded(self._read) if path.startswith(f"{CONTENT}/") else None
 
     async def _add(self, incoming: Incoming) -> None:
         if incoming.exchange.method != "POST":
@@ -88,33 +75,28 @@ class StorageContent:
         caller = await self._door.admit(incoming.token(), STORAGE, incoming.extra)
         profile = _profile(incoming.exchange.query)
         size = int(incoming.header("content-length") or 0)
-        limit = await self._keeping.room_bytes(caller)
+        storage, owner = self._node.storage, owner_of(caller)
+        limit = await room_bytes(storage, caller)
         if size > limit:
-            raise self._keeping.too_large(limit)
-        with self._one_more(owner_of(caller)):
+            raise too_large(storage, limit)
+        with self._one_more(owner):
             async with self._body(incoming, limit) as body:
-                # Kept by this request until it is kept by the caller, so that no collector comes between.
-                mine = f"adding:{incoming.id}"
-                stored = await self._node.storage.add(body.read_into, mine, profile, size)
-        try:
-            kept = await self._keeping.keep(caller, stored.cid)
-        finally:
-            await self._node.storage.catalog.unpin(stored.cid, mine)
-        self._node.metrics.storage_moved("added", stored.size_bytes)
-        incoming.respond(201, [JSON], added(stored, kept=kept).model_dump_json().encode())
+                made = await storage.add(body.read_into, owner, profile, size, limited=is_limited(caller))
+        self._node.metrics.storage_moved("added", made.size_bytes)
+        incoming.respond(201, [JSON], added(made).model_dump_json().encode())
 
     def _body(self, incoming: Incoming, limit_bytes: int) -> BodyPipe:
         return BodyPipe(
             incoming.exchange,
             limit_bytes=limit_bytes,
-            too_large=self._keeping.too_large(limit_bytes),
+            too_large=too_large(self._node.storage, limit_bytes),
             idle_s=self._node.settings.body_timeout_s,
         )
 
     @contextmanager
     def _one_more(self, owner: str) -> Generator[None]:
         if self._adding.total() >= _MAX_ADDING or self._adding[owner] >= _MAX_ADDING_OF_ONE:
-            raise _overloaded(f"{self._adding.total()} objects are being added already, {self._adding[owner]} by you.")
+            raise overloaded(f"{self._adding.total()} objects are being added already, {self._adding[owner]} by you.")
         self._adding[owner] += 1
         try:
             yield
@@ -127,123 +109,51 @@ class StorageContent:
         if exchange.method not in ("GET", "HEAD"):
             incoming.refuse_method("GET, HEAD")
             return
-        await self._door.admit(incoming.token(), READ, incoming.extra)
-        first, _, below = exchange.path.removeprefix(f"{CONTENT}/").partition("/")
-        cid = await self._node.storage.resolve(Cid.parse(first), below)
-        await self._refuse_damaged(cid)
-        file = await self._node.storage.open(cid)
-        with file:
-            headers: Headers = [
-                ("content-type", "application/octet-stream"),
-                ("accept-ranges", "bytes"),
-                ("etag", f'"{cid}"'),
-                ("content-disposition", _attachment(below.rstrip("/").rpartition("/")[2] or str(cid))),
-                ("x-content-type-options", "nosniff"),
-            ]
-            if _unchanged(incoming, f'"{cid}"'):
-                incoming.respond(304, headers, b"")
-                return
-            span = _span(incoming, f'"{cid}"', file.size_bytes)
-            if span is None:
-                span, status = Span(0, file.size_bytes), 200
-            else:
-                headers.append(("content-range", span.content_range(file.size_bytes)))
-                status = 206
-            await self._send(incoming, status, headers, span.size_bytes, _pieces(file, span))
-
-    async def _refuse_damaged(self, cid: Cid) -> None:
-        """What is known to be damaged is not given out; what is not known yet is found by ``verify``."""
-        known = await self._node.storage.catalog.get(cid)
-        if known is not None and known.state is State.DAMAGED:
-            raise PrsmError(
-                f"{cid} is damaged on this node's disk.",
-                kind=Kind.CONFLICT,
-                code="object_damaged",
-                remedy=f"Mend it: prsm storage repair {cid}",
-            )
-
-    async def _gateway(self, incoming: Incoming) -> None:
-        exchange = incoming.exchange
-        if not self._node.settings.storage_gateway_enabled:
-            raise PrsmError("This node's gateway is switched off.", kind=Kind.NOT_FOUND, code="not_found")
-        if exchange.method not in ("GET", "HEAD"):
-            incoming.refuse_method("GET, HEAD")
-            return
-        asked = parse(exchange.path, exchange.query, incoming.header("accept"))
-        if self._gateway_readers >= _MAX_GATEWAY_READERS:
-            raise _overloaded(f"The gateway serves {_MAX_GATEWAY_READERS} readers already.")
-        self._gateway_readers += 1
+        caller = await self._door.admit(incoming.token(), READ, incoming.extra)
         try:
-            if isinstance(asked, RawRequest):
-                await self._raw(incoming, asked)
+            if exchange.method == "GET" and STORAGE in caller.scopes and self._may_fetch(incoming):
+                # Who leaves while nothing comes is noticed, and what is fetched for nobody else ends.
+                exchange.watch(cast("asyncio.Task[Any]", asyncio.current_task()).cancel)
+                await self._read_or_fetch(incoming)
             else:
-                await self._car(incoming, asked)
+                await self._read_here(incoming)
         except NotStored as error:
-            if "only-if-cached" in (incoming.header("cache-control") or "").lower():
-                raise PrsmError(error.message, kind=error.kind, code="precondition_failed") from None
-            raise
+            raise not_cached(error) if only_if_cached(incoming) else error from None
         finally:
-            self._gateway_readers -= 1
+            exchange.watch(None)
 
-    async def _raw(self, incoming: Incoming, asked: RawRequest) -> None:
-        etag = f'"{asked.cid}.raw"'
-        block = await self._node.storage.block(asked.cid)
-        headers: Headers = [
-            ("content-type", RAW_TYPE),
-            ("accept-ranges", "bytes"),
-            ("content-disposition", _attachment(f"{asked.cid}.bin")),
-            *_described(incoming.exchange.path, etag),
-        ]
-        if _unchanged(incoming, etag):
-            incoming.respond(304, headers, b"")
+    def _may_fetch(self, incoming: Incoming) -> bool:
+        """Whether there is anybody to ask, and the request leaves it open (``*`` asks whether it is here)."""
+        asks_presence = "*" in (incoming.header("if-none-match") or "")
+        return bool(self._node.storage.endpoints.names) and not asks_presence and not only_if_cached(incoming)
+
+    async def _read_here(self, incoming: Incoming) -> None:
+        root, below = _asked(incoming)
+        cid = await self._node.storage.resolve(root, below)
+        async with self._node.storage.read(cid) as reader:
+            if not _answered_unchanged(incoming, cid, below):
+                await self._give(incoming, cid, below, reader)
+
+    async def _read_or_fetch(self, incoming: Incoming) -> None:
+        root, below = _asked(incoming)
+        cid = await self._node.storage.resolve(root, below, fetch=True)
+        if _answered_unchanged(incoming, cid, below):  # its bytes never change, be they here or not
             return
-        span, status = _span(incoming, etag, len(block)), 206
-        if span is None:
-            span, status = Span(0, len(block)), 200
-        else:
-            headers.append(("content-range", span.content_range(len(block))))
-        await self._send(incoming, status, headers, span.size_bytes, _once(block[span.start : span.stop]))
+        async with self._node.storage.open_or_fetch(cid) as reader:
+            await self._give(incoming, cid, below, reader)
 
-    async def _car(self, incoming: Incoming, asked: CarRequest) -> None:
-        # Bytes after the first blocks may differ with the order in which they are had: a weak tag.
-        exact = f"{asked.path} {asked.scope} {asked.entity}"
-        etag = f'W/"{asked.cid}.car.{hashlib.sha256(exact.encode()).hexdigest()[:16]}"'
-        headers: Headers = [
-            ("content-type", f"{CAR_TYPE}; version=1; order=dfs; dups=n"),
-            ("content-disposition", _attachment(f"{asked.cid}.car")),
-            *_described(incoming.exchange.path, etag),
-        ]
-        pieces = await self._node.storage.car(asked.cid, asked.path, asked.scope, asked.entity)
-        if _unchanged(incoming, etag):
-            incoming.respond(304, headers, b"")
-            return
-        await self._send(incoming, 200, headers, None, pieces)
+    async def _give(self, incoming: Incoming, cid: Cid, below: str, reader: Reader) -> None:
+        headers = _described(cid, below)
+        status, span = part_of(incoming, f'"{cid}"', reader.size_bytes, headers)
+        await send(incoming, status, headers, span.size_bytes, _pieces(reader, span), self._served)
 
-    async def _send(
-        self, incoming: Incoming, status: int, headers: Headers, size_bytes: int | None, pieces: AsyncIterator[bytes]
-    ) -> None:
-        """Send as the reader keeps up, and stop when it has gone."""
-        exchange = incoming.exchange
-        exchange.start(status, [*headers, *incoming.extra], size_bytes)
-        if exchange.method != "HEAD":
-            async for piece in pieces:
-                if exchange.carrier.client_left():
-                    return  # without ``end``: the connection is cut
-                await exchange.send(piece)
-                self._node.metrics.storage_moved("served", len(piece))
-        exchange.end()
+    def _served(self, size_bytes: int) -> None:
+        self._node.metrics.storage_moved("served", size_bytes)
 
 
-def _refuse(incoming: Incoming, error: PrsmError) -> None:
-    if error.code == "not_acceptable":
-        body = str(error).encode()
-        incoming.respond(406, [("content-type", "text/plain; charset=utf-8")], body)
-    elif error.code == "range_not_satisfiable":
-        incoming.respond(416, [("content-range", f"bytes */{error.param}")], b"")
-    elif error.code == "precondition_failed":
-        incoming.respond(412, [("content-type", "text/plain; charset=utf-8")], str(error).encode())
-    else:
-        incoming.refuse(error)
+def _asked(incoming: Incoming) -> tuple[Cid, str]:
+    first, _, below = incoming.exchange.path.removeprefix(f"{CONTENT}/").partition("/")
+    return Cid.parse(first), below
 
 
 def _profile(query: str) -> str:
@@ -254,57 +164,27 @@ def _profile(query: str) -> str:
     return given.get("profile", [""])[-1]
 
 
-def _described(path: str, etag: str) -> Headers:
+def _described(cid: Cid, below: str) -> Headers:
     return [
-        ("etag", etag),
-        ("cache-control", IMMUTABLE),
-        ("vary", "Accept"),
-        ("x-ipfs-path", quote(path)),
-        ("x-ipfs-roots", path.removeprefix(PREFIX).split("/", 1)[0]),
+        ("content-type", "application/octet-stream"),
+        ("accept-ranges", "bytes"),
+        ("etag", f'"{cid}"'),
+        ("content-disposition", attachment(below.rstrip("/").rpartition("/")[2] or str(cid))),
         ("x-content-type-options", "nosniff"),
     ]
 
 
-def _unchanged(incoming: Incoming, etag: str) -> bool:
-    """Whether the reader has it already (RFC 9110, 13.1.2: the weak comparison)."""
-    known = {tag.strip().removeprefix("W/") for tag in (incoming.header("if-none-match") or "").split(",")}
-    return etag.removeprefix("W/") in known or "*" in known
+def _answered_unchanged(incoming: Incoming, cid: Cid, below: str) -> bool:
+    if not unchanged(incoming, f'"{cid}"'):
+        return False
+    incoming.respond(304, _described(cid, below), b"")
+    return True
 
 
-def _span(incoming: Incoming, etag: str, size_bytes: int) -> Span | None:
-    """The part that is asked for (RFC 9110, 14.2: of a GET only); None: all of it."""
-    if incoming.exchange.method != "GET":
-        return None
-    condition = incoming.header("if-range")
-    if condition is not None and condition.strip() != etag:
-        return None
-    try:
-        return byte_range(incoming.header("range"), size_bytes)
-    except Unsatisfiable:
-        raise PrsmError(
-            "The range begins behind the end.", kind=Kind.INVALID, code="range_not_satisfiable", param=str(size_bytes)
-        ) from None
-
-
-def _attachment(name: str) -> str:
-    return f"attachment; filename*=UTF-8''{quote(name, safe='')}"
-
-
-async def _pieces(file: StoredFile, span: Span) -> AsyncGenerator[bytes]:
-    buffer = bytearray(min(_PIECE_BYTES, span.size_bytes))
+async def _pieces(reader: Reader, span: Span) -> AsyncGenerator[bytes]:
     at = span.start
     while at < span.stop:
-        view = memoryview(buffer)[: span.stop - at]
-        count = await asyncio.to_thread(file.read_into, view, at)
-        if not count:
-            raise PrsmError(f"The file of {file.cid} is shorter than it was.", code="object_damaged")
-        yield bytes(view[:count])
-        at += count
-
-
-async def _once(data: bytes) -> AsyncGenerator[bytes]:
-    yield data
-
-
-def _overloaded(message: str) -> PrsmError:
-    return PrsmError(message, kind=Kind.UNAVAILABLE, code="overloaded", remedy="Try again shortly.", retry_after_s=1)
+        size = min(reader.piece_bytes, span.stop - at)
+        piece = await reader.read(at, size, span.stop - at - size)
+        yield piece
+        at += len(piece)

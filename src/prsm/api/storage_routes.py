@@ -8,12 +8,12 @@ from collections.abc import AsyncGenerator
 from typing import Annotated, Any
 
 import msgspec
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Query, Response
 from fastapi.responses import StreamingResponse
 
 from prsm.api.door import Door
 from prsm.api.schemas import Refusal
-from prsm.api.storage_keeping import Keeping, owner_of
+from prsm.api.storage_keeping import is_limited, owner_of
 from prsm.api.storage_schemas import (
     Added,
     CollectedShown,
@@ -35,7 +35,6 @@ from prsm.api.storage_schemas import (
 )
 from prsm.api.user_routes import Limit
 from prsm.api.wire.errors import openai_error_object
-from prsm.core.clock import uuid7
 from prsm.core.errors import Kind, PrsmError, Unavailable
 from prsm.core.identity import ADMIN, READ, STORAGE, ApiKey
 from prsm.data_layer.codec.cid import Cid
@@ -52,18 +51,18 @@ _NDJSON = "application/x-ndjson"
 _MAX_NAMED_LEAVES = 1000
 
 
-def storage_routes(node: Node, door: Door, keeping: Keeping) -> APIRouter:
+def storage_routes(node: Node, door: Door) -> APIRouter:
     """The routes over one node."""
     router = APIRouter(prefix="/storage", tags=["storage"])
-    _object_routes(router, node, door, keeping)
-    _keeping_routes(router, node, door, keeping)
+    _object_routes(router, node, door)
+    _keeping_routes(router, node, door)
     _fetch_route(router, node, door)
     _care_routes(router, node, door)
     _provenance_routes(router, node, door)
     return router
 
 
-def _object_routes(router: APIRouter, node: Node, door: Door, keeping: Keeping) -> None:
+def _object_routes(router: APIRouter, node: Node, door: Door) -> None:
     storage, read = node.storage, door.of(READ)
 
     @router.get("/objects", summary="The objects that the caller keeps (all objects, for an admin), by CID.")
@@ -76,8 +75,13 @@ def _object_routes(router: APIRouter, node: Node, door: Door, keeping: Keeping) 
     async def get_object(cid: str, _caller: Annotated[ApiKey, read]) -> ObjectShown:
         return shown_object(await storage.object(Cid.parse(cid)))
 
-    @router.get("/objects/{cid}/entries", summary="The entries of a directory.")
-    async def entries(cid: str, _caller: Annotated[ApiKey, read]) -> list[EntryShown]:
+    @router.get("/objects/{cid}/entries", summary="The entries of a directory, by name; page by the last name seen.")
+    async def entries(
+        cid: str,
+        _caller: Annotated[ApiKey, read],
+        limit: Limit = 1000,
+        after: Annotated[str, Query(max_length=4096)] = "",
+    ) -> list[EntryShown]:
         return [
             EntryShown(
                 name=entry.name,
@@ -85,27 +89,21 @@ def _object_routes(router: APIRouter, node: Node, door: Door, keeping: Keeping) 
                 kind=entry.stored.kind if entry.stored else None,
                 size_bytes=entry.stored.size_bytes if entry.stored else None,
             )
-            for entry in await storage.entries(Cid.parse(cid))
+            for entry in await storage.entries(Cid.parse(cid), after=after, limit=limit)
         ]
 
     @router.post("/directories", status_code=201, summary="A directory of objects that are here.")
     async def add_directory(new: NewDirectory, caller: Annotated[ApiKey, door.of(STORAGE)]) -> Added:
         entries = [(entry.path, Cid.parse(entry.cid)) for entry in new.entries]
-        # Kept by this request until it is kept by the caller, so that no collector comes between.
-        mine = f"adding:{uuid7()}"
-        made = await storage.add_directory(entries, mine, new.profile)
-        try:
-            return added(made, kept=await keeping.keep(caller, made.cid))
-        finally:
-            await storage.catalog.unpin(made.cid, mine)
+        return added(await storage.add_directory(entries, owner_of(caller), new.profile, limited=is_limited(caller)))
 
 
-def _keeping_routes(router: APIRouter, node: Node, door: Door, keeping: Keeping) -> None:
+def _keeping_routes(router: APIRouter, node: Node, door: Door) -> None:
     storage, keeper = node.storage, door.of(STORAGE)
 
     @router.put("/objects/{cid}/pin", status_code=204, summary="Keep an object that is here.")
     async def pin(cid: str, caller: Annotated[ApiKey, keeper]) -> None:
-        await keeping.keep(caller, Cid.parse(cid))
+        await storage.pin(Cid.parse(cid), owner_of(caller), limited=is_limited(caller))
 
     @router.delete("/objects/{cid}/pin", status_code=204, summary="Keep an object no more.")
     async def unpin(cid: str, caller: Annotated[ApiKey, keeper]) -> None:
@@ -173,7 +171,9 @@ def _care_routes(router: APIRouter, node: Node, door: Door) -> None:
     @router.post("/gc", summary="Delete every object that nobody keeps.")
     async def collect(_caller: Annotated[ApiKey, admin]) -> CollectedShown:
         done = await storage.collect()
-        return CollectedShown(objects=done.objects, freed_bytes=done.freed_bytes, busy=done.busy)
+        return CollectedShown(
+            objects=done.objects, freed_bytes=done.freed_bytes, busy=done.busy, elsewhere=done.elsewhere
+        )
 
 
 def _provenance_routes(router: APIRouter, node: Node, door: Door) -> None:

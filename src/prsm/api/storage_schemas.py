@@ -5,12 +5,13 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from prsm.data_layer import enhanced_ipfs
 from prsm.data_layer.network.endpoints import EndpointView
 from prsm.data_layer.provenance.signed_statement import ContentKind, Relation
 from prsm.data_layer.provenance.statement_store import Signed
 from prsm.data_layer.storage_watch import endpoint_state
-from prsm.data_layer.store.catalog import StoredObject, Upload
-from prsm.data_layer.store.ingest import Stored
+from prsm.data_layer.store.catalog import StoredObject
+from prsm.data_layer.store.uploads import Upload
 
 CidText = Annotated[str, Field(max_length=300, pattern=r"^[a-zA-Z0-9]+$", description="A content identifier.")]
 ProfileName = Literal["", "unixfs-v1-2025", "kubo-v1"]
@@ -105,11 +106,12 @@ class RepairReport(BaseModel):
 
 
 class CollectedShown(BaseModel):
-    """What was deleted; ``busy`` were being read and stayed."""
+    """What was deleted; ``busy`` were being read and stayed; with ``elsewhere`` another worker collects just now."""
 
     objects: int
     freed_bytes: int
     busy: int
+    elsewhere: bool
 
 
 class EndpointShown(BaseModel):
@@ -179,15 +181,15 @@ class ProvenanceShown(BaseModel):
     envelope: str
 
 
-def added(stored: Stored, *, kept: bool) -> Added:
+def added(made: enhanced_ipfs.Added) -> Added:
     """What was added."""
     return Added(
-        cid=str(stored.cid),
-        kind=stored.kind,
-        profile=stored.profile,
-        size_bytes=stored.size_bytes,
-        fresh=stored.fresh,
-        newly_kept=kept,
+        cid=str(made.cid),
+        kind=made.kind,
+        profile=made.profile,
+        size_bytes=made.size_bytes,
+        fresh=made.fresh,
+        newly_kept=made.newly_kept,
     )
 
 

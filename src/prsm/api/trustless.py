@@ -16,6 +16,26 @@ PREFIX = "/ipfs/"
 RAW_TYPE = "application/vnd.ipld.raw"
 CAR_TYPE = "application/vnd.ipld.car"
 IMMUTABLE = "public, max-age=29030400, immutable"
+METHODS = "GET, HEAD, OPTIONS"
+
+CORS = [
+    ("access-control-allow-origin", "*"),
+    (
+        "access-control-expose-headers",
+        "Accept-Ranges, Content-Length, Content-Range, ETag, Retry-After, X-Ipfs-Path, X-Ipfs-Roots, X-Request-Id",
+    ),
+]
+"""On every answer: a page of any origin may read it. No credentials, for none are looked at."""
+PREFLIGHT = [
+    ("allow", METHODS),
+    ("access-control-allow-methods", METHODS),
+    (
+        "access-control-allow-headers",
+        "Accept, Cache-Control, Content-Type, If-None-Match, If-Range, Range, User-Agent, X-Requested-With",
+    ),
+    ("access-control-max-age", "86400"),
+]
+"""On the answer to the question whether a request may be made (Fetch standard, CORS-preflight)."""
 
 _MAX_PATH_BYTES = 4096
 _MAX_FIELDS = 50

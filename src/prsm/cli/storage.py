@@ -6,38 +6,47 @@ from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import typer
 from rich.console import Console
 from rich.filesize import decimal
+from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
-from prsm.cli.client import NodeClient
+from prsm.cli.client import Body, NodeClient
 from prsm.cli.context import context
 from prsm.cli.storage_transfer import (
-    CONTENT,
     OBJECTS,
+    STATUS,
     add_file,
     add_folder,
     at_path,
+    blamed,
+    check_folder_place,
     disk_errors,
+    entries,
+    explained,
     fetch,
+    is_directory,
+    opened,
     shown,
     walk,
-    write,
+    write_file,
+    write_folder,
 )
-from prsm.core.errors import ConfigError
+from prsm.core.errors import ConfigError, PrsmError
 
 app = typer.Typer(help="Content-addressed storage: add, get, pin, verify.", no_args_is_help=True)
 
 EXIT_DAMAGED = 4
+_Cid = Annotated[str, typer.Argument(help="A CID, alone or as ipfs://CID.")]
 _PAGE = 1000
 _AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
-@app.command()
+@app.command(short_help="Add a file or a folder, and print its CID.")
 def add(
     path: Annotated[Path, typer.Argument(help="A file or a folder.", exists=True)],
     profile: Annotated[str, typer.Option(help="unixfs-v1-2025 or kubo-v1; default: the node's setting.")] = "",
@@ -51,8 +60,8 @@ def add(
             walked = walk(path, hidden=hidden)
             if walked.hidden:
                 print(f"{walked.hidden} hidden entries are left out; --hidden takes them too", file=sys.stderr)
-            total = sum(file.stat().st_size for file in walked.files.values())
-            cid = add_folder(client, walked, profile, progress, progress.add_task(path.name, total=total))
+            task = progress.add_task(path.absolute().name, total=walked.size_bytes)
+            cid = add_folder(client, walked, profile, progress, task)
         elif path.is_file():
             task = progress.add_task(path.name, total=path.stat().st_size)
             cid = add_file(client, path, profile, progress, task)["cid"]
@@ -63,37 +72,45 @@ def add(
         _publish(client, cid, to=sys.stderr)
 
 
-@app.command()
+@app.command(short_help="Fetch an object and write it.")
 def get(
     what: Annotated[str, typer.Argument(help="CID, or CID/path/below/it.")],
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Where to; '-' is standard output.")] = None,
 ) -> None:
     """Fetch an object, verified block by block, and write it as a file or a folder."""
     client = context.client
-    cid, _, below = what.removeprefix("ipfs://").removeprefix("/ipfs/").strip("/").partition("/")
-    with disk_errors(), shown() as progress:
-        entry = at_path(client, fetch(client, cid, progress), below)
-        name = below.rpartition("/")[2] or cid
-        if output == Path("-"):
-            _write_out(client, entry, what)
-            return
-        target = output or Path(name)
-        if entry["kind"] == "file" and target.is_dir():
-            target /= name
-        write(client, entry, target, progress)
+    cid, below = _address(what)
+    to_stdout = output == Path("-")
+    # A bar would be written over what a terminal shows of the file.
+    with shown(bars=not (to_stdout and sys.stdout.isatty())) as progress, disk_errors(), explained(client, progress):
+        try:
+            with opened(client, cid, below, progress) as body:
+                if to_stdout:
+                    _write_out(body)
+                    return
+                name = below.rpartition("/")[2] or cid
+                target = output or Path(name)
+                if target.is_dir():
+                    target /= name
+                write_file(body, target)
+        except PrsmError as error:
+            if not is_directory(error):
+                raise
+            target = _get_folder(client, cid, below, output, progress)
     print(target)
 
 
-@app.command("ls")
+@app.command("ls", short_help="List what is pinned, or the entries of a directory.")
 def list_objects(
-    cid: Annotated[str, typer.Argument(help="A directory, to list its entries; none: the pinned objects.")] = "",
+    cid: Annotated[str, typer.Argument(help="A directory's CID, or CID/path/below/it; none: what is pinned.")] = "",
     everything: Annotated[bool, typer.Option("--all", help="Also what is here without a pin of its own.")] = False,
     as_json: _AsJson = False,
 ) -> None:
     """List the objects pinned here, or the entries of a directory."""
     if cid:
-        entries: list[dict[str, Any]] = context.client.call("GET", f"{_object(cid)}/entries")
-        _show(entries, as_json, ("cid", "kind", "size_bytes", "name"))
+        top, below = _address(cid)
+        found = entries(context.client, at_path(context.client, {"cid": top}, below)["cid"])
+        _show(list(found), as_json, ("cid", "kind", "size_bytes", "name"))
         return
     found = [each for each in _all_objects(context.client) if everything or each["pinned"]]
     if not (found or everything or as_json):
@@ -102,24 +119,24 @@ def list_objects(
     _show(found, as_json, ("cid", "kind", "size_bytes", "profile", "state", "created_at"))
 
 
-@app.command()
-def pin(cid: str) -> None:
+@app.command(short_help="Keep an object; it is fetched if it is not here.")
+def pin(cid: _Cid) -> None:
     """Keep an object, and everything below it; it is fetched first if it is not here."""
-    with shown() as progress:
-        fetch(context.client, cid, progress)
+    with shown() as progress, explained(context.client, progress):
+        fetch(context.client, _plain(cid), progress)
     context.client.call("PUT", f"{_object(cid)}/pin")
     print(f"pinned {cid}")
 
 
-@app.command("rm")
-def remove(cid: str) -> None:
+@app.command("rm", short_help="Keep an object no more.")
+def remove(cid: _Cid) -> None:
     """Keep an object no more; what nobody else keeps is deleted when room is needed, or by `prsm storage gc`."""
     context.client.call("DELETE", f"{_object(cid)}/pin")
     print(f"unpinned {cid}")
 
 
-@app.command()
-def verify(cid: str, as_json: _AsJson = False) -> None:
+@app.command(short_help="Check every block of an object.")
+def verify(cid: _Cid, as_json: _AsJson = False) -> None:
     """Read an object, and all that stands in it, whole and check every block of it against its CID."""
     report = context.client.call("POST", f"{_object(cid)}/verify")
     if as_json:
@@ -136,8 +153,8 @@ def verify(cid: str, as_json: _AsJson = False) -> None:
         raise typer.Exit(EXIT_DAMAGED)
 
 
-@app.command()
-def repair(cid: str) -> None:
+@app.command(short_help="Fetch anew what is damaged or missing.")
+def repair(cid: _Cid) -> None:
     """Verify an object, and all that stands in it, and fetch what is damaged or missing, only that, anew."""
     report = context.client.call("POST", f"{_object(cid)}/repair")
     if report["repaired"]:
@@ -146,15 +163,15 @@ def repair(cid: str) -> None:
         print("whole: there was nothing to repair")
 
 
-@app.command()
-def publish(cid: str) -> None:
+@app.command(short_help="Upload an object to the node's own IPFS nodes.")
+def publish(cid: _Cid) -> None:
     """Upload an object to the node's own IPFS nodes; queued until they have it."""
     _publish(context.client, cid, to=sys.stdout)
 
 
-@app.command()
+@app.command(short_help="Show or state who published an object.")
 def provenance(
-    cid: str,
+    cid: _Cid,
     licence: Annotated[str, typer.Option(help="State it: an SPDX expression, as Apache-2.0.")] = "",
     title: Annotated[str, typer.Option(help="What it is called.")] = "",
     derived_from: Annotated[list[str] | None, typer.Option(help="RELATION:CID, as fine_tuned_from:bafy...")] = None,
@@ -174,7 +191,7 @@ def provenance(
 @app.command()
 def status(as_json: _AsJson = False) -> None:
     """Show what is stored, what moves, and how each endpoint does."""
-    found: dict[str, Any] = context.client.call("GET", "/node/v1/storage/status")
+    found: dict[str, Any] = context.client.call("GET", STATUS)
     if as_json:
         print(json.dumps(found, indent=2))
         return
@@ -209,11 +226,28 @@ def status(as_json: _AsJson = False) -> None:
 def gc() -> None:
     """Delete every object that nobody keeps."""
     done = context.client.call("POST", "/node/v1/storage/gc")
+    if done["elsewhere"]:
+        print("another worker collects just now; this call deleted nothing")
+        return
     print(f"deleted {done['objects']} objects, {decimal(done['freed_bytes'])}; {done['busy']} in use")
 
 
 def _object(cid: str) -> str:
-    return f"{OBJECTS}/{quote(cid, safe='')}"
+    return f"{OBJECTS}/{quote(_plain(cid), safe='')}"
+
+
+def _address(what: str) -> tuple[str, str]:
+    """The CID and the path below it, as they stand alone, in an ``ipfs://`` URL or in an ``/ipfs/`` path."""
+    path = unquote(what.removeprefix("ipfs://")) if what.startswith("ipfs://") else what.removeprefix("/ipfs/")
+    cid, _, below = path.strip("/").partition("/")
+    return cid, below.strip("/")
+
+
+def _plain(what: str) -> str:
+    cid, below = _address(what)
+    if below:
+        raise ConfigError(f"{what} has a path below its CID, which this command does not take.", remedy="Give the CID.")
+    return cid
 
 
 def _publish(client: NodeClient, cid: str, to: Any) -> None:
@@ -221,12 +255,24 @@ def _publish(client: NodeClient, cid: str, to: Any) -> None:
         print(f"{upload['state']}  {upload['node']}", file=to)
 
 
-def _write_out(client: NodeClient, entry: dict[str, Any], what: str) -> None:
-    if entry["kind"] != "file":
-        raise ConfigError(f"{what} is a folder; standard output takes a file.", remedy="Name one below it, or a place.")
-    for piece in client.download(f"{CONTENT}/{quote(entry['cid'], safe='')}"):
-        sys.stdout.buffer.write(piece)
-    sys.stdout.buffer.flush()
+def _get_folder(client: NodeClient, cid: str, below: str, output: Path | None, progress: Progress) -> Path:
+    target = output or Path(below.rpartition("/")[2] or cid)
+    if output == Path("-"):
+        raise ConfigError(
+            f"{f'{cid}/{below}' if below else cid} is a folder; standard output takes a file.",
+            remedy="Name a file below it, or a place.",
+        )
+    check_folder_place(target)
+    entry = at_path(client, fetch(client, cid, progress), below)
+    write_folder(client, entry["cid"], target, progress)
+    return target
+
+
+def _write_out(body: Body) -> None:
+    with blamed(Path("standard output")):
+        for piece in body.pieces:
+            sys.stdout.buffer.write(piece)
+        sys.stdout.buffer.flush()
 
 
 def _all_objects(client: NodeClient) -> Iterator[dict[str, Any]]:
@@ -245,7 +291,13 @@ def _show(rows: list[dict[str, Any]], as_json: bool, columns: tuple[str, ...]) -
         return
     table = Table(*(name.removesuffix("_bytes").removesuffix("_at") for name in columns), box=None, pad_edge=False)
     for row in rows:
-        table.add_row(*(Text(_cell(name, row[name])) for name in columns))
+        # A directory is no bytes of content; what stands in it is said of each of that.
+        table.add_row(
+            *(
+                Text("" if name == "size_bytes" and row["kind"] == "directory" else _cell(name, row[name]))
+                for name in columns
+            )
+        )
     _print(table)
 
 

@@ -160,6 +160,12 @@ class Settings(BaseModel):
         "HOST:PORT", "Gateways that may be at a private address; every other one is refused there."
     )
     storage_peers_file: str = _chosen("", "empty or the path of a file", "File of more gateways, one a line.")
+    storage_mdns_interface: str = _chosen(
+        "",
+        "empty, an IPv4 address of this machine, or the name of a network interface",
+        "Find other nodes on this link by mDNS, and tell them of this node's gateway; empty: off.",
+        r"^[^\s/]{0,255}$",
+    )
     storage_gateway_enabled: bool = Field(
         True,
         description="Serve stored objects at /ipfs/ to whoever knows their CID, without a key.",

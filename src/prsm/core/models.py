@@ -364,7 +364,10 @@ class StorageGhostRow(Base):
 
 
 class StorageUploadRow(Base):
-    """An object on its way to a node; ``next_try_at`` of a running one is when it counts as given up."""
+    """An object on its way to a node; ``next_try_at`` of a running one is when it counts as given up.
+
+    ``attempts`` have failed; ``claims`` is the number of the claim that holds it, or held it last.
+    """
 
     __tablename__ = "storage_uploads"
     __table_args__ = (
@@ -376,6 +379,7 @@ class StorageUploadRow(Base):
     node: Mapped[str] = mapped_column(primary_key=True)
     state: Mapped[str]
     attempts: Mapped[int] = mapped_column(Integer, server_default=text("0"))
+    claims: Mapped[int] = mapped_column(Integer, server_default=text("0"))
     next_try_at: Mapped[datetime] = mapped_column(server_default=func.now())
     last_error: Mapped[str] = mapped_column(server_default=text("''"))
     created_at: Mapped[datetime] = _created_at()

@@ -9,11 +9,13 @@ from prsm.data_layer.enhanced_ipfs import EnhancedIPFS, StoragePolicy
 from prsm.data_layer.network.addresses import Origin, parse_private_hosts
 from prsm.data_layer.network.discovery import Discovery
 from prsm.data_layer.network.endpoints import Endpoints
+from prsm.data_layer.network.mdns import OwnGateway
 from prsm.data_layer.network.neighbours import Neighbours
 from prsm.data_layer.seams import Breakers
-from prsm.data_layer.store.catalog import Catalog, UploadQueue
+from prsm.data_layer.store.catalog import Catalog
 from prsm.data_layer.store.collector import Collector
 from prsm.data_layer.store.object_files import ObjectFiles
+from prsm.data_layer.store.uploads import UploadQueue
 from prsm.data_layer.transfer.throttle import Bandwidth
 from prsm.data_layer.transfer.upload_drain import Uploads
 
@@ -23,13 +25,16 @@ class Places:
     """Where blocks come from and go to, as the operator writes it.
 
     ``nodes`` are RPC addresses of own IPFS nodes, with credentials before an ``@``: ``user:password`` or
-    ``bearer:token``. ``private_hosts`` are ``host:port`` of gateways that may be at private addresses.
+    ``bearer:token``. ``private_hosts`` are ``host:port`` of gateways that may be at private addresses. Other nodes are
+    looked for at ``mdns_interface``, nowhere when it is empty, and told of ``own_gateway`` there.
     """
 
     nodes: Sequence[str] = ()
     gateways: Sequence[str] = ()
     private_hosts: Sequence[str] = ()
     peers_file: Path | None = None
+    mdns_interface: str = ""
+    own_gateway: OwnGateway | None = None
 
 
 def assemble(
@@ -49,6 +54,8 @@ def assemble(
     )
     neighbours.learn()
     uploads = Uploads(UploadQueue(pool), files, neighbours, bandwidth)
+    if places.mdns_interface:
+        neighbours.listen(places.mdns_interface, places.own_gateway)
     return EnhancedIPFS(catalog, Collector(pool, catalog), neighbours, uploads, bandwidth, policy)
 
 

@@ -6,7 +6,7 @@ last ``refresh``. Being offline is a state, not a fault: what is here is served 
 
 import asyncio
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 from prsm.data_layer.enhanced_ipfs import EnhancedIPFS
 from prsm.data_layer.network.endpoints import EndpointView
@@ -16,33 +16,28 @@ ENDPOINT_LEVELS: Mapping[str, float] = {"live": 0, "failing": 1, "resting": 2, "
 
 
 class StorageWatch:
-    """Watches one storage; ``fetched`` is told how many bytes have come from endpoints since it was told last."""
+    """Watches one storage; ``moved`` is told what was fetched from endpoints and uploaded since it was told last."""
 
-    def __init__(self, storage: EnhancedIPFS, fetched: Callable[[int], object]) -> None:
+    def __init__(self, storage: EnhancedIPFS, moved: Callable[[Literal["fetched", "uploaded"], int], object]) -> None:
         self._storage = storage
-        self._fetched = fetched
-        self._fetched_bytes: dict[str, int] = {}
+        self._moved = moved
+        self._told = (0, 0)
         self.usage = Usage(0, 0, 0, 0, 0, 0, 0, 0)
         self.free_bytes = 0
 
     async def refresh(self) -> None:
         """Count anew. Raises what the catalog raises, StorageFault (LOCAL_DISK)."""
         self.free_bytes = await asyncio.to_thread(self._storage.files.free_bytes)
-        before = self._fetched_bytes
-        self._fetched_bytes = {view.name: view.fetched_bytes for view in self._storage.endpoints.snapshot()}
-        # An endpoint that was taken up anew counts from nothing.
-        new = (
-            now - (before.get(name, 0) if before.get(name, 0) <= now else 0)
-            for name, now in self._fetched_bytes.items()
-        )
-        self._fetched(sum(new))
+        before, self._told = self._told, (self._storage.endpoints.fetched_bytes, self._storage.uploads.sent_bytes)
+        self._moved("fetched", self._told[0] - before[0])
+        self._moved("uploaded", self._told[1] - before[1])
         self.usage = await self._storage.catalog.usage()
 
     def offline(self) -> str:
         """Why nothing can be fetched now; empty while an endpoint answers."""
         views = self._storage.endpoints.snapshot()
         if not views:
-            return "No endpoint is configured; set PRSM_STORAGE_GATEWAYS or PRSM_STORAGE_NODES."
+            return "No endpoint is configured; set PRSM_STORAGE_GATEWAYS, _NODES or _MDNS_INTERFACE."
         if any(endpoint_state(view) == "live" for view in views):
             return ""
         best = views[0]

@@ -8,11 +8,13 @@ import mmap
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import islice
 
 from prsm.data_layer.codec.cid import Cid
 from prsm.data_layer.formats.model_contents import DEFAULT_LIMITS, ModelFile, ModelLimits, UnsafeModelFile
 from prsm.data_layer.formats.model_files import inspect_model_file
 from prsm.data_layer.formats.model_folder import ModelFolder, inspect_model_folder
+from prsm.data_layer.formats.weight_sets import WeightSet, single
 from prsm.data_layer.store.object_files import NotStored, ObjectFiles, ObjectKind
 from prsm.data_layer.store.object_index import kind_on_disk, read_index
 
@@ -25,6 +27,11 @@ class OpenModel:
 
     contents: ModelContents
     weights: Mapping[str, mmap.mmap]
+
+
+def weight_sets(contents: ModelContents) -> tuple[WeightSet, ...]:
+    """The models of a file or folder that passed, with all that their files say of them."""
+    return contents.weight_sets if isinstance(contents, ModelFolder) else (single(contents),)
 
 
 def inspect_stored(files: ObjectFiles, cid: Cid, limits: ModelLimits = DEFAULT_LIMITS) -> ModelContents:
@@ -74,7 +81,10 @@ def _walk(files: ObjectFiles, root: Cid, limits: ModelLimits) -> Iterator[tuple[
         folders += 1
         if folders > limits.max_files:  # equal folders are one object, but each of their paths is walked
             raise UnsafeModelFile(f"The folder has more than {limits.max_files} folders in it.")
-        for name, child in sorted(read_index(files, folder).children()):
+        children = list(islice(read_index(files, folder).children(), limits.max_files + 1))
+        if len(children) > limits.max_files:
+            raise UnsafeModelFile(f"A folder has more than {limits.max_files} entries.")
+        for name, child in sorted(children):
             if kind_on_disk(files, child) is ObjectKind.DIRECTORY:
                 stack.append((f"{above}{name}/", child))
             else:

@@ -6,7 +6,7 @@ Model and provider labels come from the catalogue, never from a request.
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
@@ -15,6 +15,7 @@ from prometheus_client.registry import Collector
 
 MULTIPROCESS_ENV = "PROMETHEUS_MULTIPROC_DIR"
 _LATENCY_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+Direction = Literal["added", "fetched", "served", "uploaded"]
 _BREAKER_LEVEL = {"closed": 0, "half_open": 1, "open": 2}
 
 
@@ -41,8 +42,10 @@ class Metrics:
         self._uncovered = self._counter(
             "prsm_uncovered_micro_ftns", "Metered beyond the hold and borne by the node.", "model"
         )
-        storage_bytes = self._counter("prsm_storage_bytes", "Bytes of objects: added, fetched, served.", "direction")
-        self._storage_bytes = {each: storage_bytes.labels(each) for each in ("added", "fetched", "served")}
+        storage_bytes = self._counter(
+            "prsm_storage_bytes", "Bytes of objects: added, fetched, served, uploaded.", "direction"
+        )
+        self._storage_bytes = {each: storage_bytes.labels(each) for each in get_args(Direction)}
 
     def request_ended(self, operation: str, outcome: str, seconds: float) -> None:
         """A request ended: ``ok``, or the code of its error."""
@@ -69,8 +72,8 @@ class Metrics:
         """One attempt at an upstream failed."""
         self._upstream_errors.labels(model, code).inc()
 
-    def storage_moved(self, direction: Literal["added", "fetched", "served"], size_bytes: int) -> None:
-        """Bytes were added by a caller, fetched from an endpoint, or served to a reader."""
+    def storage_moved(self, direction: Direction, size_bytes: int) -> None:
+        """Bytes were added by a caller, fetched from an endpoint, served to a reader, or uploaded to an own node."""
         self._storage_bytes[direction].inc(size_bytes)
 
     def gauge(self, name: str, meaning: str, read: Callable[[], float]) -> None:

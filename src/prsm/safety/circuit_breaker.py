@@ -130,11 +130,14 @@ class CircuitBreaker:
         return self._state
 
     def view(self, now_s: float) -> BreakerView:
-        """The breaker as of ``now_s``, for metrics and status pages."""
-        self._roll(now_s)
+        """The breaker as of ``now_s``, for metrics and status pages. It changes nothing: any thread may look."""
+        size = self.policy.buckets
+        first = max(self._epoch, self._epoch_of(now_s)) - size + 1
+        window = [self._window[epoch % size] for epoch in range(first, self._epoch + 1)]
+        calls, failures = (sum(counts) for counts in zip((0, 0), *window, strict=True))
         state = self.state(now_s)
         waiting = state is State.OPEN and not self._held
-        return BreakerView(state, self._calls, self._failures, self._until_s - now_s if waiting else 0.0, self._reason)
+        return BreakerView(state, calls, failures, self._until_s - now_s if waiting else 0.0, self._reason)
 
     def _close(self) -> None:
         self._state, self._held, self._reason = State.CLOSED, False, ""
@@ -158,6 +161,9 @@ class CircuitBreaker:
         self._probes.remove(admitted_s)
         return True
 
+    def _epoch_of(self, now_s: float) -> int:
+        return int(now_s * self.policy.buckets / self.policy.window_s)
+
     def _clear(self) -> None:
         self._window = [(0, 0)] * self.policy.buckets
         self._calls = self._failures = self._epoch = 0
@@ -171,7 +177,7 @@ class CircuitBreaker:
         self._failures += not ok
 
     def _roll(self, now_s: float) -> None:
-        epoch = int(now_s * self.policy.buckets / self.policy.window_s)
+        epoch = self._epoch_of(now_s)
         for step in range(min(epoch - self._epoch, self.policy.buckets)):
             slot = (epoch - step) % self.policy.buckets
             calls, failures = self._window[slot]

@@ -27,7 +27,6 @@ from prsm.api.door import Door
 from prsm.api.main import hot_routes, serve
 from prsm.api.node_api import build_node_api
 from prsm.api.storage_content import STREAMED_ROUTES
-from prsm.api.storage_keeping import Keeping
 from prsm.core.clock import uuid7
 from prsm.core.config import Settings
 from prsm.core.identity import SCOPES, USER_SCOPES, Grant
@@ -292,7 +291,7 @@ def routes_of(node: Node) -> set[str]:
     hot = hot_routes(Answers(node, door))
     assert set(hot) == QUESTION_PATHS, "docs.py describes every route that FastAPI does not serve"
     found = {f"POST {path}" for path in hot} | set(STREAMED_ROUTES)
-    api = build_node_api(node, door, Keeping(node))
+    api = build_node_api(node, door)
     described = {f"{method.upper()} {path}" for path, methods in api.openapi()["paths"].items() for method in methods}
     assert set(STREAMED_ROUTES) <= described
     for route in iter_route_contexts(api.routes):

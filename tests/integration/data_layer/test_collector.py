@@ -19,12 +19,13 @@ from prsm.core import database
 from prsm.core.database import Pool
 from prsm.data_layer.codec.cid import Cid
 from prsm.data_layer.codec.unixfs_dag import PROFILES
-from prsm.data_layer.store.catalog import Catalog, Lease, State, UploadQueue
+from prsm.data_layer.store.catalog import Catalog, Lease, State
 from prsm.data_layer.store.collector import Collector
 from prsm.data_layer.store.ingest import Intake, ingest
 from prsm.data_layer.store.object_files import ObjectFiles
 from prsm.data_layer.store.object_index import kind_on_disk, read_index
 from prsm.data_layer.store.scrub import scrub
+from prsm.data_layer.store.uploads import UploadQueue
 
 PROFILE = PROFILES["kubo-v1"]
 KIB = 1024
@@ -88,7 +89,6 @@ async def test_garbage_is_all_that_nothing_keeps(catalog: Catalog, collector: Co
     await UploadQueue(pool).add([waiting], "kubo")
     with catalog.files.open(opened):
         taken = await collector.collect_garbage()
-    assert taken is not None
     assert (taken.objects, taken.busy) == (2, 1)
     assert taken.freed_bytes > 18_000
     assert await here(catalog) == {*tree, pinned, leased, waiting, opened}
@@ -96,7 +96,6 @@ async def test_garbage_is_all_that_nothing_keeps(catalog: Catalog, collector: Co
     assert await pool.fetchval("SELECT count(DISTINCT object_id) FROM storage_blocks") == len(await here(catalog))
     await catalog.unpin(tree[-1])
     taken = await collector.collect_garbage()
-    assert taken is not None
     assert taken.objects == len(tree) + 1
 
 
@@ -118,14 +117,12 @@ async def test_eviction_stops_at_the_limit_and_spares_what_is_kept_and_read(
     await catalog.count_reads({cids[1]: 3})
     each = catalog.files.stored_bytes(cids[0])
     taken = await collector.evict(5 * each)
-    assert taken is not None
     assert taken.objects == 5
     assert await here(catalog) == {cids[0], cids[1], *cids[7:]}
     assert (await catalog.usage()).stored_bytes <= 5 * each
     row = await pool.fetchrow("SELECT queue, reads FROM storage_objects WHERE cid = $1", str(cids[1]))
     assert (row["queue"], row["reads"]) == ("main", 0)
     again = await collector.evict(5 * each)
-    assert again is not None
     assert again.objects == 0
 
 
@@ -147,7 +144,6 @@ async def test_everything_pinned_stays_even_above_the_limit(catalog: Catalog, co
     for cid in cids[1:]:
         await catalog.pin(cid)
     taken = await collector.evict(1)
-    assert taken is not None
     assert taken.objects == 1
     assert await here(catalog) == set(cids[1:])
 
@@ -157,7 +153,9 @@ async def test_one_collects_at_a_time(catalog: Catalog, pool: Pool) -> None:
         await add(catalog, 100)
     collectors = [Collector(pool, catalog) for _ in range(3)]
     results = await asyncio.gather(*(each.collect_garbage() for each in collectors))
-    assert sum(result.objects for result in results if result) == 30
+    assert sum(result.objects for result in results) == 30
+    assert [result.objects for result in results if result.elsewhere] == [0, 0]
+    assert (await collectors[0].evict(0)).elsewhere is False
     assert await here(catalog) == set()
 
 
@@ -272,6 +270,37 @@ async def test_a_payload_without_its_outboard_is_damaged(catalog: Catalog, colle
     await collector.reconcile()
     assert await catalog.in_state(State.DAMAGED) == [cid]
     assert kind_on_disk(catalog.files, cid) is None
+
+
+async def test_halves_that_nobody_knows_are_swept(catalog: Catalog, collector: Collector) -> None:
+    """As a loss of power may leave them, or a hand that deletes."""
+    cids = [ingest(io.BytesIO(os.urandom(600 * KIB)).readinto, catalog.files, PROFILE).cid for _ in range(2)]
+    catalog.files.outboard_path(cids[0]).unlink()
+    catalog.files.payload_path(cids[1]).unlink()
+    done = await collector.reconcile()
+    assert done is not None
+    assert (done.swept, done.adopted) == (2, 0)
+    assert list(catalog.files.listing()) == []
+
+
+async def test_what_is_damaged_and_unknown_becomes_known_so_that_it_can_be_repaired(
+    catalog: Catalog, collector: Collector
+) -> None:
+    with Intake(catalog.files, PROFILE) as intake:
+        file, folder = intake.tree([("a", io.BytesIO(os.urandom(600 * KIB)).readinto)])
+    for cid in (file.cid, folder.cid):
+        path = catalog.files.outboard_path(cid)
+        path.chmod(0o600)
+        os.truncate(path, 30)
+    sound = ingest(io.BytesIO(b"sound").readinto, catalog.files, PROFILE).cid
+    done = await collector.reconcile()
+    assert done is not None
+    assert (done.adopted, done.damaged) == (1, 2)
+    assert set(await catalog.in_state(State.DAMAGED)) == {file.cid, folder.cid}
+    assert await catalog.in_state(State.WHOLE) == [sound]
+    ingest(io.BytesIO(b"sound").readinto, catalog.files, PROFILE)
+    assert (await collector.collect_garbage()).objects == 3
+    assert await here(catalog) == set()
 
 
 WORKER = """

@@ -25,10 +25,11 @@ from prsm.data_layer.enhanced_ipfs import EnhancedIPFS, StoragePolicy
 from prsm.data_layer.network.discovery import Discovery
 from prsm.data_layer.network.neighbours import Neighbours
 from prsm.data_layer.seams import StorageFault
-from prsm.data_layer.store.catalog import Catalog, State, UploadQueue
+from prsm.data_layer.store.catalog import Catalog, State
 from prsm.data_layer.store.collector import Collector
 from prsm.data_layer.store.object_files import InUse, NotStored, ObjectFiles
 from prsm.data_layer.store.object_index import Damaged
+from prsm.data_layer.store.uploads import UploadQueue
 from prsm.data_layer.transfer.throttle import Bandwidth
 from prsm.data_layer.transfer.upload_drain import Uploads
 

@@ -22,7 +22,8 @@ from prsm.core.database import Pool
 from prsm.core.errors import Unavailable
 from prsm.data_layer.codec.cid import Cid, Codec
 from prsm.data_layer.enhanced_ipfs import EnhancedIPFS
-from prsm.data_layer.store.catalog import State, Upload
+from prsm.data_layer.store.catalog import State
+from prsm.data_layer.store.uploads import Upload
 from prsm.data_layer.transfer.upload_drain import Uploads
 
 
@@ -75,7 +76,7 @@ async def test_what_is_published_arrives_whole_and_is_pinned_there(tmp_path: Pat
             assert len(await storage.publish(root)) == 2
             entries = await drained(storage)
             assert [entry.state for entry in entries] == ["done", "done"]
-            assert [entry.attempts for entry in entries] == [1, 1]
+            assert [entry.attempts for entry in entries] == [0, 0], "none failed"
             for node in (one, two):
                 assert node.pins == {root}
                 assert all(node.dag.read_file(cids[name]) == data for name, data in files.items())
@@ -102,7 +103,7 @@ async def test_uploads_wait_while_the_node_is_away_keep_their_object_and_go_by_t
             await storage.meet()
             entries = await drained(storage)
             assert {entry.state for entry in entries} == {"done"}
-            assert {entry.attempts for entry in entries} == {1}, "nothing was tried in vain"
+            assert {entry.attempts for entry in entries} == {0}, "nothing was tried in vain"
             assert node.pins == set(cids)
             assert (await storage.collect()).objects == 3
 
@@ -214,7 +215,7 @@ async def test_two_workers_send_each_object_once(tmp_path: Path, pool: Pool) -> 
             await until(step)
             assert node.pins == set(cids)
             assert node.calls["pin/add"] == 12
-            assert {entry.attempts for entry in await one.uploads.queue.entries()} == {1}
+            assert {entry.attempts for entry in await one.uploads.queue.entries()} == {0}
 
 
 async def test_what_is_not_whole_is_given_up_with_a_reason(tmp_path: Path, pool: Pool) -> None:
@@ -242,7 +243,7 @@ async def test_a_claim_that_another_worker_has_ends_the_upload(tmp_path: Path, p
             await storage.publish(cid)
             await uploads.drain()
             await until(lambda: value(node.calls["block/stat"]))
-            await pool.execute("UPDATE storage_uploads SET attempts = attempts + 1")  # another worker's claim
+            await pool.execute("UPDATE storage_uploads SET claims = claims + 1")  # another worker's claim
             await until(lambda: value(not uploads.running))
             assert await states(storage) == ["running"], "it is the other one's now"
             await uploads.aclose()

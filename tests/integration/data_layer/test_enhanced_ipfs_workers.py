@@ -26,7 +26,7 @@ from prsm.core import database
 from prsm.core.database import Pool
 from prsm.data_layer.codec.cid import Cid
 from prsm.data_layer.codec.unixfs_dag import PROFILES
-from prsm.data_layer.enhanced_ipfs import EnhancedIPFS
+from prsm.data_layer.enhanced_ipfs import Added, EnhancedIPFS
 from prsm.data_layer.store.catalog import State
 from prsm.data_layer.store.object_files import NotStored
 
@@ -70,7 +70,10 @@ async def test_who_was_told_that_it_is_kept_has_it_although_another_worker_colle
             else:
                 told["kept"] += 1
                 await collecting
-                assert await content(one, await one.resolve(made.cid, "a/file") if made else cid) == data
+                assert (
+                    await content(one, await one.resolve(made.cid, "a/file") if isinstance(made, Added) else cid)
+                    == data
+                )
             await collecting
         assert told["kept"] > 0, told
 

@@ -64,9 +64,16 @@ def proxied(server: GatewayServer, count: int, **plan) -> Iterator[tuple[list[Fa
         yield proxies, endpoints
 
 
-def fetch(endpoints: Endpoints, cid: Cid = BLOCK_CID, *, budget_s: float = 20.0, pace: Pace = UNPACED) -> bytes:
+def fetch(
+    endpoints: Endpoints,
+    cid: Cid = BLOCK_CID,
+    *,
+    budget_s: float = 20.0,
+    pace: Pace = UNPACED,
+    urgent: bool = False,
+) -> bytes:
     room = memoryview(bytearray(MAX_BLOCK_BYTES))
-    return bytes(room[: fetch_block(endpoints, cid, room, budget_s=budget_s, pace=pace)])
+    return bytes(room[: fetch_block(endpoints, cid, room, budget_s=budget_s, pace=pace, urgent=urgent)])
 
 
 def many(endpoints: Endpoints, count: int, workers: int = 8) -> tuple[int, list[StorageFault]]:
@@ -256,6 +263,36 @@ def test_nobody_has_it(server: GatewayServer) -> None:
         assert (failed.value.fault, failed.value.code) == (Fault.OTHER_REPLICA, "block_not_found")
         assert sum(proxy.did[Trouble.NONE] for proxy in proxies) == 3  # nobody is asked twice
         assert all(view.banned_s == 0 and view.missed == 1 for view in endpoints.snapshot())
+
+
+def test_who_waits_for_a_block_is_soon_told_of_each_gateway_that_was_away_before() -> None:
+    with ExitStack() as stack:
+        closed = [stack.enter_context(gateway_server({})).url for _ in range(2)]
+    with gateway_server({}) as without, gateway_server(BLOCKS) as server, fault_proxy(server.url) as hanging:
+        hanging.script.extend([Trouble.HANG] * 10_000)
+        urls = (*closed, without.url, hanging.url)
+        endpoints = endpoints_of([gateway_at(url) for url in urls])
+        endpoints.probe_all()
+        with pytest.raises(StorageFault) as failed:  # an hour later, if it went by the budget
+            fetch(endpoints, budget_s=3600, urgent=True)
+        assert all(url in failed.value.message for url in urls)
+        assert failed.value.message.count("it refused the connection") == 2
+        assert failed.value.fault is Fault.RETRY
+        assert without.requests.total() == 2, "it said once that it is there, and once that it has no such block"
+        endpoints.close()
+
+
+def test_the_least_bad_is_asked_before_anybody_is_told_that_all_are_away(server: GatewayServer) -> None:
+    with proxied(server, 2) as (proxies, endpoints):
+        for proxy in proxies:
+            proxy.script.extend([Trouble.RESET] * 10_000)
+        for _ in range(3):
+            with pytest.raises(StorageFault):
+                fetch(endpoints, budget_s=0.5)
+        assert endpoints.silent_s() == float("inf")
+        assert all(view.failing > 0.5 for view in endpoints.snapshot())
+        proxies[1].script.clear()
+        assert fetch(endpoints, budget_s=3600, urgent=True) == BLOCK
 
 
 def test_no_endpoint_at_all() -> None:

@@ -239,6 +239,71 @@ def test_what_the_reader_of_a_reply_does_wrong_is_not_the_peers_fault() -> None:
         assert get(origin) == b""
 
 
+@pytest.mark.parametrize(
+    "first",
+    [
+        pytest.param(b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n", id="interim"),
+        pytest.param(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", id="broken chunk"),
+        pytest.param(b"HTTP/1.1 404 Not Found\r\nContent-Length: 9\r\n\r\nso", id="half a body"),
+        pytest.param(b"HTTP/1.1 404 Not Found\r\nContent-Length: 99999\r\n\r\nso", id="a long body"),
+        pytest.param(b"HTTP/1.1 404 Not Found\r\n\r\nso", id="no length"),
+        pytest.param(b"HTTP/1.1 404 Not Found\r\nContent-Length: 2\r\nConnection: close\r\n\r\nso", id="to be closed"),
+    ],
+)
+def test_what_comes_after_an_answer_that_was_none_is_not_taken_for_the_next(first: bytes) -> None:
+    go_on = threading.Event()
+
+    def play(sock: socket.socket) -> None:
+        peer.hear(sock)
+        if peer.accepted > 1:
+            sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+            return
+        sock.sendall(first)
+        go_on.wait(10)
+        sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nlate")
+
+    peer = Peer(play)
+    url = f"http://127.0.0.1:{peer.port}"
+    gateway = Gateway.at(url, private_hosts=parse_private_hosts([f"127.0.0.1:{peer.port}"]), limits=QUICK)
+    room = memoryview(bytearray(100))
+    with pytest.raises(StorageFault):
+        gateway.fetch(CID, room, deadline_s=time.monotonic() + 5, pace=UNPACED)
+    timer = threading.Timer(0.1, go_on.set)
+    timer.start()
+    assert gateway.fetch(CID, room, deadline_s=time.monotonic() + 5, pace=UNPACED) == 2
+    assert bytes(room[:2]) == b"ok"
+    timer.join()
+    gateway.close()
+    peer.close()
+
+
+def test_a_gateway_that_does_not_have_it_keeps_its_connection() -> None:
+    with gateway_server({}) as server:
+        gateway = Gateway.at(server.url, private_hosts=parse_private_hosts([f"127.0.0.1:{server.port}"]), limits=QUICK)
+        for _ in range(5):
+            with pytest.raises(StorageFault, match="404"):
+                gateway.fetch(CID, memoryview(bytearray(10)), deadline_s=time.monotonic() + 5, pace=UNPACED)
+        assert server.accepted == 1
+        gateway.close()
+
+
+def test_connections_that_nobody_needs_any_more_are_closed() -> None:
+    limits = HttpLimits(keep_s=0.3)
+    with gateway_server({CID: DATA}) as server:
+        gateway = Gateway.at(server.url, private_hosts=parse_private_hosts([f"127.0.0.1:{server.port}"]), limits=limits)
+
+        def fetch(_: int) -> int:
+            return gateway.fetch(CID, memoryview(bytearray(len(DATA))), deadline_s=time.monotonic() + 20, pace=UNPACED)
+
+        with ThreadPoolExecutor(8) as threads:
+            assert set(threads.map(fetch, range(40))) == {len(DATA)}
+        for _ in range(4):  # one at a time, more often than connections grow old
+            time.sleep(0.15)
+            gateway.probe(time.monotonic() + 5)
+        server.wait_for_connections(1)
+        gateway.close()
+
+
 def test_idle_connections_are_bounded() -> None:
     with gateway_server({CID: DATA}) as server:
         gateway = Gateway.at(server.url, private_hosts=parse_private_hosts([f"127.0.0.1:{server.port}"]), limits=QUICK)

@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 from tests.support.kubo_rpc_server import KuboRpcServer, kubo_rpc_server
@@ -119,4 +120,48 @@ def test_only_a_miss_says_that_a_block_is_absent(server: KuboRpcServer) -> None:
     server.say_instead.append((500, b'{"Message": "datastore: closed", "Type": "error"}'))
     with pytest.raises(StorageFault, match="datastore: closed"):
         node.has(BLOCK.cid, deadline_s=soon())
+    node.close()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        *(
+            b'{"Pins": 5}',
+            b'{"Pins": {"a": [1]}}',
+            b'{"Keys": 5}',
+            b'{"Keys": [1]}',
+            b'{"Stats": [1]}',
+            b'{"Stats": 5}',
+        ),
+        *(b'{"Version": 7}', b'{"Key": {}}', b'{"Type": "error", "Message": [1]}', b'{"Hash": null}'),
+        *(b"[" * 100_000, b'{"Pins": ' + b"[" * 100_000, b"{} {}", b"\xff\xfe", b"null", b"NaN"),
+    ],
+    ids=lambda body: ascii(body)[:30],
+)
+@pytest.mark.parametrize("status", [200, 500])
+def test_no_answer_of_any_shape_breaks_the_reader(server: KuboRpcServer, status: int, body: bytes) -> None:
+    node = node_at(server)
+    blocks = [BLOCK, Block(Cid.of(Codec.RAW, b""), b"")]
+    for call in (
+        lambda: node.pin(BLOCK.cid, deadline_s=soon()),
+        lambda: node.pinned(BLOCK.cid, deadline_s=soon()),
+        lambda: node.unpin(BLOCK.cid, deadline_s=soon()),
+        lambda: node.has(BLOCK.cid, deadline_s=soon()),
+        lambda: node.put([BLOCK], deadline_s=soon(), pace=UNPACED),
+        lambda: node.put(blocks, deadline_s=soon(), pace=UNPACED),
+        lambda: node.add([b"x"], chunk_bytes=1024, deadline_s=soon(), pace=UNPACED),
+        lambda: node.probe(soon()),
+    ):
+        server.say_instead.append((status, body))
+        with suppress(StorageFault):  # anything else fails the test
+            call()
+    node.close()
+
+
+def test_asking_for_what_a_node_does_not_have_needs_no_connection_each(server: KuboRpcServer) -> None:
+    node = node_at(server)
+    for number in range(20):
+        assert not node.has(Cid.of(Codec.RAW, b"%d" % number), deadline_s=soon())
+    assert server.accepted == 1
     node.close()

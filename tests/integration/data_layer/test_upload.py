@@ -16,7 +16,7 @@ from prsm.data_layer.transfer.cancellation import Cancellation, Cancelled
 from prsm.data_layer.transfer.download import download
 from prsm.data_layer.transfer.progress import Progress
 from prsm.data_layer.transfer.throttle import Bandwidth
-from prsm.data_layer.transfer.upload import Outlet, Uploaded, UploadLimits, upload
+from prsm.data_layer.transfer.upload import BATCH_BYTES, Outlet, Uploaded, UploadLimits, upload
 
 PAYLOAD = random_bytes(40 * SMALL.chunk_bytes + 77)
 ROOT, DAG = object_of(PAYLOAD)
@@ -102,6 +102,12 @@ def test_patience_ends(files: ObjectFiles, tmp_path: Path) -> None:
     sink = FolderSink(tmp_path / "down", [StorageFault("down", fault=Fault.RETRY) for _ in range(10**4)])
     with pytest.raises(StorageFault, match="down"):
         upload(ROOT, files, Outlet(sink, Bandwidth(), limits=UploadLimits(patience_s=0.05)))
+
+
+def test_a_slow_line_takes_long_and_gets_there() -> None:
+    limits = UploadLimits()
+    slowest_bytes_s = limits.workers * BATCH_BYTES / limits.put_s
+    assert slowest_bytes_s < 16 * 1024, "128 kbit/s are enough, or each step would run out of time for ever"
 
 
 def test_damaged_bytes_are_never_sent(files: ObjectFiles, sink: FolderSink) -> None:

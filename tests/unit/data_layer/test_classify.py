@@ -8,6 +8,8 @@ from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from prsm.core.errors import Kind
 from prsm.data_layer.codec.cid import Cid, Codec
@@ -64,10 +66,20 @@ def test_a_status_that_wants_a_pause_says_how_long() -> None:
         ("1.5", None),
         ("٣", None),
         ("Fri, 99 Jan 2026 99:99:99 GMT", None),
+        ("Thu, 01 Jan 2026 00:00:00 +99999999999999999999", None),
+        ("Thu, 01 Jan 99999999999999999999 00:00:00 GMT", None),
+        ("Mon, 01 Jan 0001 00:00:00 +2300", 0.0),
     ],
 )
 def test_retry_after(text: str, seconds: float | None) -> None:
     assert retry_after_s(text, NOW) == seconds
+
+
+@given(st.text() | st.from_regex(r"Mon, [0-9]{1,20} Jan [0-9]{1,20} [0-9:]{1,20} [+-][0-9]{1,20}", fullmatch=True))
+def test_no_header_breaks_the_reader(text: str) -> None:
+    found = of_status(503, {"retry-after": text}, endpoint="e", asked="a")
+    assert found.retry_after_s is None or 0 <= found.retry_after_s <= MAX_RETRY_AFTER_S
+    assert of_status(302, {"location": text}, endpoint="e", asked="a").fault in (Fault.BAN, Fault.OTHER_REPLICA)
 
 
 @pytest.mark.parametrize(

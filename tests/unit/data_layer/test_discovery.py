@@ -67,7 +67,9 @@ def test_the_file_is_read_again_when_it_changes(tmp_path: Path) -> None:
         ("\n".join(f"https://g{n}.example" for n in range(MAX_ENDPOINTS + 1)), "at most 64 endpoints"),
     ],
 )
-def test_a_file_that_cannot_be_read_leaves_what_was_known_and_says_so(tmp_path: Path, text: str, said: str) -> None:
+def test_a_file_that_cannot_be_read_leaves_what_was_known_and_says_so(
+    tmp_path: Path, text: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     file = tmp_path / "peers"
     file.write_text("https://b.example")
     discovery = Discovery(peers_file=file)
@@ -75,6 +77,8 @@ def test_a_file_that_cannot_be_read_leaves_what_was_known_and_says_so(tmp_path: 
     file.write_text(text)
     assert urls(discovery) == ["https://b.example"]
     assert said in discovery.file_error
+    assert urls(discovery) == ["https://b.example"]
+    assert capsys.readouterr().out.count("file of peers refused") == 1
     file.write_text("https://c.example")
     assert urls(discovery) == ["https://c.example"]
     assert discovery.file_error == ""
@@ -119,6 +123,16 @@ def test_endpoints_are_bounded() -> None:
     assert all(found.by is FoundBy.OPERATOR for found in discovery.current())
 
 
+def test_more_than_may_be_is_said_and_not_dropped(tmp_path: Path) -> None:
+    with pytest.raises(InvalidRequest, match="at most 64 endpoints"):
+        Discovery(f"https://g{n}.example" for n in range(MAX_ENDPOINTS + 1))
+    file = tmp_path / "peers"
+    file.write_text("https://g0.example\nhttps://one.more")
+    discovery = Discovery((f"https://g{n}.example" for n in range(MAX_ENDPOINTS)), peers_file=file)
+    assert len(discovery.current()) == MAX_ENDPOINTS
+    assert "at most 64 endpoints" in discovery.file_error
+
+
 def test_who_may_be_a_private_service() -> None:
     named = parse_private_hosts(["kubo.lan:5001"])
     discovery = Discovery(["node http://kubo.lan:5001"])
@@ -158,6 +172,6 @@ def test_neighbours_and_peers_have_places_of_their_own() -> None:
 @given(st.binary(max_size=300))
 def test_no_file_breaks_the_reader(text: bytes) -> None:
     try:
-        assert len(parse_peers(text)) <= MAX_ENDPOINTS
+        assert len(parse_peers(text)) <= len(text)
     except InvalidRequest as error:
         assert error.param == "peers_file"  # noqa: PT017

@@ -180,3 +180,9 @@ def test_what_our_own_limit_makes_slow_is_not_late() -> None:
     plan = plan_of(1, slow)
     claimed(plan, 0.0)
     assert plan.claim(15.9) is None
+
+
+def test_what_is_read_next_comes_behind_what_is_wanted_now_and_has_a_bound() -> None:
+    plan = plan_of(200)
+    assert not plan.want(100 * SIZE + 50, SIZE, 99 * SIZE)
+    assert [claimed(plan, 0.0).leaf for _ in range(40)] == [*range(100, 133), *range(7)]

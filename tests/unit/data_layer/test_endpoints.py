@@ -16,7 +16,6 @@ from prsm.data_layer.network.endpoints import (
     Lease,
     Record,
     learn,
-    quantile,
     score,
 )
 from prsm.data_layer.seams import Fault, Pace, StorageFault
@@ -31,6 +30,7 @@ class Source:
 
     name: str
     sick: bool = False
+    breaks: bool = False
     closed: int = 0
     probed: int = 0
 
@@ -39,6 +39,8 @@ class Source:
 
     def probe(self, deadline_s: float) -> float:
         self.probed += 1
+        if self.breaks:
+            raise RuntimeError("can't start new thread")
         if self.sick:
             raise fault(Fault.RETRY)
         return 0.001
@@ -232,26 +234,34 @@ def test_retry_after_is_honoured_within_bounds() -> None:
     assert stage.endpoints.ready_in_s() == 30
 
 
-def test_hedging_starts_after_the_95th_percentile_of_enough_fetches() -> None:
-    stage = Stage("ab")
-    for number in range(19):
-        stage.use("ab"[number % 2], 0.1)
-    assert stage.endpoints.hedge_after_s() is None
-    stage.use("a", 7.0)
-    assert stage.endpoints.hedge_after_s() == 0.1
-    stage.use("a", 7.0)
-    stage.use("a", 7.0)
-    assert stage.endpoints.hedge_after_s() == 7.0
-    assert (stage.view("a").p50_s, stage.view("a").p95_s, stage.view("b").p95_s) == (0.1, 7.0, 0.1)
+def test_the_median_is_of_the_last_fetches_only() -> None:
+    stage = Stage("ab", policy=EndpointPolicy(window=4))
+    for seconds in (9.0, 9.0, 9.0, 1.0, 1.0, 1.0, 2.0):
+        stage.use("a", seconds)
+    assert (stage.view("a").p50_s, stage.view("b").p50_s) == (1.0, None)
 
 
-def test_windows_are_bounded() -> None:
-    stage = Stage("a", policy=EndpointPolicy(window=4, hedge_calls=1))
-    for _ in range(8):
-        stage.use("a", 9.0)
-    for _ in range(8):
-        stage.use("a", 1.0)
-    assert (stage.view("a").p95_s, stage.endpoints.hedge_after_s()) == (1.0, 1.0)
+def test_a_sign_of_life_is_a_block_or_that_there_is_none_or_when_to_come_again_or_a_probe() -> None:
+    stage = Stage("ab", breaker=BreakerPolicy(min_calls=99))
+    assert stage.endpoints.silent_s() == float("inf")
+    for what, more, counts in (
+        (None, {}, True),
+        (Fault.RETRY, {}, False),
+        (Fault.BAN, {}, False),
+        (Fault.OTHER_REPLICA, {}, True),
+        (Fault.FATAL, {}, False),
+        (Fault.RETRY, {"retry_after_s": 0.5}, True),
+    ):
+        stage.now_s += 500
+        before_s = stage.endpoints.silent_s("b")
+        stage.use("a", 0.1, what, **more)
+        assert stage.endpoints.silent_s("b") == (0 if counts else before_s), what
+        assert stage.endpoints.silent_s("a") == float("inf")
+    stage.now_s += 500
+    stage.endpoints.probe_all()
+    assert stage.endpoints.silent_s("a") == stage.endpoints.silent_s() == 0
+    stage.now_s += 7
+    assert stage.endpoints.silent_s() == 7
 
 
 def test_probes_close_a_breaker_and_spare_the_banned() -> None:
@@ -337,8 +347,9 @@ def test_scores_are_positive_and_grow_with_what_is_in_flight(calls, later_s: flo
     assert alone >= 0
 
 
-@given(st.lists(st.floats(0, 10), min_size=1), st.floats(0, 1))
-def test_a_quantile_is_one_of_the_values_and_bounds_its_share(values: list[float], share: float) -> None:
-    found = quantile(values, share)
-    assert found in values
-    assert sum(value <= found for value in values) >= share * len(values)
+def test_a_probe_that_breaks_leaves_nothing_behind() -> None:
+    stage = Stage("ab")
+    stage.sources["a"].breaks = True
+    with pytest.raises(RuntimeError):
+        stage.endpoints.probe_all()
+    assert [view.in_flight for view in stage.endpoints.snapshot()] == [0, 0]

@@ -23,7 +23,23 @@ from typing import Any
 import numpy as np
 import pytest
 from safetensors import safe_open
-from tests.fuzz.model_files import entry, gguf_bytes, gguf_pair, gguf_string, gguf_tensor, safetensors_bytes
+from tests.fuzz.model_files import (
+    A_TO_B,
+    BYTE_PIECES,
+    UNK,
+    charsmap,
+    entry,
+    gguf_bytes,
+    gguf_pair,
+    gguf_string,
+    gguf_tensor,
+    piece,
+    protobuf_field,
+    protobuf_float,
+    safetensors_bytes,
+    sentencepiece_bytes,
+    varint,
+)
 
 MAX_CPU_S = 2.0
 MAX_PEAK_MIB = 200
@@ -43,6 +59,24 @@ class Payload:
 
 PROGRAM = f"cos\nsystem\n(S'touch {CANARY}'\ntR.".encode()
 """The same as text that any unpickler runs."""
+EXEC = f"open({CANARY!r},'w')".encode()
+
+
+def unusual_programs() -> Iterator[tuple[str, bytes]]:
+    """Pickles that run, and that a reader of opcodes may lose sight of on the way."""
+    yield "mark-popped", b"(0" + PROGRAM
+    yield "float-of-9000-digits", b"F" + b"0" * 9000 + b"1\n0" + PROGRAM
+    yield "int-behind-9000-spaces", b"I" + b" " * 9000 + b"1\n0" + PROGRAM
+    yield "text-of-5-mib", b"V" + b"a" * (5 * MIB) + b"\n0" + PROGRAM
+    chain = b".__call__" * 2000
+    yield "name-of-18000", b"\x80\x04cbuiltins\nexec" + chain + b"\n(V" + EXEC + b"\ntR."
+
+
+def in_a_row() -> Iterator[tuple[str, bytes]]:
+    """Pickles that run where several are read from one file, or references to objects outside are resolved."""
+    yield "second-in-a-row", b"I1\n." + PROGRAM
+    yield "torch-legacy-in-text", b"L119547037146038801333356L\n.I1001\n.(dp0\n." + PROGRAM
+    yield "behind-a-reference", b"Pa reference\n0" + PROGRAM
 
 
 def zipped(files: Mapping[str, bytes], method: int = zipfile.ZIP_STORED) -> bytes:
@@ -103,6 +137,9 @@ def pickles() -> Iterator[Case]:
     yield "pickle-as-metadata", safetensors_bytes(None, b"", raw=b'{"__metadata__":' + PROGRAM + b"}"), "not JSON"
     yield "pickle-and-safetensors", safetensors_that_unpickles(), "same time a Python pickle"
     yield "pickle-and-gguf", gguf_that_unpickles(), "same time a Python pickle"
+    for name, data in (*unusual_programs(), *in_a_row()):
+        yield f"pickle-{name}", data, "Python pickle that runs code"
+        yield f"folder-{name}.txt", data, "pickle" if data[:1] != b"\x80" else "a Python pickle"
 
 
 def other_formats() -> Iterator[Case]:
@@ -112,6 +149,14 @@ def other_formats() -> Iterator[Case]:
     gguf_zip = gguf_bytes([], [gguf_tensor("w", (len(padding + archive),), 24, 0)], padding + archive)
     yield "zip-in-last-gguf-tensor", gguf_zip, "same time a ZIP"
     yield "zip-with-comment-in-tensor", one_tensor(archive[:-2] + struct.pack("<H", 300) + b"c" * 300), "a ZIP"
+    moved = archive[
+        : archive.rindex(b"PK\x01\x02")
+    ]  # its directory is not right before its end record, which miniz allows
+    directory = archive[len(moved) :]
+    at = len(one_tensor(bytes(4096))) - 4096
+    end = struct.pack("<HII", 1, 22, at) + b"\0\0"
+    apart = directory[:-22] + bytes(600) + directory[-22:-12] + end
+    yield "zip-with-its-directory-elsewhere", one_tensor(apart + bytes(4096 - len(apart))), "same time a ZIP"
     yield "zip-behind-safetensors", one_tensor(b"1234") + archive, "but the file has"
     yield "zip-of-safetensors", zipped({"model.safetensors": one_tensor(b"1234")}), "ZIP"
     yield "zip-bomb", zipped({"a": zipped({"b": bytes(64 * MIB)}, zipfile.ZIP_DEFLATED)}), "ZIP"
@@ -317,17 +362,126 @@ def folder_cases() -> Iterator[Case]:
     yield "folder-45-mib-strings.json", b"[" + b'"",' * (15 * MIB) + deep + b"]", "nested 66 deep"
     yield "folder-44-mib-nan.json", b"[" + b"NaN," * (11 * MIB) + deep + b"]", "nested 66 deep"
     yield "folder-46-mib-escapes.json", b'["' + b'\\"' * (23 * MIB) + b'",' + deep + b"]", "nested 66 deep"
-    yield "folder-49-mib.txt", b"a" * (49 * MIB), "are allowed"
-    yield "folder-emoji.txt", "😀".encode() * (10 * MIB) + b"\xff", "not UTF-8"
+    yield "folder-46-mib-emoji.json", b'["' + "😀".encode() * (11 * MIB) + b'\xff"]', "not UTF-8"
+    yield "folder-49-mib.safetensors.index.json", b" " * (49 * MIB), "are allowed"
+    config = b"[" + b"{}," * (1024 * 1024) + deep + b"]"
+    yield "folder-config-of-objects.json", config, "nested 66 deep"
     many = b'{"weight_map":{' + b",".join(b'"%d":"w.safetensors"' % number for number in range(300_001)) + b"}}"
     yield "folder-300001.safetensors.index.json", many, "more than 300000"
     yield "folder-pickle.txt", PROGRAM, "runs code"
-    yield "folder-code.py", b"import os", "may be run"
+    archive = zipped({"__main__.py": b"print('run')"})
+    for ending in (".json", ".txt", ".md", ".jinja", ".model", ".png", ".svg", ".pdf", ".yaml", ".safetensors"):
+        yield f"folder-archive{ending}", archive, "ZIP"
+        yield f"folder-loaded{ending}", pickle.dumps(Payload(), 4), "pickle"
+    yield "folder-text-and-archive.md", b"# A model\n" * 60 + archive, "ZIP"
+    png = b"\x89PNG\r\n\x1a\n" + bytes(600)
+    yield "folder-image-and-archive.png", png + archive, "ZIP"
+    yield "folder-paper-and-archive.pdf", b"%PDF-1.7\n" + bytes(600) + archive, "ZIP"
+    yield "folder-program.jpg", b"MZ\x90\0" + bytes(60), "Windows"
+    yield "folder-script.json", b"#!/bin/sh\n", "script"
+    yield "folder-weights.json", one_tensor(b"1234"), "safetensors"
+    yield "folder-weights.txt", gguf_bytes(), "GGUF"
+    yield "folder-elf.model", b"\x7fELF" + bytes(60), "ELF"
+
+
+def sentencepiece_cases() -> Iterator[Case]:
+    """Tokenizers that lie beside weights; several of them crash readers that trust them."""
+
+    def model(name: str, data: bytes, reason: str) -> Case:
+        return f"folder-{name}.model", data, reason
+
+    def mapped(name: str, data: bytes, reason: str) -> Case:
+        return model(f"map-{name}", sentencepiece_bytes(UNK + A, b"", protobuf_field(2, data)), reason)
+
+    A = piece("a", -1)
+    good = UNK + A
+    yield model("archive-in-unknown", good + protobuf_field(200, bytes(600) + zipped({"a": b"b"})), "same time a ZIP")
+    yield model("cut", good[:-1], "ends within a field")
+    yield model("length-2^63", good + b"\x12" + varint(2**63), "a length near")
+    yield model("length-11-bytes", good + b"\x12" + b"\xff" * 10 + b"\x01", "a length near")
+    yield model("length-2^65", good + b"\x12" + b"\xff" * 9 + b"\x7f", "too long")
+    yield model("length-padded", UNK + b"\x0a\x88\x00" + A[2:], "too long")
+    yield model("tag-padded", good + b"\x92\x00\x00", "too long")
+    yield model("group", good + b"\x13\x14", "wire type 3")
+    yield model("field-0", good + b"\x00\x00", "unknown field 0")
+    yield model("unknown-5000-bytes", good + protobuf_field(200, bytes(5000)), "unknown field 200")
+    yield model("unknown-65", good + protobuf_field(300, 1) * 65, "unknown field 300")
+    yield model(
+        "unknown-in-pieces", UNK + protobuf_field(1, b"\x0a\x01a" + protobuf_field(9, 1) * 65), "unknown field 9"
+    )
+    yield model("piece-late", sentencepiece_bytes(good) + A, "twice, or late")
+    yield model("piece-twice", good + A, "comes twice")
+    yield model("piece-empty", UNK + piece(""), "no text")
+    yield model("piece-long", UNK + piece("a" * 1025), "over 1024 bytes")
+    yield model("piece-200-kb", UNK + piece("a" * 200_000), "over 1024 bytes")  # overflows readers' stacks
+    yield model("piece-nul", UNK + piece("a\0b"), "NUL")
+    yield model("piece-not-utf8", UNK + piece(b"\xff"), "not UTF-8")
+    yield model("piece-half-characters", UNK + piece(b"\xc3") + piece(b"\xa9"), "not UTF-8")
+    yield model("score-nan", UNK + piece("a", float("nan")), "not finite")
+    yield model("score-infinite", UNK + piece("a", float("-inf")), "not finite")
+    yield model("type-0", UNK + piece("a", 0, 0), "the value 0")
+    yield model("type-7", UNK + piece("a", 0, 7), "the value 7")
+    yield model("type-2^64", UNK + piece("a", 0, -1), "which it cannot have")
+    yield model("piece-field-twice", UNK + protobuf_field(1, b"\x0a\x01a\x0a\x01b"), "twice")
+    yield model("piece-text-as-number", UNK + protobuf_field(1, b"\x08\x01"), "not of its type")
+    yield model("no-unknown", A, "has 0 pieces for what is unknown")
+    yield model("two-unknown", good + piece("<u>", 0, 2), "has 2 pieces for what is unknown")
+    yield model("only-unknown", UNK, "no piece that a text")
+    yield model("byte-piece-false", good + piece("<0x0g>", 0, 6), "names no byte")
+    yield model("bytes-unasked", good + BYTE_PIECES, "byte_fallback is False")
+    fallback = protobuf_field(35, 1)
+    fewer = BYTE_PIECES.removesuffix(piece("<0xFF>", 0, 6))
+    yield model("bytes-missing", sentencepiece_bytes(good + fewer, fallback), "255 byte pieces")
+    yield model("bytes-none", sentencepiece_bytes(good, fallback), "0 byte pieces")
+    yield model("trainer-twice", good + protobuf_field(2, b"") * 2, "field 2 of the SentencePiece model comes twice")
+    yield model("model-type-5", sentencepiece_bytes(good, protobuf_field(3, 5)), "the value 5")
+    yield model("bool-2", sentencepiece_bytes(good, protobuf_field(35, 2)), "the value 2")
+    yield model("int32-2^31", sentencepiece_bytes(good, protobuf_field(40, 2**31)), "the value 2147483648")
+    yield model("coverage-nan", sentencepiece_bytes(good, protobuf_float(10, float("nan"))), "not finite")
+    yield model("symbol-not-utf8", sentencepiece_bytes(good, protobuf_field(31, b"\xff")), "not UTF-8")
+    yield model(
+        "pieces-1000001", UNK + b"".join(piece(f"{n:07}") for n in range(1_000_001)), "more than 1000000 pieces"
+    )
+    some = b"".join(protobuf_field(1, protobuf_field(1, b"%07d" % n)) for n in range(250_000))
+    yield model("pieces-unusual", UNK + some, "more than 200000 fields")
+    yield model(
+        "symbols-empty", sentencepiece_bytes(good, protobuf_field(31, b"") * 200_001), "more than 200000 fields"
+    )
+    yield model("samples-empty", good + protobuf_field(4, b"\x0a\0" * 200_001), "more than 200000 fields")
+    yield model("33-mib", good + bytes(33 * MIB), "are allowed")
+    yield model("zeros", UNK + bytes(30 * MIB), "unknown field 0")
+    yield mapped("short", b"\0\0\0\0", "no trie of whole blocks")
+    yield mapped("length-2^32", b"\xff\xff\xff\xff" + charsmap(A_TO_B)[4:], "no trie of whole blocks")
+    yield mapped("half-block", struct.pack("<I", 512) + bytes(512) + b"b\0", "no trie of whole blocks")
+    yield mapped("without-replacements", charsmap(A_TO_B, b""), "no trie of whole blocks")
+    yield mapped("without-end", charsmap(A_TO_B, b"b"), "no trie of whole blocks")
+    yield mapped("not-utf8", charsmap(A_TO_B, b"\xff\0"), "not UTF-8")
+    yield mapped("root-away", charsmap(A_TO_B | {0: 0x1FFFFF << 10}), "leads out of its trie")
+    yield mapped("root-is-value", charsmap(A_TO_B | {0: 1 << 31 | 1 << 10}), "leads out of its trie")
+    yield mapped("root-has-label", charsmap(A_TO_B | {0: 1 << 10 | 0x1F}), "leads out of its trie")
+    yield mapped("node-away", charsmap(A_TO_B | {0x60: 0x61 | 0x1FFFFF << 10}), "leads out of its trie")
+    yield mapped("node-far-away", charsmap(A_TO_B | {0x60: 0x61 | 1 << 9 | 1 << 10}), "leads out of its trie")
+    yield mapped("value-away", charsmap(A_TO_B | {2: 1 << 31 | 2}), "leads out of its replacements")
+    yield mapped("value-is-node", charsmap(A_TO_B | {2: 0x7FFFFC00}), "leads out of its")
+    yield mapped("circle", charsmap({0: 1 << 10, 0x60: 0x61 | (0x60 ^ 1) << 10}), "more than 32 bytes")
+    # 40 times the same byte, each place with a value: more matches than readers have room for.
+    blocks = {0: 256 << 10} | {
+        n * 256 ^ 0x61: 0x61 | 1 << 8 | ((n * 256 ^ 0x61) ^ (n + 1) * 256) << 10 for n in range(1, 41)
+    }
+    many = blocks | {n * 256: 1 << 31 for n in range(2, 42)}
+    yield mapped("40-matches", charsmap(many, count=256 * 42), "more than 32 bytes")
+    yield mapped("2-mib", charsmap({}, b"\0", count=512 * 1024), "1048576 are allowed")
+    wide = {0: 256 << 10} | {
+        n * 256 ^ label: label | ((n * 256 ^ label) ^ min(n + 1, 1020) * 256) << 10
+        for n in range(1, 1021)
+        for label in range(1, 256)
+    }
+    yield mapped("1-mib-of-nodes", charsmap(wide, count=256 * 1021), "more than 32 bytes")
 
 
 def cases() -> Iterator[Case]:
     """All of them, one after another: together they are half a gigabyte."""
-    for some in (pickles, other_formats, safetensors_cases, gguf_cases, folder_cases):
+    for some in (pickles, other_formats, safetensors_cases, gguf_cases, folder_cases, sentencepiece_cases):
         yield from some()
 
 
@@ -433,11 +587,33 @@ def test_nothing_ran(hostile: Hostile, outcomes: dict[str, Outcome]) -> None:
         "pickle-nested",
         "pickle-and-safetensors",
         "pickle-and-gguf",
+        *(f"pickle-{name}" for name, _ in unusual_programs()),
     ],
 )
 def test_the_payloads_are_live(name: str, hostile: Hostile, tmp_path: Path) -> None:
     """What is refused above would have run: the same bytes, unpickled on purpose in a child of their own."""
     script = f"import pickle; pickle.load(open({str(hostile.root / 'files' / name)!r}, 'rb'))"
+    subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        check=True,
+    )
+    assert (tmp_path / CANARY).exists()
+
+
+@pytest.mark.parametrize("name", [name for name, _ in in_a_row()])
+def test_the_payloads_in_a_row_are_live(name: str, hostile: Hostile, tmp_path: Path) -> None:
+    """The same for a reader of several pickles that resolves references, as frameworks do."""
+    script = f"""
+import pickle
+class Reader(pickle.Unpickler):
+    def persistent_load(self, reference):
+        return None
+with open({str(hostile.root / "files" / f"pickle-{name}")!r}, "rb") as file:
+    while file.peek(1):
+        Reader(file).load()
+"""
     subprocess.run(
         [sys.executable, "-c", script],
         cwd=tmp_path,

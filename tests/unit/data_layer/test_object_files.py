@@ -14,8 +14,8 @@ from prsm.data_layer.codec.cid import Cid, Codec
 from prsm.data_layer.codec.unixfs_dag import PROFILES
 from prsm.data_layer.seams import Fault, StorageFault
 from prsm.data_layer.store.ingest import ingest
-from prsm.data_layer.store.object_files import InUse, NotStored, ObjectFiles, Verified, named
-from prsm.data_layer.store.object_index import kind_on_disk
+from prsm.data_layer.store.object_files import InUse, NotStored, ObjectFiles, ObjectKind, Verified, named
+from prsm.data_layer.store.object_index import kind_on_disk, write_outboard
 
 PROFILE = PROFILES["unixfs-v1-2025"]
 
@@ -56,13 +56,13 @@ def test_a_map_stays_valid_and_keeps_the_object_after_the_file_is_closed(files: 
 
 
 def test_an_open_object_is_not_removed_and_a_removed_one_is_not_opened(files: ObjectFiles) -> None:
-    cid = add(files, b"x" * 1000)
+    cid = add(files, b"x" * 1_100_000)
     with files.open_outboard(cid):
         assert not files.remove(cid)
     with files.open(cid) as stored:
         assert not files.remove(cid)
         buffer = memoryview(bytearray(2000))
-        assert stored.read_into(buffer, 10) == 990
+        assert stored.read_into(buffer, 1_099_010) == 990
     assert files.remove(cid)
     assert files.remove(cid)
     with pytest.raises(NotStored):
@@ -78,7 +78,7 @@ def test_publishing_what_is_there_changes_nothing(files: ObjectFiles) -> None:
     assert (again.cid, again.fresh) == (cid, False)
     assert files.payload_path(cid).stat().st_ino == inode
     renewed = ingest(io.BytesIO(data).readinto, files, PROFILE, replace=True)
-    assert renewed.fresh
+    assert not renewed.fresh
     assert files.payload_path(cid).stat().st_ino != inode
 
 
@@ -92,13 +92,27 @@ def test_who_reads_an_object_that_is_replaced_keeps_the_old_one(files: ObjectFil
         assert view == data
 
 
-def test_an_outboard_without_its_payload_is_nothing(files: ObjectFiles) -> None:
-    for data in (b"small", os.urandom(1_100_000)):
-        cid = add(files, data)
-        files.payload_path(cid).unlink()
+def test_half_of_a_file_is_nothing_and_is_dropped_unless_it_is_read(files: ObjectFiles) -> None:
+    for number in range(2):
+        cid = add(files, os.urandom(1_100_000))
+        assert not files.drop_half(cid)
+        half = (files.payload_path(cid), files.outboard_path(cid))[number]
+        half.unlink()
         assert kind_on_disk(files, cid) is None
-        files.drop_lone_outboard(cid)
+        with files.open(cid) if number else files.open_outboard(cid):
+            assert not files.drop_half(cid)
+        assert files.drop_half(cid)
         assert everything(files) == []
+
+
+def test_a_file_of_one_block_needs_no_outboard_and_one_from_before_goes_with_it(files: ObjectFiles) -> None:
+    cid = add(files, b"small")
+    assert everything(files) == [f"objects/{str(cid)[-2:]}/{cid}"]
+    assert kind_on_disk(files, cid) is ObjectKind.FILE
+    files.outboard_path(cid).write_bytes(b"".join(write_outboard(cid, {}.get)))
+    assert [found.outboard for found in files.listing()] == [True]
+    assert files.remove(cid)
+    assert everything(files) == []
 
 
 def test_a_part_is_held_by_one_at_a_time(files: ObjectFiles) -> None:
@@ -167,6 +181,24 @@ def test_sweep_takes_parts_only_when_they_are_old_and_free(files: ObjectFiles) -
         os.utime(files.part_path(held), (1, 1))
         assert files.sweep() == 1
         assert list(files.parts()) == [held]
+
+
+def test_sweep_takes_what_is_left_of_a_part_whose_payload_is_gone(files: ObjectFiles) -> None:
+    parts = files.folder / "parts"
+    for number, suffix in enumerate((".car", ".car.new", ".lock")):
+        left = parts / f"{Cid.of(Codec.RAW, bytes([number]))}{suffix}"
+        left.touch()
+        os.utime(left, (1, 1))
+    recent = parts / f"{Cid.of(Codec.RAW, b'recent')}.lock"
+    recent.touch()
+    assert files.sweep() == 3
+    assert list(parts.iterdir()) == [recent]
+
+
+def test_what_does_not_belong_into_the_folder_of_objects_is_passed_over(files: ObjectFiles) -> None:
+    cid = add(files, b"an object")
+    (files.folder / "objects" / ".DS_Store").write_bytes(b"put there by hand")
+    assert [found.cid for found in files.listing()] == [cid]
 
 
 def test_the_wrong_bytes_are_never_verified() -> None:

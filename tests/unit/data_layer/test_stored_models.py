@@ -14,11 +14,12 @@ from safetensors.numpy import load, save
 from prsm.data_layer.codec.cid import Cid, Codec
 from prsm.data_layer.codec.dag_pb import Link
 from prsm.data_layer.codec.unixfs_dag import PROFILES
+from prsm.data_layer.formats.folder_files import AsideKind
 from prsm.data_layer.formats.model_contents import DEFAULT_LIMITS, ModelFile, ModelFormat, UnsafeModelFile
 from prsm.data_layer.formats.model_folder import ModelFolder
 from prsm.data_layer.store.ingest import Intake, ingest
 from prsm.data_layer.store.object_files import NotStored, ObjectFiles
-from prsm.data_layer.stored_models import inspect_stored, open_stored_model
+from prsm.data_layer.stored_models import inspect_stored, open_stored_model, weight_sets
 
 PROFILE = PROFILES["kubo-v1"]
 WEIGHTS = save({"layer": np.arange(100_000, dtype=np.float32)})
@@ -64,7 +65,7 @@ def test_a_folder_is_told_and_its_weights_are_mapped_by_path(files: ObjectFiles)
     assert sum(1 for _ in Path("/proc/self/fd").iterdir()) == before
 
 
-@pytest.mark.parametrize("name", ["pytorch_model.bin", "model.safetensors", "config.json"])
+@pytest.mark.parametrize("name", ["vocab.txt", "model.safetensors", "config.json", "tokenizer.model", "logo.png"])
 def test_what_is_unsafe_is_refused_with_its_reason_and_nothing_is_mapped(files: ObjectFiles, name: str) -> None:
     bad = pickle.dumps(os.getcwd)
     for cid in (take_in(files, bad), take_in_folder(files, {"weights.safetensors": WEIGHTS, f"sub/{name}": bad})):
@@ -72,6 +73,27 @@ def test_what_is_unsafe_is_refused_with_its_reason_and_nothing_is_mapped(files: 
             inspect_stored(files, cid)
         with pytest.raises(UnsafeModelFile), open_stored_model(files, cid):
             raise AssertionError("it was opened")
+
+
+def test_a_pickle_beside_the_weights_is_told_and_never_mapped(files: ObjectFiles) -> None:
+    cid = take_in_folder(files, {"model.safetensors": WEIGHTS, "pytorch_model.bin": pickle.dumps(os.getcwd)})
+    with open_stored_model(files, cid) as model:
+        assert set(model.weights) == {"model.safetensors"}
+        assert isinstance(model.contents, ModelFolder)
+        assert model.contents.set_aside["pytorch_model.bin"].kind is AsideKind.PICKLE
+
+
+def test_a_file_and_a_folder_tell_their_models_alike(files: ObjectFiles) -> None:
+    (alone,) = weight_sets(inspect_stored(files, take_in(files, WEIGHTS)))
+    (within,) = weight_sets(inspect_stored(files, take_in_folder(files, {"a.safetensors": WEIGHTS})))
+    assert replace(within, files=("",)) == alone
+    assert (alone.parameters, alone.bytes_by_dtype) == (100_000, {"F32": 400_000})
+
+
+def test_a_wide_folder_is_refused_before_its_entries_are_looked_at(files: ObjectFiles) -> None:
+    cid = take_in_folder(files, {f"{number}/{part}.txt": b"a" for number in range(2) for part in range(60)})
+    with pytest.raises(UnsafeModelFile, match="more than 50 entries"):
+        inspect_stored(files, cid, replace(DEFAULT_LIMITS, max_files=50))
 
 
 def test_what_is_not_here_or_only_in_part_is_not_stored(files: ObjectFiles) -> None:

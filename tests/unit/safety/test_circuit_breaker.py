@@ -170,6 +170,15 @@ def test_the_window_counts_what_lies_in_it(calls: list[tuple[float, bool]]) -> N
         assert (breaker.view(now_s).calls, breaker.view(now_s).failures) == (len(recent), recent.count(False))
 
 
+def test_looking_at_a_breaker_changes_nothing() -> None:
+    breaker = CircuitBreaker(POLICY)
+    breaker.record(1, ok=False)
+    breaker.record(7, ok=True)
+    assert [(breaker.view(now_s).calls, breaker.view(now_s).failures) for now_s in (100, 12, 9, 7)] == [
+        *((0, 0), (1, 0), (2, 1), (2, 1)),
+    ]
+
+
 def test_a_board_keeps_breakers_apart_and_bounded() -> None:
     now = [0.0]
     board = BreakerBoard(lambda: now[0], POLICY, max_keys=2)

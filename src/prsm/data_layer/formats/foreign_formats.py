@@ -2,6 +2,7 @@
 
 A name or an ending is never asked. ``disguise`` is for files that are otherwise valid: weights may at the same time be
 an archive (read from its end), an HDF5 file (found at an offset) or a pickle (whose opcodes can step over a header).
+Where readers differ in what they accept, a file is taken for what the most lenient one makes of it.
 """
 
 import pickletools
@@ -38,10 +39,13 @@ _SIGNATURES: Final = (
     (b"tjgg", "a GGJT file, a predecessor of GGUF"),
     (b"fmgg", "a GGMF file, a predecessor of GGUF"),
     (b"FUGG", "a GGUF file in the wrong byte order"),
+    (b"GGUF", "a GGUF file"),
     (b"PAR1", "a Parquet table"),
     (b"%PDF", "a PDF document"),
+)
+_INSTEAD: Final = (
     (b"<", "HTML or XML (perhaps an error page of the server it came from)"),
-    (b"version https://git-lfs", "a Git LFS pointer, which only names the weights"),
+    (b"version https://git-lfs", "a Git LFS pointer, which only names the file"),
 )
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _ZIP_END, _ZIP_ENTRY, _ZIP64_LOCATOR = b"PK\x05\x06", b"PK\x01\x02", b"PK\x06\x07"
@@ -49,20 +53,40 @@ _ZIP_TAIL_BYTES = 65_535 + 22
 _TAR_MAGIC_AT, _TAR_MAGIC = 257, b"ustar"
 
 
-def kind_of(head: bytes) -> str:
-    """What a file that is no model looks like from its first bytes, in words for a person."""
+def foreign(head: bytes) -> str | None:
+    """Which other format the first bytes are of, in words for a person; None where they are of none that is known."""
     for signature, kind in _SIGNATURES:
         if head.startswith(signature):
             return kind
     if head[4:8] == b"TFL3":
         return "a TensorFlow Lite model"
+    if head[4:9] == b"\0\0\0\0{":
+        return "a safetensors file"
     if head[_TAR_MAGIC_AT:].startswith(_TAR_MAGIC):
         return "a tar archive"
+    return None
+
+
+def instead(head: bytes) -> str | None:
+    """What was left in the place of the file that its name tells of: an error page, a pointer; None for neither."""
+    return next((kind for signature, kind in _INSTEAD if head.startswith(signature)), None)
+
+
+def kind_of(head: bytes) -> str:
+    """What a file that is no model looks like from its first bytes, in words for a person."""
+    if kind := foreign(head) or instead(head):
+        return kind
     if not head:
         return "empty"
     if head[0] == 0x08 and len(head) > 2 and head[2] in b"\x12\x1a\x3a":
         return "a protocol buffer (ONNX perhaps, whose weights may lie at any path)"
     return "of no format that is known here"
+
+
+def may_unpickle(file: FileBytes, head: bytes) -> bool:
+    """Whether the file is a pickle, or an archive of the kind in which frameworks keep pickles."""
+    kind = foreign(head) or ""
+    return "pickle" in kind or "ZIP" in kind or "NumPy" in kind or runs_as_pickle(file)
 
 
 def disguise(file: FileBytes) -> str | None:
@@ -90,8 +114,10 @@ def _ends_as_zip(file: FileBytes) -> bool:
     for match in re.finditer(re.escape(_ZIP_END), tail):
         at = match.start()
         directory_bytes = int.from_bytes(tail[at + 12 : at + 16], "little")
-        # The signature alone comes up by chance in one of 65,000 weight files; with either of these beside it, never.
-        if file.read(max(0, start + at - directory_bytes), 4) == _ZIP_ENTRY:
+        directory_at = int.from_bytes(tail[at + 16 : at + 20], "little")
+        # The signature alone comes up by chance in one of 65,000 weight files; with one of these as well, never.
+        # Python looks for the directory right before its end record, others (miniz, in PyTorch) where that says it is.
+        if _ZIP_ENTRY in (file.read(max(0, start + at - directory_bytes), 4), file.read(directory_at, 4)):
             return True
         if file.read(max(0, start + at - 20), 4) == _ZIP64_LOCATOR:
             return True
@@ -101,46 +127,61 @@ def _ends_as_zip(file: FileBytes) -> bool:
 _OPCODES: Final = {ord(opcode.code): opcode for opcode in pickletools.opcodes}
 _IMPORTS: Final = frozenset({"GLOBAL", "INST", "STACK_GLOBAL", "EXT1", "EXT2", "EXT4"})
 _CALLS: Final = frozenset({"REDUCE", "BUILD", "INST", "OBJ", "NEWOBJ", "NEWOBJ_EX"})
-_ENDS: Final = frozenset({"STOP", "PERSID", "BINPERSID"})  # a plain unpickler knows no persistent ids
-_DOTTED_NAME = re.compile(rb"[A-Za-z_][\w.]*\r?")
+_TEXTS: Final = frozenset({"STRING", "UNICODE", "PERSID"})
+_NAME_LINE = re.compile(rb"[A-Za-z_][\w.]*\r?")
+_NUMBER_LINE = re.compile(rb"[\s\w.+-]*")
 _MAX_OPCODES = 20_000
-_MAX_SHORT_LINE_BYTES = 8_192  # more digits than this Python refuses to read
-_MAX_LINE_BYTES = 4 * 1024 * 1024
+_READ_BYTES = 8_192
+_MAX_LINES_BYTES = 64 * 1024 * 1024
+
+
+class _Endless(Exception):
+    """The arguments of the opcodes are longer together than any reader should follow."""
 
 
 class _PickleWalk:
-    """Follows pickle opcodes by their lengths and stack effects alone; builds and looks up nothing."""
+    """Follows pickle opcodes by their lengths and stack effects alone; builds and looks up nothing.
+
+    Several pickles one after another count as one, as ``torch.load`` and ``joblib`` read them, and so do references
+    to objects outside (``PERSID``), which both resolve.
+    """
 
     def __init__(self, file: FileBytes) -> None:
         self._file = file
         self._at = 0
         self._stack: list[str] = []
+        self._lines_bytes = 0
 
     def runs_code(self) -> bool:
         """Whether an unpickler would import something and call it; a walk without end is taken for one that does."""
         imported = False
         for _ in range(_MAX_OPCODES):
             opcode = _OPCODES.get(int.from_bytes(self._file.read(self._at, 1) or b"\xff"))
-            if opcode is None or opcode.name in _ENDS:
+            if opcode is None:
                 return False
             self._at += 1
-            line = b""
-            if opcode.arg is None or opcode.arg.n >= 0:
-                self._at += opcode.arg.n if opcode.arg else 0
-            elif opcode.arg.n != pickletools.UP_TO_NEWLINE:
-                self._skip_counted(opcode.arg.n)
-            elif opcode.name in ("STRING", "UNICODE"):
-                if not self._skip_text():
-                    return True
-            elif (line := self._lines(2 if opcode.name in ("GLOBAL", "INST") else 1)) is None:
-                return False
-            if line and opcode.name in _IMPORTS and not all(map(_DOTTED_NAME.fullmatch, line.split(b"\n"))):
-                return False
-            if not self._apply(opcode):
-                return False
+            try:
+                if not self._pass_argument(opcode) or not self._apply(opcode):
+                    return False
+            except _Endless:
+                return True
             imported |= opcode.name in _IMPORTS
             if imported and opcode.name in _CALLS:
                 return True
+        return True
+
+    def _pass_argument(self, opcode: pickletools.OpcodeInfo) -> bool:
+        """Go to behind the opcode's argument; False where that is none that an unpickler takes."""
+        if opcode.arg is None:
+            return True
+        if opcode.arg.n >= 0:
+            self._at += opcode.arg.n
+        elif opcode.arg.n != pickletools.UP_TO_NEWLINE:
+            self._skip_counted(opcode.arg.n)
+        elif opcode.name in _IMPORTS:  # two lines of names
+            return self._pass_line(_NAME_LINE) and self._pass_line(_NAME_LINE)
+        else:
+            return self._pass_line(None if opcode.name in _TEXTS else _NUMBER_LINE)
         return True
 
     def _skip_counted(self, kind: int) -> None:
@@ -148,28 +189,31 @@ class _PickleWalk:
         width = {pickletools.TAKEN_FROM_ARGUMENT1: 1, pickletools.TAKEN_FROM_ARGUMENT8U: 8}.get(kind, 4)
         self._at += width + int.from_bytes(self._file.read(self._at, width), "little")
 
-    def _lines(self, count: int) -> bytes | None:
-        """The next short lines, or None where there are none."""
-        lines = self._file.read(self._at, _MAX_SHORT_LINE_BYTES).split(b"\n", count)
-        if len(lines) <= count:
-            return None
-        found = b"\n".join(lines[:count])
-        self._at += len(found) + 1
-        return found
-
-    def _skip_text(self) -> bool:
-        """Pass a text up to its line's end; False where it is suspiciously long."""
-        end = min(self._file.size_bytes, self._at + _MAX_LINE_BYTES)
-        while self._at < end:
-            piece = self._file.read(self._at, 65_536)
-            place = piece.find(b"\n")
-            self._at += len(piece) if place < 0 else place + 1
-            if place >= 0:
+    def _pass_line(self, wanted: re.Pattern[bytes] | None) -> bool:
+        """Pass a line of any length, whose first bytes must be of a form; False where there is none."""
+        is_first = True
+        while piece := self._file.read(self._at, _READ_BYTES):
+            line, newline, _ = piece.partition(b"\n")
+            if is_first and wanted and not wanted.fullmatch(line):
+                return False
+            is_first = False
+            self._at += len(line) + len(newline)
+            self._lines_bytes += len(line)
+            if newline:
                 return True
-        return self._at >= self._file.size_bytes
+            if self._lines_bytes > _MAX_LINES_BYTES:
+                raise _Endless
+        return False
 
     def _apply(self, opcode: pickletools.OpcodeInfo) -> bool:
         """Do what the opcode does to the stack's height; False where a real stack would underflow."""
+        if opcode.name in ("STOP", "POP"):  # POP takes a mark as well
+            if not self._stack:
+                return False
+            self._stack[-1:] = []
+            if opcode.name == "STOP":
+                self._stack.clear()
+            return True
         before = [item.name for item in opcode.stack_before]
         if "mark" in before:
             if "mark" not in self._stack:

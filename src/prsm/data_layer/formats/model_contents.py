@@ -56,8 +56,17 @@ class ModelLimits:
     """Of one text file; the largest tokenizer.json in use has 33 MB."""
     max_text_depth: int = 64
     """How deep JSON may be nested."""
+    max_config_bytes: int = 4 * 1024 * 1024
+    """Of a config.json, which is built in memory; those with 21,000 labels have 2 MB."""
+    max_tokenizer_bytes: int = 32 * 1024 * 1024
+    """Of one SentencePiece model; the largest in use, with 900,000 pieces, has 18 MB."""
+    max_pieces: int = 1_000_000
     max_files: int = 2_000
     """Files of a folder."""
+    max_folder_pairs: int = 20_000
+    """Key-value pairs of metadata in all files of a folder: what is kept of them stays below 100 MB."""
+    max_folder_read_bytes: int = 2 * 1024 * 1024 * 1024
+    """Of all headers and texts of a folder. Equal files are stored once, but read under each name."""
 
 
 DEFAULT_LIMITS = ModelLimits()
@@ -129,12 +138,13 @@ class ModelFile:
 class FileBytes:
     """Random reads from a source. Not by mmap: a file that another process cuts short would end ours by SIGBUS."""
 
-    __slots__ = ("_buffer", "_descriptor", "_owned", "size_bytes")
+    __slots__ = ("_buffer", "_descriptor", "_owned", "read_bytes", "size_bytes")
 
     def __init__(self, source: ModelSource) -> None:
         self._buffer: memoryview | None = None
         self._descriptor = -1
         self._owned = False
+        self.read_bytes = 0
         if isinstance(source, bytes | bytearray | memoryview | mmap):
             self._buffer = memoryview(source).cast("B")
             self.size_bytes = len(self._buffer)
@@ -163,6 +173,7 @@ class FileBytes:
     def read(self, offset: int, length: int) -> bytes:
         """Exactly the bytes that are there: at most ``length`` from ``offset``, fewer at the end of the file."""
         length = max(0, min(length, self.size_bytes - offset))
+        self.read_bytes += length
         if self._buffer is not None:
             return bytes(self._buffer[offset : offset + length])
         parts: list[bytes] = []

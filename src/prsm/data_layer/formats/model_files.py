@@ -4,7 +4,7 @@ A file's name decides nothing about weights. Nothing is unpickled, imported or r
 describes the weights is read, and ``ModelLimits`` bounds the time and memory that takes.
 """
 
-from prsm.data_layer.formats.foreign_formats import RUNNING_PICKLE, disguise, kind_of, runs_as_pickle
+from prsm.data_layer.formats.foreign_formats import RUNNING_PICKLE, disguise, foreign, kind_of, runs_as_pickle
 from prsm.data_layer.formats.gguf_file import MAGIC, parse_gguf
 from prsm.data_layer.formats.model_contents import (
     DEFAULT_LIMITS,
@@ -30,7 +30,9 @@ def inspect_model_file(source: ModelSource, limits: ModelLimits = DEFAULT_LIMITS
     with FileBytes(source) as file:
         if model := inspect_weights(file, limits):
             return model
-        kind = RUNNING_PICKLE if runs_as_pickle(file) else kind_of(file.read(0, HEAD_BYTES))
+        head = file.read(0, HEAD_BYTES)
+        may_run = "pickle" in (foreign(head) or "pickle")  # an archive is told as such, whatever lies in it
+        kind = RUNNING_PICKLE if may_run and runs_as_pickle(file) else kind_of(head)
     raise UnsafeModelFile(
         f"This is no model file that is taken here: it is {kind}.",
         remedy="Ask its publisher for safetensors or GGUF, or convert it on a machine that may run its code.",

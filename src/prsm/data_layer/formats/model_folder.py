@@ -1,19 +1,17 @@
-"""The folder of a model: weight files that pass, and beside them only plain text of bounded size. Nothing that runs.
+"""The folder of a model as it was published: its weights, tokenizers and texts once all pass, and what is set aside.
 
-Weights are judged by their bytes. Of a text the bytes must be text, and the name one that no program takes for code.
+Whatever lies in the folder is judged (``folder_files``); only what passed is ever opened again. One file in disguise, a
+model that is not whole, or a path that leads elsewhere on some system refuses all of it.
 """
 
-import codecs
-import re
+import unicodedata
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-import msgspec
-import numpy as np
-
-from prsm.data_layer.formats.flat_json import members, strings
-from prsm.data_layer.formats.foreign_formats import kind_of, runs_as_pickle
+from prsm.data_layer.formats.configuration import asks_for_code, read_configuration
+from prsm.data_layer.formats.file_roles import CONFIGURATIONS, is_index, is_licence, is_tokenizer
+from prsm.data_layer.formats.folder_files import Judged, SetAside, judge
 from prsm.data_layer.formats.model_contents import (
     DEFAULT_LIMITS,
     FileBytes,
@@ -24,33 +22,36 @@ from prsm.data_layer.formats.model_contents import (
     check_name,
     quote,
 )
-from prsm.data_layer.formats.model_files import HEAD_BYTES, inspect_weights
-
-TEXT_ENDINGS = frozenset(
-    {".json", ".jsonl", ".txt", ".md", ".jinja", ".tiktoken", ".vocab", ".csv", ".tsv", ".yaml", ".yml"}
-)
-"""Endings of text that a model's folder may hold; a name without an ending (LICENSE, .gitattributes) may too."""
-
-_INDEX_ENDING = ".safetensors.index.json"
-_WEIGHT_ENDINGS = (".safetensors", ".gguf")
-_NOT_TEXT = re.compile(rb"[\x00-\x08\x0b\x0e-\x1f\x7f]")
-_PIECE_BYTES = 1024 * 1024
-_OPEN, _CLOSE, _QUOTE = b"[{", b"]}", 34
+from prsm.data_layer.formats.sentencepiece_file import SentencePieceModel
+from prsm.data_layer.formats.weight_sets import WeightSet, divided
 
 
 @dataclass(frozen=True, slots=True)
 class ModelFolder:
-    """A folder that passed: its weight files and texts by path, and the sums of the weights.
+    """A folder that passed, its files by path. ``weight_sets`` are the models that it holds; ``size_bytes`` is of all.
 
     ``asks_for_code`` names configurations that refer to Python of their publisher (``auto_map``): such a model may not
-    work with what is here, and must never be loaded with ``trust_remote_code``.
+    work with what is here, and must never be loaded with ``trust_remote_code``. What is ``set_aside`` was not opened;
+    who writes the folder out must not load it either.
     """
 
     models: Mapping[str, ModelFile]
+    tokenizers: Mapping[str, SentencePieceModel]
     texts: Mapping[str, int]
-    parameters: int
-    size_bytes: int
+    set_aside: Mapping[str, SetAside]
+    weight_sets: tuple[WeightSet, ...]
     asks_for_code: tuple[str, ...]
+    size_bytes: int
+
+    @property
+    def tokenizer_files(self) -> tuple[str, ...]:
+        """All files from which programs read a tokenizer, that passed."""
+        return tuple(path for path in (*self.tokenizers, *self.texts) if is_tokenizer(path))
+
+    @property
+    def licence_files(self) -> tuple[str, ...]:
+        """The files that tell the terms of use, read or not (a PDF)."""
+        return tuple(path for path in (*self.texts, *self.set_aside) if is_licence(path))
 
 
 def inspect_model_folder(
@@ -58,37 +59,111 @@ def inspect_model_folder(
 ) -> ModelFolder:
     """What the files of a folder hold, given as (path within it, where its bytes are).
 
-    Raises UnsafeModelFile, naming the file, for the first one that does not pass, and when there are no weights.
+    Raises UnsafeModelFile, naming the file, for the first one that refuses the folder, for a model of which a part is
+    missing, and when there are no weights.
     """
-    models: dict[str, ModelFile] = {}
-    texts: dict[str, int] = {}
-    indexes: dict[str, bytes] = {}
-    asks_for_code: list[str] = []
-    folded: set[str] = set()
+    found = _Found(limits)
     for path, source in entries:
-        _check_path(path, folded, limits)
-        with FileBytes(source) as file, _naming(path):
-            model = inspect_weights(file, limits)
-            text = b"" if model else _text(path, file, limits)
-        if model:
-            models[path] = model
-        else:
-            texts[path] = file.size_bytes
-            if path.endswith(_INDEX_ENDING):
-                indexes[path] = text
-            elif path.endswith(".json") and _asks_for_code(text):
-                asks_for_code.append(path)
-        _check_totals(models, indexes, limits)
-    for path, text in indexes.items():
-        with _naming(path):
-            _check_index(path, text, models, limits)
-    if not models:
+        found.check_path(path)
+        with _naming(path), FileBytes(source) as file:
+            found.add(path, file, judge(path, file, limits))
+    if not found.models:
+        aside = "; ".join(f"{path}: {file.reason}" for path, file in list(found.set_aside.items())[:_MAX_TOLD])
         raise UnsafeModelFile(
-            "The folder holds no safetensors or GGUF file.", remedy="Add the weights, or store it as a data set."
+            "The folder holds no safetensors or GGUF file." + (f" Not used: {aside}" if aside else ""),
+            remedy="Add the weights, or store it as a data set.",
         )
-    size_bytes = sum(model.size_bytes for model in models.values()) + sum(texts.values())
-    parameters = sum(model.parameters for model in models.values())
-    return ModelFolder(models, texts, parameters, size_bytes, tuple(asks_for_code))
+    return found.folder()
+
+
+_MAX_TOLD = 3
+
+
+@dataclass(slots=True)
+class _Found:
+    """What is known of a folder so far, and the sums that are bounded."""
+
+    limits: ModelLimits
+    models: dict[str, ModelFile] = field(default_factory=dict[str, ModelFile])
+    tokenizers: dict[str, SentencePieceModel] = field(default_factory=dict[str, SentencePieceModel])
+    texts: dict[str, int] = field(default_factory=dict[str, int])
+    set_aside: dict[str, SetAside] = field(default_factory=dict[str, SetAside])
+    indexes: dict[str, bytes] = field(default_factory=dict[str, bytes])
+    configurations: dict[str, dict[str, bytes]] = field(default_factory=dict[str, dict[str, bytes]])
+    asking: list[str] = field(default_factory=list[str])
+    paths: set[str] = field(default_factory=set[str])
+    tensors: int = 0
+    pairs: int = 0
+    kept_bytes: int = 0
+    read_bytes: int = 0
+    size_bytes: int = 0
+
+    def check_path(self, path: str) -> None:
+        """Refuse a path that leads out of the folder, or to the same file as another on some system."""
+        if len(self.paths) >= self.limits.max_files:
+            raise UnsafeModelFile(f"The folder has more than {self.limits.max_files} files.")
+        check_name(path, "file of the folder", self.limits)
+        parts = path.split("/")
+        if "" in parts:
+            raise UnsafeModelFile(f"The path {quote(path)} has an empty part.")
+        # Systems disagree on case, on composed letters, and on dots and spaces at the end.
+        same = "/".join(unicodedata.normalize("NFC", part.casefold()).rstrip(". ") for part in parts)
+        if same in self.paths:
+            raise UnsafeModelFile(f"The path {quote(path)} comes twice, or differs from another only in case or marks.")
+        self.paths.add(same)
+
+    def add(self, path: str, file: FileBytes, judged: Judged) -> None:
+        """Take a file in. Raises UnsafeModelFile when the folder becomes too much."""
+        self.size_bytes += file.size_bytes
+        self.read_bytes += file.read_bytes
+        match judged:
+            case ModelFile():
+                self.models[path] = judged
+                self.tensors += len(judged.tensors)
+                self.pairs += len(judged.metadata)
+            case SentencePieceModel():
+                self.tokenizers[path] = judged
+            case SetAside():
+                self.set_aside[path] = judged
+            case bytes():
+                self._add_text(path, judged)
+        self._check_sums()
+
+    def _add_text(self, path: str, content: bytes) -> None:
+        self.texts[path] = len(content)
+        folder, name = path[: path.rfind("/") + 1], path[path.rfind("/") + 1 :]
+        if is_index(path):
+            self.indexes[path] = content
+            self.kept_bytes += len(content)
+        elif name in CONFIGURATIONS:
+            self.configurations.setdefault(folder, {})[name] = content
+            self.kept_bytes += len(content)
+        if asks_for_code(name, content):
+            self.asking.append(path)
+
+    def _check_sums(self) -> None:
+        limits = self.limits
+        for sum_, most, what in (
+            (self.tensors, limits.max_folder_tensors, "tensors together"),
+            (self.pairs, limits.max_folder_pairs, "key-value pairs of metadata together"),
+            (self.kept_bytes, limits.max_header_bytes, "bytes together in indexes and configurations"),
+            (self.read_bytes, limits.max_folder_read_bytes, "bytes together in headers and texts"),
+        ):
+            if sum_ > most:
+                raise UnsafeModelFile(f"The files of the folder have more than {most} {what}.")
+
+    def folder(self) -> ModelFolder:
+        """The folder, once its models are known to be whole. Raises UnsafeModelFile."""
+        configurations = {folder: read_configuration(files) for folder, files in self.configurations.items()}
+        return ModelFolder(
+            models=self.models,
+            tokenizers=self.tokenizers,
+            texts=self.texts,
+            set_aside=self.set_aside,
+            weight_sets=divided(self.models, self.indexes, configurations, self.limits),
+            asks_for_code=tuple(self.asking),
+            size_bytes=self.size_bytes,
+        )
 
 
 @contextmanager
@@ -98,135 +173,3 @@ def _naming(path: str) -> Generator[None]:
         yield
     except UnsafeModelFile as error:
         raise error.within(path) from None
-
-
-def _check_path(path: str, folded: set[str], limits: ModelLimits) -> None:
-    if len(folded) >= limits.max_files:
-        raise UnsafeModelFile(f"The folder has more than {limits.max_files} files.")
-    check_name(path, "file of the folder", limits)
-    if "" in path.split("/"):
-        raise UnsafeModelFile(f"The path {quote(path)} has an empty part.")
-    if path.casefold() in folded:
-        raise UnsafeModelFile(f"The path {quote(path)} comes twice, or differs from another only in case.")
-    folded.add(path.casefold())
-
-
-def _check_totals(models: Mapping[str, ModelFile], indexes: Mapping[str, bytes], limits: ModelLimits) -> None:
-    if sum(len(model.tensors) for model in models.values()) > limits.max_folder_tensors:
-        raise UnsafeModelFile(f"The files of the folder have more than {limits.max_folder_tensors} tensors together.")
-    if sum(map(len, indexes.values())) > limits.max_header_bytes:
-        raise UnsafeModelFile(f"The indexes of the folder have more than {limits.max_header_bytes} bytes together.")
-
-
-def _text(path: str, file: FileBytes, limits: ModelLimits) -> bytes:
-    """The content of a harmless text. Raises UnsafeModelFile for anything else."""
-    head = file.read(0, HEAD_BYTES)
-    name = path.rpartition("/")[2]
-    ending = name[name.rindex(".") :].lower() if "." in name.lstrip(".") else ""
-    if ending in _WEIGHT_ENDINGS:
-        raise UnsafeModelFile(f"It is named as weights, but is {kind_of(head)}.")
-    if _NOT_TEXT.search(head) or head.startswith(b"#!"):
-        raise UnsafeModelFile(
-            f"It is neither weights nor text, but {kind_of(head)}.",
-            remedy="Leave it out; weights pass as safetensors or GGUF, a tokenizer as tokenizer.json.",
-        )
-    if ending and ending not in TEXT_ENDINGS:
-        raise UnsafeModelFile(
-            f"Files ending in {quote(ending)} may be run by a program, or are not known to be harmless.",
-            remedy=f"Leave it out; text may end in {', '.join(sorted(TEXT_ENDINGS))}.",
-        )
-    if file.size_bytes > limits.max_text_bytes:
-        raise UnsafeModelFile(f"The text has {file.size_bytes} bytes; {limits.max_text_bytes} are allowed.")
-    content = file.read(0, file.size_bytes)
-    _check_text(content)
-    if runs_as_pickle(file):
-        raise UnsafeModelFile("It is a Python pickle that runs code, in the shape of a text.")
-    if ending == ".json":
-        _check_json(content, limits)
-    return content
-
-
-def _check_text(content: bytes) -> None:
-    if _NOT_TEXT.search(content):
-        raise UnsafeModelFile("It has control characters, which text has not.")
-    decoder = codecs.getincrementaldecoder("utf-8")()
-    try:
-        for start in range(0, len(content), _PIECE_BYTES):  # in pieces: a str takes up to four times as much memory
-            decoder.decode(content[start : start + _PIECE_BYTES])
-        decoder.decode(b"", final=True)
-    except UnicodeDecodeError:
-        raise UnsafeModelFile("It is not UTF-8 text.") from None
-
-
-def _check_json(content: bytes, limits: ModelLimits) -> None:
-    try:
-        msgspec.json.decode(_finite(content), type=msgspec.Raw)
-    except (msgspec.DecodeError, RecursionError):
-        raise UnsafeModelFile("It is named as JSON, but is none, or is nested far too deep.") from None
-    depth = _json_depth(content)
-    if depth > limits.max_text_depth:
-        raise UnsafeModelFile(f"Its JSON is nested {depth} deep; {limits.max_text_depth} are allowed.")
-
-
-def _finite(content: bytes) -> bytes:
-    """The JSON without NaN and Infinity, which Python writes and configurations of published models hold (Mamba).
-
-    Within strings they are replaced too, so this is for looking at, not for reading names from.
-    """
-    return content.replace(b"NaN", b"0  ").replace(b"Infinity", b"0       ")
-
-
-def _json_depth(content: bytes) -> int:
-    """How deep valid JSON is nested, counted without building it."""
-    step = np.zeros(256, np.int8)
-    step[list(_OPEN)], step[list(_CLOSE)] = 1, -1
-    # Without escapes, every quotation mark begins or ends a string.
-    bare = np.frombuffer(content.replace(rb"\\", b"").replace(rb"\"", b""), np.uint8)
-    quotes, depth, deepest = np.uint8(0), np.int32(0), 0
-    for start in range(0, len(bare), _PIECE_BYTES):
-        piece = bare[start : start + _PIECE_BYTES]
-        within = np.cumsum(piece == _QUOTE, dtype=np.uint8) + quotes  # only whether it is odd matters
-        level = np.cumsum(step[piece] * (within & 1 ^ 1), dtype=np.int32) + depth
-        deepest = max(deepest, int(level.max()))
-        quotes, depth = within[-1] & 1, level[-1]
-    return deepest
-
-
-class _Configuration(msgspec.Struct):
-    auto_map: msgspec.Raw = msgspec.Raw()
-    custom_pipelines: msgspec.Raw = msgspec.Raw()
-
-
-def _asks_for_code(content: bytes) -> bool:
-    try:
-        found = msgspec.json.decode(_finite(content), type=_Configuration)
-    except msgspec.DecodeError:  # valid JSON, but no object
-        return False
-    return bool(bytes(found.auto_map) or bytes(found.custom_pipelines))
-
-
-def _check_index(path: str, content: bytes, models: Mapping[str, ModelFile], limits: ModelLimits) -> None:
-    """Every tensor of a sharded model is in exactly the file beside the index that the index says."""
-    folder = path.rpartition("/")[0] + "/" if "/" in path else ""
-    top = dict(members(content.strip(), "index", 16))
-    if not top.get("weight_map", b"").startswith(b"{"):
-        raise UnsafeModelFile("The index has no weight_map object.")
-    holder: dict[str, str] = dict(strings(top["weight_map"], "weight_map", limits.max_folder_tensors))
-    held = {name: {tensor.name for tensor in models[folder + name].tensors} for name in _shards(holder, folder, models)}
-    for tensor, shard in holder.items():
-        if tensor not in held[shard]:
-            raise UnsafeModelFile(f"The index says {quote(tensor)} is in {quote(shard)}, which does not hold it.")
-    for shard, tensors in held.items():
-        for tensor in tensors:
-            if holder.get(tensor, shard) != shard:
-                raise UnsafeModelFile(f"{quote(tensor)} is in {quote(shard)} too, beside the file that the index says.")
-
-
-def _shards(holder: Mapping[str, str], folder: str, models: Mapping[str, ModelFile]) -> set[str]:
-    shards = set(holder.values())
-    for shard in shards:
-        if "/" in shard or "\\" in shard or shard in ("", ".", ".."):
-            raise UnsafeModelFile(f"The index leads to {quote(shard)}, which is no plain file name.")
-        if folder + shard not in models:
-            raise UnsafeModelFile(f"The index leads to {quote(shard)}, which is no weight file of its folder.")
-    return shards

@@ -7,18 +7,19 @@ endpoint did. (Backoff with full jitter: Brooker, "Exponential Backoff And Jitte
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 from prsm.core.errors import Kind
 from prsm.data_layer.codec.cid import Cid
 from prsm.data_layer.network.classify import lied
-from prsm.data_layer.network.endpoints import Endpoints, Lease
+from prsm.data_layer.network.endpoints import Endpoints, EndpointView, Lease
 from prsm.data_layer.seams import Fault, Pace, StorageFault
 
 _FIRST_PAUSE_S = 0.1
 _MAX_PAUSE_S = 5.0
 _LEAST_TRY_S = 5.0
+_LEAST_PATIENCE_S = 3.0
 _NAP_S = 0.1  # how long a cancelled wait may go on
 _MOST_SAID = 12
 
@@ -30,6 +31,7 @@ def fetch_block(
     *,
     budget_s: float,
     pace: Pace,
+    urgent: bool = False,
     excluding: Collection[str] = (),
     on_ask: Callable[[str], None] | None = None,
     draw: Callable[[], float] = random.random,
@@ -37,18 +39,21 @@ def fetch_block(
     """Put the block into ``into``; answers how many bytes. ``into`` may be left with anything after an error.
 
     Every endpoint but those in ``excluding`` is asked once, best first, then after a pause again those that may answer
-    yet, until ``budget_s`` is over (time spent in ``pace`` does not count). ``on_ask`` is told each endpoint's name
-    before it is asked. Raises StorageFault: OTHER_REPLICA (not found) when nobody has it, BAN when all that came was
-    wrong, RETRY otherwise; FATAL and LOCAL_DISK as they come.
+    yet, until ``budget_s`` is over (time spent in ``pace`` does not count), or ``patience_s`` where somebody waits for
+    the block (``urgent``). ``on_ask`` is told each endpoint's name before it is asked.
+
+    Raises StorageFault: OTHER_REPLICA (not found) when nobody has it, BAN when all that came was wrong, else RETRY;
+    FATAL and LOCAL_DISK as they come.
     """
     if cid.identity:
         if len(cid.digest) > len(into):
             raise ValueError("the buffer is smaller than the block")
         into[: len(cid.digest)] = cid.digest
         return len(cid.digest)
-    tries = _Tries(cid, budget_s, _StopwatchPace(pace), set(excluding))
+    tries = _Tries(cid, budget_s, urgent, _StopwatchPace(pace), set(excluding))
     while True:
-        lease = endpoints.choose(tries.asked)
+        # With no time left nobody is asked: whoever is could only fail, and would be blamed for it.
+        lease = endpoints.choose(tries.asked) if tries.left_s() > 0 or not tries.last else None
         if lease is None:
             _pause(endpoints, tries, draw)
             continue
@@ -59,36 +64,50 @@ def fetch_block(
             return size
 
 
+def patience_s(elapsed_s: float, silent_s: float, budget_s: float) -> float:
+    """How much longer to try for somebody who waits, when all who may have the block have failed.
+
+    The budget counts from the last sign of life of any of them, ``silent_s`` ago: what was away before the fetch began,
+    for longer than a budget, is tried for ``_LEAST_PATIENCE_S`` and no more.
+    """
+    return min(budget_s - elapsed_s, max(budget_s - silent_s, _LEAST_PATIENCE_S - elapsed_s))
+
+
 @dataclass(slots=True)
 class _Tries:
     """What was tried for one block so far. ``given_up`` are not asked again for it, ``asked`` not in this round."""
 
     cid: Cid
     budget_s: float
+    urgent: bool
     pace: "_StopwatchPace"
     given_up: set[str]
     asked: set[str] = field(init=False)
     started_s: float = field(default_factory=time.monotonic)
     rounds: int = 0
     last: dict[str, Fault] = field(default_factory=lambda: dict[str, Fault]())
-    said: Counter[str] = field(default_factory=lambda: Counter[str]())
+    said: dict[str, Counter[str]] = field(default_factory=lambda: dict[str, Counter[str]]())
 
     def __post_init__(self) -> None:
         self.asked = set(self.given_up)
 
+    def elapsed_s(self) -> float:
+        return time.monotonic() - self.started_s - self.pace.waited_s
+
     def left_s(self) -> float:
-        return self.started_s + self.budget_s + self.pace.waited_s - time.monotonic()
+        return self.budget_s - self.elapsed_s()
 
     def failed(self, name: str, fault: StorageFault) -> None:
-        self.said[fault.message] += 1
+        self.said.setdefault(name, Counter())[fault.message] += 1
         self.last[name] = fault.fault
         self.asked.add(name)
         if fault.fault is not Fault.RETRY:
             self.given_up.add(name)
 
-    def summary(self) -> StorageFault:
+    def summary(self, views: Sequence[EndpointView]) -> StorageFault:
         """All that happened in one fault that a person can act on."""
-        if not self.last:
+        unasked = [view for view in views if view.name not in self.given_up and view.name not in self.last]
+        if not self.last and not unasked:
             return StorageFault(
                 f"There is no endpoint to ask for block {self.cid}.",
                 fault=Fault.RETRY,
@@ -96,9 +115,12 @@ class _Tries:
                 code="no_endpoint",
                 remedy="Name gateways or an own node in the settings of storage; `prsm storage status` lists them.",
             )
-        told = [said + (f" ({count} times)" if count > 1 else "") for said, count in self.said.most_common(_MOST_SAID)]
-        message = f"Block {self.cid} could not be fetched from {len(self.last)} endpoint(s): {' '.join(told)}"
-        faults = set(self.last.values())
+        told = [_most_said(said) for said in self.said.values()]
+        told += [f"{view.name} was not asked: {_why_not(view)}" for view in unasked]
+        more = f" And {len(told) - _MOST_SAID} more." if len(told) > _MOST_SAID else ""
+        said = " ".join(told[:_MOST_SAID]) + more
+        message = f"Block {self.cid} could not be fetched from {len(told)} endpoint(s): {said}"
+        faults = {*self.last.values(), *(Fault.RETRY for _ in unasked)}
         if faults == {Fault.OTHER_REPLICA}:
             return StorageFault(
                 message,
@@ -157,11 +179,27 @@ def _pause(endpoints: Endpoints, tries: _Tries, draw: Callable[[], float]) -> No
     failed = tries.asked != tries.given_up  # else those left are resting or busy with others: no reason to back off
     jitter_s = draw() * min(_MAX_PAUSE_S, _FIRST_PAUSE_S * 2.0 ** (min(tries.rounds, 32) if failed else 0))
     pause_s = max(jitter_s, endpoints.ready_in_s(tries.given_up))
-    if pause_s >= tries.left_s():
-        raise tries.summary()
+    left_s = tries.left_s()
+    if tries.urgent and tries.last:
+        left_s = patience_s(tries.elapsed_s(), endpoints.silent_s(tries.given_up), tries.budget_s)
+    if pause_s >= left_s:
+        raise tries.summary(endpoints.snapshot())
     until_s = time.monotonic() + pause_s
     while (left_s := until_s - time.monotonic()) > 0:
         tries.pace.take(0)  # raises when the caller cancelled
         time.sleep(min(left_s, _NAP_S))
     tries.rounds += failed
     tries.asked = set(tries.given_up)
+
+
+def _most_said(said: Counter[str]) -> str:
+    """An endpoint's main trouble; the first one where there was another each time."""
+    [(message, _)] = said.most_common(1)
+    times = said.total()
+    return message + (f" ({times} tries)" if times > 1 else "")
+
+
+def _why_not(view: EndpointView) -> str:
+    if view.resting_s:
+        return f"it rests for {view.resting_s:.0f} s, by its own wish."
+    return f"others try it already. {view.ban_reason or view.last_fault}".rstrip()

@@ -78,7 +78,7 @@ def retry_after_s(text: str, now: datetime) -> float | None:
         return min(float(text[:9]), MAX_RETRY_AFTER_S)
     try:
         until = parsedate_to_datetime(text)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     until = until if until.tzinfo else until.replace(tzinfo=UTC)
     return min(max(0.0, (until - now).total_seconds()), MAX_RETRY_AFTER_S)

@@ -12,6 +12,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
+
+import structlog
 
 from prsm.core.errors import InvalidRequest
 from prsm.data_layer.network.addresses import BadAddress, Origin, PrivateHosts, literal_ip, special_use
@@ -22,6 +25,7 @@ MAX_ANNOUNCED = 16
 MAX_ANNOUNCED_BY_ONE = 2
 ANNOUNCED_S = 3600.0
 
+_log: Any = structlog.get_logger("storage")
 _ON_A_LINK = frozenset({"", "private network", "shared address space", "loopback"})
 
 
@@ -77,6 +81,7 @@ class Discovery:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._configured = tuple(parse_endpoint(text) for text in configured)
+        _check_count(self._configured, "endpoints")
         self._file = peers_file
         self._clock = clock
         self._lock = threading.Lock()
@@ -147,11 +152,16 @@ class Discovery:
                 if seen == self._seen:
                     return
                 text = file.read(MAX_FILE_BYTES + 1)
-            self._from_file, self.file_error = parse_peers(text), ""
+            found = parse_peers(text)
+            _check_count((*self._configured, *found), "peers_file")
+            self._from_file, self.file_error = found, ""
         except FileNotFoundError:
             seen, self._from_file, self.file_error = None, (), ""
         except (OSError, InvalidRequest) as error:
-            seen, self.file_error = None, f"{self._file} was not taken over: {error}"
+            seen, before = None, self.file_error
+            self.file_error = f"{self._file} was not taken over: {error}"
+            if self.file_error != before:
+                _log.warning("file of peers refused", reason=self.file_error)
         self._seen = seen
 
 
@@ -176,6 +186,13 @@ def parse_peers(text: bytes) -> tuple[Found, ...]:
             found.append(parse_endpoint(entry))
         except BadAddress as error:
             raise InvalidRequest(f"Line {number}: {error.message}", param="peers_file", remedy=error.remedy) from error
-        if len(found) > MAX_ENDPOINTS:
-            raise InvalidRequest(f"A file of peers names at most {MAX_ENDPOINTS} endpoints.", param="peers_file")
     return tuple(found)
+
+
+def _check_count(found: tuple[Found, ...], param: str) -> None:
+    if len({each.origin for each in found}) > MAX_ENDPOINTS:
+        raise InvalidRequest(
+            f"A node has at most {MAX_ENDPOINTS} endpoints, those of the file of peers included.",
+            param=param,
+            remedy="Name fewer.",
+        )

@@ -10,9 +10,10 @@ import random
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from statistics import median_low
 
 from prsm.core.errors import InvalidRequest
 from prsm.data_layer.seams import BlockSource, Breakers, Fault, StorageFault
@@ -26,7 +27,6 @@ class EndpointPolicy:
     fade_s: float = 60.0
     prior_latency_s: float = 0.1
     window: int = 128
-    hedge_calls: int = 20
     ban_s: float = 60.0
     max_ban_s: float = 3600.0
     max_rest_s: float = 60.0
@@ -41,6 +41,7 @@ class Record:
     latency_s: float | None = None
     failing: float = 0.0
     changed_s: float = 0.0
+    answered_s: float = -math.inf
     in_flight: int = 0
     last_resorts: int = 0
     resting_until_s: float = 0.0
@@ -67,7 +68,6 @@ class EndpointView:
     failed: int
     failing: float
     p50_s: float | None
-    p95_s: float | None
     resting_s: float
     banned_s: float
     ban_reason: str
@@ -110,7 +110,8 @@ class Endpoints:
         self._lock = threading.Lock()
         self._sources: dict[str, BlockSource] = {}
         self._records: dict[str, Record] = {}
-        self._recent_s: deque[float] = deque(maxlen=2 * self._policy.window)
+        self.fetched_bytes = 0
+        """Of verified blocks, from all endpoints that ever were."""
         for source in sources:
             self.add(source)
 
@@ -178,8 +179,8 @@ class Endpoints:
             if fault is None:
                 record.fetched += 1
                 record.fetched_bytes += size_bytes
+                self.fetched_bytes += size_bytes
                 record.latencies_s.append(seconds)
-                self._recent_s.append(seconds)
                 learn(record, seconds, ok=True, now_s=now_s, policy=self._policy)
             elif fault.fault not in (Fault.FATAL, Fault.LOCAL_DISK):
                 blame(record, fault, seconds, now_s=now_s, policy=self._policy)
@@ -191,10 +192,11 @@ class Endpoints:
             rests = (r.resting_until_s - now_s for name, r in self._records.items() if name not in excluding)
             return max(0.0, min(rests, default=math.inf))
 
-    def hedge_after_s(self) -> float | None:
-        """The 95th percentile of recent fetches over all endpoints; None while there were too few."""
+    def silent_s(self, excluding: Collection[str] = ()) -> float:
+        """How long none of them has answered: with a block, that it has none, or when to come again; maybe infinite."""
         with self._lock:
-            return quantile(self._recent_s, 0.95) if len(self._recent_s) >= self._policy.hedge_calls else None
+            answered_s = (record.answered_s for name, record in self._records.items() if name not in excluding)
+            return self._clock() - max(answered_s, default=-math.inf)
 
     def probe_all(self, timeout_s: float = 5.0) -> None:
         """Ask every endpoint that is not banned for a sign of life, side by side; takes ``timeout_s`` at most.
@@ -212,7 +214,9 @@ class Endpoints:
         if leases:
             deadline_s = time.monotonic() + timeout_s
             with ThreadPoolExecutor(len(leases), "probe") as threads:
-                list(threads.map(self._probe, leases, [deadline_s] * len(leases)))
+                probes = [threads.submit(self._probe, lease, deadline_s) for lease in leases]
+            for probe in probes:  # each has ended, and given its lease back
+                probe.result()
 
     def snapshot(self) -> tuple[EndpointView, ...]:
         """All endpoints as of now, best first."""
@@ -238,25 +242,29 @@ class Endpoints:
             return None
         record.in_flight -= 1
         record.last_resorts -= lease.last_resort
+        ok = fault is None or fault.fault is Fault.OTHER_REPLICA  # not to have a block is no sickness
+        if ok or (fault is not None and fault.retry_after_s is not None):
+            record.answered_s = self._clock()
         if lease.last_resort:
             return record  # the breaker did not let it in, and has its own way back
         if fault is not None and fault.fault in (Fault.FATAL, Fault.LOCAL_DISK):
             self._breakers.release(name, admitted_s=lease.admitted_s)
-        else:  # not to have a block is no sickness
-            ok = fault is None or fault.fault is Fault.OTHER_REPLICA
+        else:
             self._breakers.record(name, ok=ok, admitted_s=lease.admitted_s)
         return record
 
     def _probe(self, lease: Lease, deadline_s: float) -> None:
-        fault = None
+        fault: StorageFault | None = StorageFault("The probe failed.", fault=Fault.FATAL)
         try:
             lease.source.probe(deadline_s)
+            fault = None
         except StorageFault as failed:
             fault = failed
-        with self._lock:
-            record = self._end(lease, fault)
-            if record is not None and fault is not None:
-                blame(record, fault, 0.0, now_s=self._clock(), policy=self._policy)
+        finally:
+            with self._lock:
+                record = self._end(lease, fault)
+                if record is not None and fault is not None and fault.fault is not Fault.FATAL:
+                    blame(record, fault, 0.0, now_s=self._clock(), policy=self._policy)
 
 
 def score(record: Record, now_s: float, policy: EndpointPolicy) -> float:
@@ -302,12 +310,6 @@ def blame(record: Record, fault: StorageFault, seconds: float, *, now_s: float, 
         record.ban_reason = fault.message
 
 
-def quantile(values: Iterable[float], share: float) -> float:
-    """The smallest of ``values`` (at least one) that ``share`` of them do not exceed."""
-    ordered: Sequence[float] = sorted(values)
-    return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
-
-
 def _view(name: str, record: Record, now_s: float, policy: EndpointPolicy) -> EndpointView:
     banned_s = max(0.0, record.banned_until_s - now_s)
     return EndpointView(
@@ -318,8 +320,7 @@ def _view(name: str, record: Record, now_s: float, policy: EndpointPolicy) -> En
         missed=record.missed,
         failed=record.failed,
         failing=record.failing * math.exp((record.changed_s - now_s) / policy.fade_s),
-        p50_s=quantile(record.latencies_s, 0.5) if record.latencies_s else None,
-        p95_s=quantile(record.latencies_s, 0.95) if record.latencies_s else None,
+        p50_s=median_low(record.latencies_s) if record.latencies_s else None,
         resting_s=max(0.0, record.resting_until_s - now_s),
         banned_s=banned_s,
         ban_reason=record.ban_reason if banned_s else "",

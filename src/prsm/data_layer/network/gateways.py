@@ -86,6 +86,7 @@ class Gateway:
             "GET", target, asked=asked, deadline_s=deadline_s, pace=pace, headers={"Accept": accept}
         ) as reply:
             if reply.status != 200:
+                reply.pass_over()
                 raise of_status(reply.status, reply.headers, endpoint=self.name, asked=asked)
             yield reply
 

@@ -67,6 +67,10 @@ class Connection:
         self.received = 0
         self.in_head = True
 
+    def hurry(self, deadline_s: float) -> None:
+        """End the exchange by then, if not before."""
+        self._deadline_s = min(self._deadline_s, deadline_s)
+
     def makefile(self, mode: str) -> io.BufferedReader:
         """What ``http.client`` reads from; closing it leaves the socket open."""
         return io.BufferedReader(_Receiver(self), 8192)

@@ -6,12 +6,13 @@ the messages; the limits stand below it, where bytes come out of the socket. (RF
 """
 
 import http.client
+import itertools
 import socket
 import ssl
 import threading
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import cast
 
 from prsm import __version__
@@ -22,6 +23,8 @@ from prsm.data_layer.network.http_connection import PIECE_BYTES, Connection, Htt
 from prsm.data_layer.seams import Fault, Pace, StorageFault
 
 _MAX_ADDRESSES_TRIED = 4
+_PASSED_OVER_BYTES = 8192
+_PASSED_OVER_S = 0.1
 
 
 class Unpaced:
@@ -48,6 +51,7 @@ class Reply:
         self._connection = connection
         self._endpoint = endpoint
         self._fault_of = fault_of
+        self._broken = False
         self.status = response.status
         self.headers = {name.lower(): value for name, value in response.getheaders()}
 
@@ -59,7 +63,7 @@ class Reply:
     @property
     def ended(self) -> bool:
         """Whether the whole body was read."""
-        return self._response.isclosed()
+        return self._response.isclosed() and not self._broken
 
     def read_piece(self, into: memoryview) -> int:
         """Read up to the room in ``into``; 0 at the end. Raises StorageFault when it ends before its length."""
@@ -71,6 +75,7 @@ class Reply:
             if size == 0 and self._response.length:
                 raise http.client.IncompleteRead(b"", self._response.length)
         except (OSError, http.client.HTTPException) as error:
+            self._broken = True
             raise self._fault_of(error) from error
         return size
 
@@ -89,6 +94,13 @@ class Reply:
         """Read a short body as text."""
         room = bytearray(max_bytes)
         return room[: self.read_into(memoryview(room))].decode(errors="replace")
+
+    def pass_over(self) -> None:
+        """Read a short body that is there, or nearly, so that its connection can be used again."""
+        if self.length is not None and self.length <= _PASSED_OVER_BYTES:
+            self._connection.hurry(time.monotonic() + _PASSED_OVER_S)
+            with suppress(StorageFault):
+                self.read_into(memoryview(bytearray(self.length)))
 
     def _too_large(self, came: str, room: int) -> StorageFault:
         return StorageFault(
@@ -156,7 +168,6 @@ class HttpOrigin:
         except (OSError, http.client.HTTPException, ForbiddenAddress) as error:
             raise self._fault(error, asked) from error
         reply = Reply(response, connection, self.name, lambda error: self._fault(error, asked))
-        kept = False
         try:
             if reply.headers.get("content-encoding", "identity").lower() != "identity":
                 raise StorageFault(
@@ -165,10 +176,11 @@ class HttpOrigin:
                     endpoint=self.name,
                 )
             yield reply
-            kept = reply.ended and not response.will_close
         finally:
+            # After an interim answer (1xx) the real one would be taken for that to the next request.
+            keep = reply.ended and not response.will_close and response.status >= 200
             response.close()
-            self._put_back(connection, keep=kept)
+            self._put_back(connection, keep=keep)
 
     def close(self) -> None:
         """End all connections; an exchange that runs fails soon after."""
@@ -220,14 +232,23 @@ class HttpOrigin:
         return connection
 
     def _take_idle(self) -> Connection | None:
-        oldest_s = time.monotonic() - self.limits.keep_s
+        self._let_go_old()
         while True:
             with self._lock:
                 if not self._idle:
                     return None
                 connection = self._idle.pop()
-            if connection.idle_since_s >= oldest_s and connection.is_quiet():
+            if connection.is_quiet():
                 return connection
+            self._put_back(connection, keep=False)
+
+    def _let_go_old(self) -> None:
+        """The last to come are used first, so those that are not needed any more grow old at the other end."""
+        oldest_s = time.monotonic() - self.limits.keep_s
+        with self._lock:
+            old = list(itertools.takewhile(lambda connection: connection.idle_since_s < oldest_s, self._idle))
+            del self._idle[: len(old)]
+        for connection in old:
             self._put_back(connection, keep=False)
 
     def _put_back(self, connection: Connection, *, keep: bool) -> None:

@@ -100,8 +100,7 @@ class KuboNode:
         """Keep everything under ``cid``. Raises StorageFault."""
         asked = f"the pin of {cid}"
         answers = self._call("pin/add", {"arg": str(cid), "recursive": "true"}, asked, deadline_s)
-        pins = [pin for answer in answers for pin in cast("list[Any]", answer.get("Pins") or [])]
-        if not any(_is_cid(pin, cid) for pin in pins):
+        if not any(_is_cid(pin, cid) for answer in answers for pin in _several(answer.get("Pins"))):
             raise self._fault(f"did not confirm {asked}")
 
     def unpin(self, cid: Cid, *, deadline_s: float) -> None:
@@ -121,8 +120,7 @@ class KuboNode:
             if "not pinned" in fault.message:
                 return False
             raise
-        keys = [key for answer in answers for key in cast("Mapping[str, Any]", answer.get("Keys") or {})]
-        return any(_is_cid(key, cid) for key in keys)
+        return any(_is_cid(key, cid) for answer in answers for key in _several(answer.get("Keys")))
 
     def add(self, content: Sequence[bytes | memoryview], *, chunk_bytes: int, deadline_s: float, pace: Pace) -> Cid:
         """Let the node import a file with raw leaves; answers the CID that it gives. It is not pinned."""
@@ -152,11 +150,11 @@ class KuboNode:
 
     def version(self, *, deadline_s: float) -> str:
         """What the node runs. Raises StorageFault."""
-        return self._text("version", "Version", deadline_s)
-
-    def peer_id(self, *, deadline_s: float) -> str:
-        """The node's id in its network. Raises StorageFault."""
-        return self._text("id", "ID", deadline_s)
+        answers = self._call("version", {}, "its version", deadline_s)
+        version = answers[0].get("Version") if answers else None
+        if not isinstance(version, str):
+            raise self._fault("did not tell its version")
+        return version
 
     def probe(self, deadline_s: float) -> float:
         """Seconds that a healthy answer takes now. Raises StorageFault."""
@@ -188,16 +186,10 @@ class KuboNode:
         query = {"pin-roots": "false", "stats": "true", "allow-big-block": "true"}
         asked = f"{len(batch)} blocks, to be kept"
         for answer in self._call("dag/import", query, asked, deadline_s, content=archive, pace=pace):
-            stats = cast("Mapping[str, Any]", answer.get("Stats") or {})
-            if stats.get("BlockCount", len(batch)) != len(batch):
-                raise self._fault(f"took {stats['BlockCount']} of {len(batch)} blocks")
-
-    def _text(self, command: str, field: str, deadline_s: float) -> str:
-        answers = self._call(command, {}, f"its {command}", deadline_s)
-        value = answers[0].get(field) if answers else None
-        if not isinstance(value, str):
-            raise self._fault(f"did not tell its {command}")
-        return value
+            stats = answer.get("Stats")
+            count = cast("dict[str, Any]", stats).get("BlockCount", len(batch)) if isinstance(stats, dict) else None
+            if stats is not None and count != len(batch):
+                raise self._fault(f"took {count} of {len(batch)} blocks")
 
     def _call(
         self,
@@ -212,10 +204,7 @@ class KuboNode:
         """Ask, with ``content`` as the one file of a form, and answer the objects that come, one a line."""
         with self._ask(command, query, asked, deadline_s, pace, content) as reply:
             text = reply.read_text(_MAX_ANSWER_BYTES)
-        try:
-            answers = [json.loads(line) for line in text.splitlines() if line.strip()]
-        except ValueError:
-            answers = [None]
+        answers = [_parsed(line) for line in text.split("\n") if line.strip()]
         if not all(isinstance(answer, dict) for answer in answers):
             raise self._fault(f"answered {command} with something that is not its RPC")
         objects = cast("list[dict[str, Any]]", answers)
@@ -290,13 +279,23 @@ def _said(reply: Reply) -> str:
         text = reply.read_text(64 * 1024)
     except StorageFault:
         return ""
-    try:
-        answer = json.loads(text)
-    except ValueError:
-        answer = None
+    answer = _parsed(text)
     message = cast("dict[str, Any]", answer).get("Message") if isinstance(answer, dict) else text
     line = "".join(char if char.isprintable() else " " for char in str(message))
     return " ".join(line.split())[:_MAX_SAID].rstrip(".")
+
+
+def _parsed(text: str) -> object:
+    """Some JSON; None for anything else."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _several(value: object) -> Sequence[object]:
+    """The items of a list or the names of an object; nothing else has any."""
+    return list(cast("Sequence[object]", value)) if isinstance(value, list | dict) else ()
 
 
 def _is_cid(text: object, cid: Cid, *, any_codec: bool = False) -> bool:

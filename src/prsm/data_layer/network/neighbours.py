@@ -13,6 +13,7 @@ from prsm.data_layer.network.discovery import Discovery, EndpointKind, Found
 from prsm.data_layer.network.endpoints import Endpoints
 from prsm.data_layer.network.gateways import Gateway
 from prsm.data_layer.network.kubo import KuboNode
+from prsm.data_layer.network.mdns import OwnGateway, Responder
 
 _log: Any = structlog.get_logger("storage")
 
@@ -30,6 +31,17 @@ class Neighbours:
     _known: dict[Found, str] = field(default_factory=dict[Found, str])
     _refused: dict[Found, str] = field(default_factory=dict[Found, str])
     _lock: threading.Lock = field(default_factory=threading.Lock)
+    _responder: Responder | None = None
+
+    def listen(self, interface: str, gateway: OwnGateway | None) -> None:
+        """Find others on the link at ``interface`` from now on, and tell them of this node's gateway."""
+        self._responder = Responder(interface, self.discovery.heard, gateway)
+
+    def close(self) -> None:
+        """Leave the link and forget all endpoints; what they still do fails soon after."""
+        if self._responder is not None:
+            self._responder.close()
+        self.endpoints.close()
 
     def learn(self) -> None:
         """Take up endpoints that are new and drop those that nobody names any more; one that is refused is logged."""

@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from prsm.data_layer.codec.cid import Cid
+from prsm.data_layer.codec.cid import Cid, Codec
 from prsm.data_layer.store.catalog import Located
 from prsm.data_layer.store.object_files import NotStored, ObjectFiles, StoredFile
 from prsm.data_layer.store.object_index import Place, read_block, read_index
@@ -22,9 +22,9 @@ _KEPT_ROOTS = 4
 
 @dataclass(frozen=True, slots=True)
 class _Root:
-    """An object in use. While its outboard is open no collector takes it; ``places`` where the index is small."""
+    """An object in use. While one of its files is open no collector takes it; ``places`` where the index is small."""
 
-    outboard: StoredFile
+    held: StoredFile
     places: Mapping[bytes, Place]
 
 
@@ -59,30 +59,30 @@ class BlockFinder:
         try:
             return read_block(self._files, root, place)
         except NotStored:
-            self._roots.pop(root).outboard.close()
+            self._roots.pop(root).held.close()
             raise
 
     def _open(self, root: Cid) -> _Root:
         known = self._roots.get(root)
         if known is None:
-            outboard = self._files.open_outboard(root)
+            held = self._files.open(root) if root.codec is Codec.RAW else self._files.open_outboard(root)
             try:
-                places = self._places(root, outboard)
+                places = self._places(root, held)
             except BaseException:
-                outboard.close()
+                held.close()
                 raise
-            known = self._roots[root] = _Root(outboard, places)
+            known = self._roots[root] = _Root(held, places)
             if len(self._roots) > _KEPT_ROOTS:
-                self._roots.popitem(last=False)[1].outboard.close()
+                self._roots.popitem(last=False)[1].held.close()
         self._roots.move_to_end(root)
         return known
 
-    def _places(self, root: Cid, outboard: StoredFile) -> dict[bytes, Place]:
-        if outboard.size_bytes > MAX_INDEX_BYTES:
+    def _places(self, root: Cid, held: StoredFile) -> dict[bytes, Place]:
+        if root.codec is not Codec.RAW and held.size_bytes > MAX_INDEX_BYTES:
             return {}
         return {place.cid.digest: place for place in read_index(self._files, root).places()}
 
 
 def _close_all(roots: OrderedDict[Cid, _Root]) -> None:
     while roots:
-        roots.popitem()[1].outboard.close()
+        roots.popitem()[1].held.close()

@@ -17,16 +17,19 @@ from typing import Any
 from prsm.core.database import Connection, Pool
 from prsm.core.errors import InvalidRequest
 from prsm.data_layer.codec.cid import Cid
-from prsm.data_layer.store.object_files import NotStored, ObjectFiles, ObjectKind
+from prsm.data_layer.store.object_files import Found, NotStored, ObjectFiles, ObjectKind
 from prsm.data_layer.store.object_index import Home, ObjectIndex, Place
 
 _KEEP_LOCK = 7031
 _COPY_ROWS = 20_000
+_FEW_ROWS = 8
 MAX_NAME_CHARS = 200
 _COLUMNS = (
     "cid, kind, profile, size_bytes, dag_bytes, stored_bytes, state, created_at, verified_at, last_read_at, "
     "EXISTS (SELECT FROM storage_pins p WHERE p.cid = o.cid) AS pinned"
 )
+# A lease is for as long as its holder lives: one that is lost with the server's last moments is renewed or runs out.
+_NOT_DURABLE = "SET LOCAL synchronous_commit = off"
 _NOW_PLACE = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
 
 KEPT = """
@@ -86,6 +89,15 @@ class Pin:
 
 
 @dataclass(frozen=True, slots=True)
+class Keep:
+    """What came of keeping an object; ``size_bytes`` is all that its name would pin, or 0 where nothing limits that."""
+
+    here: bool
+    before: bool
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Usage:
     """What the catalog counts."""
 
@@ -123,16 +135,19 @@ class Catalog:
         state: State = State.WHOLE,
         pin: str | None = None,
         lease: Lease | None = None,
+        durably: bool = True,
     ) -> StoredObject:
         """Enter a published object with its blocks and entries, and keep it from now on if so asked; idempotent.
 
-        An object that is there already is renewed; a known ``profile`` stays. Raises NotStored if a collector has taken
+        An object that is there already is renewed; a known ``profile`` stays. Not ``durably`` is for who commits again
+        before anybody is told, which brings this to the database's disk too. Raises NotStored if a collector has taken
         its files since they were published (take it in again), InvalidRequest for a bad pin.
         """
         cid = str(index.root)
         stored_bytes = await asyncio.to_thread(self.files.stored_bytes, index.root)
-        async with self._keeping() as connection:
-            if not self.files.outboard_path(index.root).exists():
+        async with self._keeping(durably=durably) as connection:
+            path = self.files.payload_path if index.kind is ObjectKind.FILE else self.files.outboard_path
+            if not path(index.root).exists():
                 raise NotStored(f"{cid} is no longer in this node's storage.", remedy="Add it again.")
             row = await connection.fetchrow(
                 f"""
@@ -144,7 +159,7 @@ class Catalog:
                 ON CONFLICT (cid) DO UPDATE SET kind = $2, size_bytes = $4, stored_bytes = $6, state = $7,
                     profile = CASE WHEN o.profile = '' THEN $3 ELSE o.profile END,
                     dag_bytes = $5, verified_at = now()
-                RETURNING id, {_COLUMNS}
+                RETURNING id, xmax = 0 AS is_new, {_COLUMNS}
                 """,  # noqa: S608 - constants
                 cid,
                 index.kind.value,
@@ -154,12 +169,29 @@ class Catalog:
                 stored_bytes,
                 state.value,
             )
-            await _replace_blocks(connection, row["id"], index)
+            if not row["is_new"]:
+                await _forget_blocks(connection, row["id"])
+            await _enter_blocks(connection, row["id"], index)
             if pin is not None:
                 await _pin(connection, [cid], pin)
             if lease is not None:
                 await _lease(connection, [cid], lease)
         return _object(row)
+
+    async def enter_damaged(self, found: Found) -> None:
+        """Enter an object whose outboard says nothing any more, so that it is repaired or collected; idempotent."""
+        kind = ObjectKind.DIRECTORY if found.payload_bytes is None else ObjectKind.FILE
+        await self._pool.execute(
+            f"""
+            INSERT INTO storage_objects (cid, kind, profile, size_bytes, dag_bytes, stored_bytes, state, queue, place)
+            VALUES ($1, $2, '', $3, 0, $4, 'damaged', 'small', {_NOW_PLACE})
+            ON CONFLICT (cid) DO UPDATE SET state = 'damaged'
+            """,  # noqa: S608 - constants
+            str(found.cid),
+            kind.value,
+            found.payload_bytes or 0,
+            found.stored_bytes,
+        )
 
     async def get(self, cid: Cid) -> StoredObject | None:
         """What is known of an object, whatever its state."""
@@ -262,16 +294,33 @@ class Catalog:
 
     async def lease(self, cids: Iterable[Cid], lease: Lease) -> None:
         """Keep objects for a while, stored or not yet; again to go on."""
-        async with self._keeping() as connection:
+        async with self._keeping(durably=False) as connection:
             await _lease(connection, [str(cid) for cid in cids], lease)
+
+    async def renew(self, cids: Iterable[Cid], lease: Lease) -> None:
+        """As ``lease``, and go on with all else that this holder has leased."""
+        async with self._keeping(durably=False) as connection:
+            await _lease(connection, [str(cid) for cid in cids], lease)
+            await connection.execute(
+                "UPDATE storage_leases SET until = greatest(until, now() + make_interval(secs => $2)) "
+                "WHERE holder = $1",
+                lease.holder,
+                lease.seconds,
+            )
 
     async def release(self, holder: str, cids: Iterable[Cid] | None = None) -> None:
         """End leases of a holder before their time."""
-        await self._pool.execute(
-            "DELETE FROM storage_leases WHERE holder = $1 AND ($2::text[] IS NULL OR cid = ANY($2))",
-            holder,
-            None if cids is None else [str(cid) for cid in cids],
-        )
+        async with self._pool.acquire() as connection, connection.transaction():
+            await connection.execute(_NOT_DURABLE)
+            await connection.execute(
+                "DELETE FROM storage_leases WHERE holder = $1 AND ($2::text[] IS NULL OR cid = ANY($2))",
+                holder,
+                None if cids is None else [str(cid) for cid in cids],
+            )
+
+    async def forget_leases(self) -> None:
+        """Delete what workers that died had leased, when it has long run out."""
+        await self._pool.execute("DELETE FROM storage_leases WHERE until < now() - interval '1 hour'")
 
     async def kept(self, cid: Cid) -> bool:
         """Whether something keeps this object now."""
@@ -285,9 +334,14 @@ class Catalog:
         """Add what was read since the last call, in one statement; unknown objects are passed over."""
         if not reads:
             return
+        # Locked in one order, so that two workers cannot wait for each other's rows.
         await self._pool.execute(
-            "UPDATE storage_objects o SET reads = least(3, o.reads + r.reads), last_read_at = now() "
-            "FROM unnest($1::text[], $2::int[]) AS r(cid, reads) WHERE o.cid = r.cid",
+            """
+            WITH r AS (SELECT * FROM unnest($1::text[], $2::int[]) AS r(cid, reads)),
+            locked AS (SELECT o.id, r.reads FROM storage_objects o JOIN r USING (cid) ORDER BY o.id FOR UPDATE OF o)
+            UPDATE storage_objects o SET reads = least(3, o.reads + locked.reads), last_read_at = now()
+            FROM locked WHERE o.id = locked.id
+            """,
             [str(cid) for cid in reads],
             list(reads.values()),
         )
@@ -336,135 +390,86 @@ class Catalog:
             yield connection
 
     @asynccontextmanager
-    async def _keeping(self) -> AsyncGenerator[Connection]:
+    async def _keeping(self, *, durably: bool = True) -> AsyncGenerator[Connection]:
         async with self._pool.acquire() as connection, connection.transaction():
+            if not durably:
+                await connection.execute(_NOT_DURABLE)
             await connection.execute("SELECT pg_advisory_xact_lock_shared($1)", _KEEP_LOCK)
             yield connection
 
+    async def keep(self, cid: Cid, name: str, *, most_bytes: int | None = None) -> Keep:
+        """Pin an object that is here, unless all that ``name`` pins is more than ``most_bytes`` then.
 
-@dataclass(frozen=True, slots=True)
-class Upload:
-    """An object on its way to a node. A running one counts as given up at ``next_try_at`` unless it is renewed."""
-
-    cid: Cid
-    node: str
-    state: str
-    attempts: int
-    next_try_at: datetime
-    last_error: str
-
-
-class UploadQueue:
-    """The durable queue of uploads; any number of workers claim from it, each upload one at a time."""
-
-    def __init__(self, pool: Pool) -> None:
-        self._pool = pool
-
-    async def add(self, cids: Sequence[Cid], node: str) -> int:
-        """Queue objects for a node; what waits or runs stays, what ended begins anew. Answers how many began."""
-        tag = await self._pool.execute(
-            "INSERT INTO storage_uploads AS u (cid, node, state) SELECT DISTINCT cid, $2, 'waiting' "
-            "FROM unnest($1::text[]) AS cid ON CONFLICT (cid, node) DO UPDATE SET state = 'waiting', attempts = 0, "
-            "next_try_at = now(), last_error = '', updated_at = now() WHERE u.state IN ('done', 'failed')",
-            [str(cid) for cid in cids],
-            node,
-        )
-        return int(tag.split()[-1])
-
-    async def claim(self, nodes: Sequence[str], *, seconds: float, limit: int = 1) -> list[Upload]:
-        """Take what is due for one of these nodes, longest due first, to be ended or renewed within ``seconds``."""
-        rows = await self._pool.fetch(
-            """
-            UPDATE storage_uploads u SET state = 'running', attempts = attempts + 1, updated_at = now(),
-                next_try_at = now() + make_interval(secs => $2)
-            FROM (SELECT cid, node FROM storage_uploads
-                  WHERE state IN ('waiting', 'running') AND next_try_at <= now() AND node = ANY($1)
-                  ORDER BY next_try_at LIMIT $3 FOR UPDATE SKIP LOCKED) due
-            WHERE u.cid = due.cid AND u.node = due.node
-            RETURNING u.cid, u.node, u.state, u.attempts, u.next_try_at, u.last_error
-            """,
-            list(nodes),
-            seconds,
-            limit,
-        )
-        return [_upload(row) for row in rows]
-
-    async def renew(self, upload: Upload, *, seconds: float) -> bool:
-        """Go on with a claimed upload; False when another worker has it by now."""
-        return await self._end(upload, "state = 'running', next_try_at = now() + make_interval(secs => $4)", seconds)
-
-    async def done(self, upload: Upload) -> bool:
-        """The node has all of it."""
-        return await self._end(upload, "state = 'done', last_error = $4", "")
-
-    async def postpone(self, upload: Upload, error: str, *, seconds: float) -> bool:
-        """It failed and shall be tried again after ``seconds``."""
-        change = "state = 'waiting', next_try_at = now() + make_interval(secs => $4), last_error = $5"
-        return await self._end(upload, change, seconds, error[:2000])
-
-    async def give_up(self, upload: Upload, error: str) -> bool:
-        """It failed and trying again would not help."""
-        return await self._end(upload, "state = 'failed', last_error = $4", error[:2000])
-
-    async def hasten(self, node: str) -> None:
-        """A node is back: what waits for it is due now."""
-        await self._pool.execute(
-            "UPDATE storage_uploads SET next_try_at = now() WHERE node = $1 AND state = 'waiting'", node
-        )
-
-    async def entries(self, *, cid: Cid | None = None, limit: int = 1000) -> list[Upload]:
-        """The queue, or what it has of one object; those that ended too."""
-        rows = await self._pool.fetch(
-            "SELECT cid, node, state, attempts, next_try_at, last_error FROM storage_uploads "
-            "WHERE $1::text IS NULL OR cid = $1 ORDER BY updated_at, cid, node LIMIT $2",
-            str(cid) if cid else None,
-            limit,
-        )
-        return [_upload(row) for row in rows]
-
-    async def forget_done(self, older_s: float) -> int:
-        """Delete uploads that ended well so long ago; answers how many."""
-        tag = await self._pool.execute(
-            "DELETE FROM storage_uploads WHERE state = 'done' AND updated_at < now() - make_interval(secs => $1)",
-            older_s,
-        )
-        return int(tag.split()[-1])
-
-    async def _end(self, upload: Upload, change: str, *values: Any) -> bool:
-        # The number of the attempt tells this claim from a later one of another worker.
-        tag = await self._pool.execute(
-            f"UPDATE storage_uploads SET updated_at = now(), {change} "  # noqa: S608 - constants of this class
-            "WHERE cid = $1 AND node = $2 AND attempts = $3 AND state = 'running'",
-            str(upload.cid),
-            upload.node,
-            upload.attempts,
-            *values,
-        )
-        return tag.endswith(" 1")
+        Those of one name take turns, in whatever worker: of two that do not fit together, the first is kept. Raises
+        InvalidRequest for a bad name.
+        """
+        _check_name(name)
+        async with self._keeping() as connection:
+            if most_bytes is not None:
+                # A statement of its own: the next one must see what those have done that it has waited for.
+                await connection.execute("SELECT pg_advisory_xact_lock($1, hashtext($2))", _KEEP_LOCK, name)
+            row = await connection.fetchrow(
+                """
+                WITH RECURSIVE here AS (SELECT cid FROM storage_objects WHERE cid = $1 AND state <> 'missing'),
+                before AS (SELECT cid FROM storage_pins WHERE cid = $1 AND name = $2),
+                under(cid) AS (
+                    (SELECT cid FROM storage_pins WHERE name = $2 UNION SELECT cid FROM here)
+                    UNION SELECT l.child_cid FROM under u JOIN storage_objects o ON o.cid = u.cid
+                    JOIN storage_links l ON l.parent_id = o.id
+                ),
+                total AS (
+                    SELECT CASE WHEN $3::bigint IS NULL OR EXISTS (SELECT FROM before) THEN 0
+                    ELSE (SELECT coalesce(sum(o.size_bytes), 0) FROM under JOIN storage_objects o USING (cid)) END
+                    ::bigint AS size_bytes
+                ),
+                pinned AS (
+                    INSERT INTO storage_pins (cid, name) SELECT here.cid, $2 FROM here, total
+                    WHERE total.size_bytes <= coalesce($3, 0) ON CONFLICT DO NOTHING
+                )
+                SELECT EXISTS (SELECT FROM here) AS here, EXISTS (SELECT FROM before) AS before, size_bytes FROM total
+                """,
+                str(cid),
+                name,
+                most_bytes,
+            )
+        return Keep(**dict(row))
 
 
-async def _replace_blocks(connection: Connection, object_id: int, index: ObjectIndex) -> None:
+async def _forget_blocks(connection: Connection, object_id: int) -> None:
     await connection.execute("DELETE FROM storage_blocks WHERE object_id = $1", object_id)
     await connection.execute("DELETE FROM storage_links WHERE parent_id = $1", object_id)
-    driver: Any = connection  # asyncpg's COPY has no types
+
+
+async def _enter_blocks(connection: Connection, object_id: int, index: ObjectIndex) -> None:
     records = ((it.cid.digest, object_id, it.home, it.offset, it.size_bytes) for it in index.places())
     while batch := list(itertools.islice(records, _COPY_ROWS)):
-        await driver.copy_records_to_table(
-            "storage_blocks", records=batch, columns=("digest", "object_id", "home", "offset_bytes", "size_bytes")
-        )
+        await _copy(connection, "storage_blocks", ("digest", "object_id", "home", "offset_bytes", "size_bytes"), batch)
     children = {(object_id, str(child)) for _, child in index.children()}
-    if children:
-        await driver.copy_records_to_table("storage_links", records=children, columns=("parent_id", "child_cid"))
+    await _copy(connection, "storage_links", ("parent_id", "child_cid"), list(children))
+
+
+async def _copy(connection: Connection, table: str, columns: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> None:
+    if len(rows) > _FEW_ROWS:
+        driver: Any = connection  # asyncpg's COPY has no types
+        await driver.copy_records_to_table(table, records=rows, columns=columns)
+    elif rows:  # the most frequent case, a file of one block: COPY would ask for the table's types first
+        values = ", ".join(f"${number}" for number in range(1, len(columns) + 1))
+        insert = f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({values})"  # noqa: S608 - constants
+        await connection.executemany(insert, rows)
 
 
 async def _pin(connection: Connection, cids: Sequence[str], name: str) -> None:
-    if len(name) > MAX_NAME_CHARS or not name.isprintable():
-        raise InvalidRequest(f"A pin's name has at most {MAX_NAME_CHARS} printable characters.", param="name")
+    _check_name(name)
     await connection.execute(
         "INSERT INTO storage_pins (cid, name) SELECT cid, $2 FROM unnest($1::text[]) AS cid ON CONFLICT DO NOTHING",
         cids,
         name,
     )
+
+
+def _check_name(name: str) -> None:
+    if len(name) > MAX_NAME_CHARS or not name.isprintable():
+        raise InvalidRequest(f"A pin's name has at most {MAX_NAME_CHARS} printable characters.", param="name")
 
 
 async def _lease(connection: Connection, cids: Sequence[str], lease: Lease) -> None:
@@ -492,15 +497,4 @@ def _object(row: Any) -> StoredObject:
         verified_at=row["verified_at"],
         last_read_at=row["last_read_at"],
         pinned=row["pinned"],
-    )
-
-
-def _upload(row: Any) -> Upload:
-    return Upload(
-        Cid.parse(row["cid"]),
-        row["node"],
-        row["state"],
-        row["attempts"],
-        row["next_try_at"],
-        row["last_error"],
     )

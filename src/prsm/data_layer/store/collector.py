@@ -13,12 +13,12 @@ from typing import Any
 
 from prsm.core.database import Pool
 from prsm.data_layer.codec.cid import Cid
-from prsm.data_layer.seams import Pace, StorageFault
+from prsm.data_layer.seams import Fault, Pace, StorageFault
 from prsm.data_layer.store.catalog import KEPT, Catalog, State
 from prsm.data_layer.store.object_files import Found, NotStored, ObjectKind
-from prsm.data_layer.store.object_index import Damaged, kind_on_disk
+from prsm.data_layer.store.object_index import kind_on_disk
 from prsm.data_layer.store.s3_fifo import Entry, Queue, S3Fifo, Snapshot
-from prsm.data_layer.store.scrub import scrub
+from prsm.data_layer.store.scrub import Scrubbed, scrub
 
 _COLLECTOR_LOCK = 7032
 _BATCH = 64
@@ -26,11 +26,12 @@ _BATCH = 64
 
 @dataclass(frozen=True, slots=True)
 class Collected:
-    """What a collection took. ``busy`` were open somewhere and stayed."""
+    """What a collection took. ``busy`` were open somewhere and stayed; ``elsewhere`` another worker collects now."""
 
     objects: int = 0
     freed_bytes: int = 0
     busy: int = 0
+    elsewhere: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,18 +45,18 @@ class Reconciled:
 
 
 class Collector:
-    """Takes objects away. Of several workers one collects at a time; the others answer None meanwhile."""
+    """Takes objects away. Of several workers one collects at a time; the others answer so at once."""
 
     def __init__(self, pool: Pool, catalog: Catalog) -> None:
         self._pool = pool
         self._catalog = catalog
         self._files = catalog.files
 
-    async def collect_garbage(self, *, unread_s: float = 0) -> Collected | None:
+    async def collect_garbage(self, *, unread_s: float = 0) -> Collected:
         """Take everything that nothing keeps and that was neither made nor read within ``unread_s``."""
         async with self._alone() as turn:
             if not turn:
-                return None
+                return Collected(elsewhere=True)
             rows = await self._pool.fetch(
                 f"{KEPT} SELECT cid FROM storage_objects WHERE cid NOT IN (SELECT cid FROM kept) "  # noqa: S608
                 "AND greatest(created_at, last_read_at) <= now() - make_interval(secs => $1) ORDER BY cid",
@@ -63,11 +64,11 @@ class Collector:
             )
             return await self._take([row["cid"] for row in rows])
 
-    async def evict(self, limit_bytes: int) -> Collected | None:
+    async def evict(self, limit_bytes: int) -> Collected:
         """Bring what is stored within the limit by S3-FIFO, as far as it is not kept."""
         async with self._alone() as turn:
             if not turn:
-                return None
+                return Collected(elsewhere=True)
             cache = S3Fifo(limit_bytes, await self._snapshot())
             before = cache.snapshot()
             victims = list(cache.victims())
@@ -79,11 +80,13 @@ class Collector:
         """Bring catalog and disk together, as at each start; safe while other workers add and take.
 
         A file without a row is hashed at ``pace`` and adopted, a row without a file is marked missing, what killed
-        processes left is swept. Raises StorageFault (LOCAL_DISK) and what ``pace`` raises.
+        processes left is swept; None while another worker does this or collects. Raises StorageFault (LOCAL_DISK) and
+        what ``pace`` raises.
         """
         async with self._alone() as turn:
             if not turn:
                 return None
+            await self._catalog.forget_leases()
             done = Reconciled(swept=await asyncio.to_thread(self._files.sweep))
             done = replace(done, missing=await self._mark_missing())
             known = {
@@ -100,26 +103,35 @@ class Collector:
             return done
 
     async def _adopt(self, found: Found, pace: Pace | None, done: Reconciled) -> Reconciled:
+        cid = found.cid
         try:
-            if found.payload_bytes is None and await asyncio.to_thread(kind_on_disk, self._files, found.cid) is None:
-                await asyncio.to_thread(self._files.drop_lone_outboard, found.cid)
-                return replace(done, swept=done.swept + 1)
-            scrubbed = await asyncio.to_thread(scrub, self._files, found.cid, pace=pace)
-            if scrubbed.index is not None:
-                state = State.WHOLE if scrubbed.whole else State.DAMAGED
-                await self._catalog.record(scrubbed.index, state=state)
-        except NotStored:  # taken by somebody meanwhile, or a payload whose outboard somebody deleted
+            half = found.payload_bytes is None or not found.outboard
+            if half and await asyncio.to_thread(kind_on_disk, self._files, cid) is None:
+                return replace(done, swept=done.swept + await asyncio.to_thread(self._files.drop_half, cid))
+            await asyncio.to_thread(self._files.settle, cid)
+            scrubbed = await asyncio.to_thread(scrub, self._files, cid, pace=pace)
+        except NotStored:  # taken by somebody meanwhile
             return done
-        except Damaged:
-            return replace(done, damaged=done.damaged + 1)
+        except StorageFault as fault:
+            if fault.fault is not Fault.LOCAL_DISK:
+                raise
+            scrubbed = Scrubbed(cid, None, True, (), 0)  # damaged, or on a part of the disk that cannot be read
+        if scrubbed.index is None:
+            await self._catalog.enter_damaged(found)
+        else:
+            await self._catalog.record(scrubbed.index, state=State.WHOLE if scrubbed.whole else State.DAMAGED)
         return replace(done, adopted=done.adopted + scrubbed.whole, damaged=done.damaged + (not scrubbed.whole))
 
     async def _mark_missing(self) -> int:
-        async with self._catalog.taking() as connection:
-            rows = await connection.fetch("SELECT cid, kind FROM storage_objects WHERE state <> 'missing'")
-            gone = await asyncio.to_thread(lambda: [row["cid"] for row in rows if not self._on_disk(row)])
+        rows = await self._pool.fetch("SELECT cid, kind FROM storage_objects WHERE state <> 'missing'")
+        maybe = await asyncio.to_thread(self._not_on_disk, rows)
+        async with self._catalog.taking() as connection:  # for moments only, so not for all rows
+            gone = [row["cid"] for row in await asyncio.to_thread(self._not_on_disk, maybe)]
             await connection.execute("UPDATE storage_objects SET state = 'missing' WHERE cid = ANY($1)", gone)
         return len(gone)
+
+    def _not_on_disk(self, rows: Sequence[Any]) -> list[Any]:
+        return [row for row in rows if not self._on_disk(row)]
 
     def _on_disk(self, row: Any) -> bool:
         cid = Cid.parse(row["cid"])

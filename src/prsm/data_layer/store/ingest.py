@@ -8,9 +8,8 @@ import contextlib
 import errno
 import os
 import threading
-from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
@@ -24,8 +23,10 @@ from prsm.data_layer.codec.directories import MAX_PATH_PARTS, Built, build_direc
 from prsm.data_layer.codec.unixfs import Child
 from prsm.data_layer.codec.unixfs_dag import FileDagBuilder, Profile
 from prsm.data_layer.seams import Pace
-from prsm.data_layer.store.object_files import ObjectFiles, ObjectKind, Unnamed
+from prsm.data_layer.store.object_files import ObjectFiles, ObjectKind
 from prsm.data_layer.store.object_index import write_outboard
+from prsm.data_layer.store.publishing import Publishing
+from prsm.data_layer.store.unnamed import Unnamed
 
 ReadInto = Callable[[memoryview], int]
 """Fills a part of the buffer and answers how many bytes; 0 at the end."""
@@ -34,7 +35,6 @@ Progress = Callable[[int], object]
 
 MAX_ENTRIES = 1_000_000
 _WORKERS = min(4, os.cpu_count() or 1)
-_PUBLISHERS = 8
 _WRITE_BACK_BYTES = 8 * 1024 * 1024
 
 
@@ -63,7 +63,7 @@ class Intake:
         self._free: SimpleQueue[memoryview] = SimpleQueue()
         self._made = 0
         self._pool: ThreadPoolExecutor | None = None
-        self._publishers: ThreadPoolExecutor | None = None
+        self._publishing = Publishing()
 
     def file(self, read_into: ReadInto, *, size_hint: int = 0, replace: bool = False) -> Stored:
         """Take in one file and publish it; ``size_hint`` bytes are required to be free before anything is read.
@@ -95,7 +95,6 @@ class Intake:
         a path that cannot be or stands twice; files that came before it are stored then.
         """
         stored: list[Stored] = []
-        publishing: deque[Future[Stored]] = deque()
         root: _Folder = {}
         for number, (path, content) in enumerate(items):
             if number >= MAX_ENTRIES:
@@ -109,12 +108,9 @@ class Intake:
             elif isinstance(content, Built):
                 folder[name] = Link(content.cid, name, content.dag_bytes)
             else:
-                file, published = self._file_soon(content)
+                file = self._file_soon(content, stored)
                 folder[name] = Link(file.cid, name, file.dag_bytes)
-                publishing.append(published)
-                if len(publishing) == _PUBLISHERS:
-                    stored.append(publishing.popleft().result())
-        stored += [published.result() for published in publishing]
+        self._publishing.wait()
         self._folder(root, stored)
         return stored
 
@@ -145,24 +141,20 @@ class Intake:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for pool in (self._pool, self._publishers):
-            if pool:
-                pool.shutdown()
+        self._publishing.__exit__()
+        if self._pool:
+            self._pool.shutdown()
 
-    def _file_soon(self, read_into: ReadInto) -> tuple[Child, Future[Stored]]:
-        """Take in a file and publish it meanwhile: waiting for the disk is most of the time of a small file."""
+    def _file_soon(self, read_into: ReadInto, stored: list[Stored]) -> Child:
+        """Take in a file and publish it meanwhile, which adds it to ``stored``."""
         with contextlib.ExitStack() as stack:
             growing = _Growing(stack.enter_context(self.files.incoming()), self.profile)
             self._fill(growing, read_into)
             root = growing.finish()
             held = stack.pop_all()
 
-        def publish() -> Stored:
-            with held:
-                return growing.publish(self.files)
-
-        self._publishers = self._publishers or ThreadPoolExecutor(_PUBLISHERS, thread_name_prefix="publish")
-        return root, self._publishers.submit(publish)
+        self._publishing.soon(lambda: stored.append(growing.publish(self.files)), held)
+        return root
 
     def _fill(self, growing: "_Growing", read_into: ReadInto) -> None:
         failures: list[BaseException] = []
@@ -274,9 +266,12 @@ class _Growing:
     def publish(self, files: ObjectFiles, *, replace: bool = False) -> Stored:
         """Make it visible, after ``finish``."""
         root = self._builder.root
-        fresh = replace or not files.has_file(root.cid)  # what is there already need not be written to the disk again
-        if fresh:
-            self._unnamed.write_outboard(write_outboard(root.cid, self._blocks.get))
+        fresh = replace or not files.has_file(root.cid)
+        if not fresh:
+            files.settle(root.cid)  # what is there already need not be written to the disk again
+        else:
+            if root.cid.codec is not Codec.RAW:
+                self._unnamed.write_outboard(write_outboard(root.cid, self._blocks.get))
             fresh = files.publish(root.cid, self._unnamed, payload=True, replace=replace)
         return Stored(root.cid, ObjectKind.FILE, self._profile.name, root.size_bytes, root.dag_bytes, fresh)
 

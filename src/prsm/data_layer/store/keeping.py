@@ -1,12 +1,15 @@
 """How an object is kept from collectors while somebody works with it: a lease in the catalog, renewed until he ends.
 
-A worker that dies lets go by itself: its leases run out.
+What is one file need not even that: while it is held open it stays. A worker that dies lets go by itself: the system
+closes its files, and its leases run out.
 """
 
 import asyncio
+import os
+import threading
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager, suppress
-from typing import Any
+from typing import Any, Self
 
 import structlog
 
@@ -14,7 +17,8 @@ from prsm.core.clock import uuid7
 from prsm.core.database import UNREACHABLE
 from prsm.data_layer.codec.cid import Cid
 from prsm.data_layer.store.catalog import Catalog, Lease
-from prsm.data_layer.store.object_files import ObjectFiles, Unnamed
+from prsm.data_layer.store.object_files import ObjectFiles
+from prsm.data_layer.store.unnamed import Unnamed
 
 LEASE_S = 60.0
 _ANSWER_S = 60.0
@@ -28,7 +32,8 @@ async def kept(catalog: Catalog, *cids: Cid, why: str, afterwards: bool = False)
     ``afterwards`` keeps them for another ``LEASE_S`` after work that ended well, so that who asked for it can go on.
     """
     holder = f"{why}:{uuid7()}"
-    await catalog.lease(cids, Lease(holder, LEASE_S))
+    if cids:
+        await catalog.lease(cids, Lease(holder, LEASE_S))
     renewing = asyncio.create_task(_renew(catalog, cids, holder))
     ended_well = False
     try:
@@ -48,7 +53,7 @@ async def _renew(catalog: Catalog, cids: tuple[Cid, ...], holder: str) -> None:
     while True:
         await asyncio.sleep(LEASE_S / 3)
         try:
-            await catalog.lease(cids, Lease(holder, LEASE_S))
+            await catalog.renew(cids, Lease(holder, LEASE_S))
         except UNREACHABLE as error:
             _log.warning("a lease was not renewed", holder=holder, error=type(error).__name__)
 
@@ -60,16 +65,43 @@ class KeptFiles(ObjectFiles):
     """
 
     def __init__(self, catalog: Catalog, holder: str) -> None:
-        super().__init__(catalog.files.folder, keep_free_bytes=catalog.files.keep_free_bytes)
+        files = catalog.files
+        super().__init__(files.folder, keep_free_bytes=files.keep_free_bytes, folders=files.folders)
         self._keep = keeper(catalog, holder)
-        self.was_there: set[Cid] = set()
 
     def publish(self, cid: Cid, unnamed: Unnamed, *, payload: bool, replace: bool = False) -> bool:
-        """As ``ObjectFiles.publish``; ``was_there`` notes what was stored before."""
+        """As ``ObjectFiles.publish``."""
         self._keep(cid)
-        if self.outboard_path(cid).exists() and (not payload or self.payload_path(cid).exists()):
-            self.was_there.add(cid)
         return super().publish(cid, unnamed, payload=payload, replace=replace)
+
+
+class HeldFiles(ObjectFiles):
+    """The folder of ``files``, in which each file that is published stays open until the end of this context.
+
+    No collector takes such a file meanwhile, without a word to the catalog; for one that is put in the place of
+    another (``replace``), or is new, and for few of them.
+    """
+
+    def __init__(self, files: ObjectFiles) -> None:
+        super().__init__(files.folder, keep_free_bytes=files.keep_free_bytes, folders=files.folders)
+        self._lock = threading.Lock()
+        self._held: list[int] | None = []
+
+    def publish(self, cid: Cid, unnamed: Unnamed, *, payload: bool, replace: bool = False) -> bool:
+        """As ``ObjectFiles.publish``."""
+        with self._lock:
+            if self._held is not None:  # else nobody waits for this any more
+                self._held.append(os.dup(unnamed.fd))  # with the lock that it has by then
+        return super().publish(cid, unnamed, payload=payload, replace=replace)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            held, self._held = self._held or [], None
+        for fd in held:
+            os.close(fd)
 
 
 def keeper(catalog: Catalog, holder: str) -> Callable[[Cid], None]:

@@ -1,18 +1,18 @@
 """Objects on disk: one folder of verified, immutable files, shared by any number of processes.
 
 A file is ``objects/<xx>/<cid>``, its own bytes and no more, with ``<cid>.car`` beside it: the outboard, a CARv1 of the
-blocks that hold no payload. A directory is a ``.car`` alone. Both appear by rename after they are whole, verified and
-on the disk; the payload comes last and goes first, so that no payload is ever without its outboard. A name is only
-ever a CID in canonical text.
+blocks that hold no payload. A file whose CID is raw is one block and needs none; a directory is a ``.car`` alone. All
+appear by rename after they are whole, verified and on the disk, and can be opened once their names are too. The payload
+comes last and goes first; what a loss of power may leave of the one without the other is nothing until it is swept. A
+name is only ever a CID in canonical text.
 """
 
 import contextlib
-import errno
 import fcntl
 import mmap
 import os
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -21,15 +21,12 @@ from typing import Self, final
 from uuid import uuid4
 
 from prsm.core.errors import Kind, PrsmError
-from prsm.data_layer.codec.cid import BadCid, Cid
+from prsm.data_layer.codec.cid import BadCid, Cid, Codec
 from prsm.data_layer.seams import Fault, StorageFault
+from prsm.data_layer.store.disk import Folders, disk, disk_full, locked_folder
+from prsm.data_layer.store.unnamed import OUTBOARD, Unnamed
 
-OUTBOARD = ".car"
 _LOCK = ".lock"
-_FULL = frozenset({"ENOSPC", "EDQUOT", "EFBIG"})
-# Larger writes make larger folios in the page cache, of memory that a virtual machine has often yet to be given by its
-# host: a fetch of 1 GiB by whole 1 MiB leaves was measured to take 1 to 2 s more of system time.
-_WRITE_BYTES = 256 * 1024
 
 
 class NotStored(PrsmError):
@@ -139,13 +136,18 @@ class StoredFile:
 class ObjectFiles:
     """The folder of objects. Every method may be called from any thread and any process at once."""
 
-    def __init__(self, folder: Path, *, keep_free_bytes: int = 256 * 1024 * 1024) -> None:
-        """``keep_free_bytes`` of the file system are never taken."""
+    def __init__(
+        self, folder: Path, *, keep_free_bytes: int = 256 * 1024 * 1024, folders: Folders | None = None
+    ) -> None:
+        """``keep_free_bytes`` of the file system are never taken; ``folders`` of another one on this very folder."""
         self.folder = folder
         self.keep_free_bytes = keep_free_bytes
-        with disk(f"make {folder}"):
-            for name in ("objects", "parts", "incoming"):
-                (folder / name).mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.folders = folders or Folders()
+        if folders is None:
+            with disk(f"make {folder}"):
+                self.folders.make_root(folder)
+                for name in ("objects", "parts", "incoming"):
+                    self.folders.make(folder / name)
 
     def payload_path(self, cid: Cid) -> Path:
         """Where the file's own bytes are, or would be."""
@@ -153,7 +155,7 @@ class ObjectFiles:
         return self.folder / "objects" / name[-2:] / name
 
     def outboard_path(self, cid: Cid) -> Path:
-        """Where the object's other blocks are, or would be."""
+        """Where the object's other blocks are, or would be; a raw CID has none."""
         path = self.payload_path(cid)
         return path.with_name(path.name + OUTBOARD)
 
@@ -163,7 +165,16 @@ class ObjectFiles:
 
     def has_file(self, cid: Cid) -> bool:
         """Whether the file is here whole."""
-        return self.payload_path(cid).exists() and self.outboard_path(cid).exists()
+        return self.payload_path(cid).exists() and self.has_outboard(cid)
+
+    def has_outboard(self, cid: Cid) -> bool:
+        """Whether the blocks of the object that hold no payload are here, if it has any."""
+        return cid.codec is Codec.RAW or self.outboard_path(cid).exists()
+
+    def settle(self, cid: Cid) -> None:
+        """Have the names of an object that is here on the disk, whoever made them and was killed before he did this."""
+        with disk(f"settle {cid}"):
+            self.folders.sync(self.payload_path(cid).parent)
 
     def stored_bytes(self, cid: Cid) -> int:
         """What the disk gives for an object's files; 0 when there are none. Raises StorageFault (LOCAL_DISK)."""
@@ -203,22 +214,24 @@ class ObjectFiles:
             os.ftruncate(fd, size_bytes)
 
     @contextmanager
-    def incoming(self) -> Generator["Unnamed"]:
+    def incoming(self) -> Generator[Unnamed]:
         """A payload and its outboard that have no CID yet; gone afterwards unless published."""
         path = self.folder / "incoming" / uuid4().hex
         # The folder's lock keeps ``sweep`` from taking a file between its creation and its own lock.
-        with disk(f"make a file in {path.parent}"), _locked_folder(path.parent, fcntl.LOCK_SH):
+        with disk(f"make a file in {path.parent}"), locked_folder(path.parent, fcntl.LOCK_SH):
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             fcntl.flock(fd, fcntl.LOCK_EX)
         unnamed = Unnamed(path, fd)
         try:
             yield unnamed
         finally:
-            unnamed.discard()
-            os.close(fd)
+            try:
+                unnamed.discard()
+            finally:
+                os.close(fd)
 
     @contextmanager
-    def part(self, cid: Cid) -> Generator["Unnamed"]:
+    def part(self, cid: Cid) -> Generator[Unnamed]:
         """The files of an object being fetched, empty or as an earlier attempt left them, held by the caller alone.
 
         They stay afterwards unless published or discarded. Raises InUse, StorageFault (LOCAL_DISK).
@@ -242,46 +255,67 @@ class ObjectFiles:
             yield part
         finally:
             os.close(fd)
-            if not (path.exists() or part.outboard.exists()):
-                lock.unlink(missing_ok=True)  # while it is held: who waits sees that it is no longer the lock
-            os.close(lock_fd)
+            try:
+                if not (path.exists() or part.outboard.exists()):
+                    with disk(f"delete {lock}"):
+                        lock.unlink(missing_ok=True)  # while it is held: who waits sees that it is no longer the lock
+            finally:
+                os.close(lock_fd)
 
-    def publish(self, cid: Cid, unnamed: "Unnamed", *, payload: bool, replace: bool = False) -> bool:
-        """Make the object visible, whole and durable; False when it was there already and stays as it was.
+    def publish(self, cid: Cid, unnamed: Unnamed, *, payload: bool, replace: bool = False) -> bool:
+        """Make the object visible, whole and durable; False when it was there already, and then stays as it was.
 
-        The caller has verified all of it (``Incoming`` and ``Part`` do, and are the only callers). ``replace`` puts
-        it in the place of a damaged one; who has that one open keeps it. Raises StorageFault (LOCAL_DISK).
+        The caller has verified all of it (``Intake`` and ``Part`` do, and are the only callers). ``replace`` puts it
+        in the place of one that is there; who has that one open keeps it. Raises StorageFault (LOCAL_DISK).
         """
-        final_payload, final_outboard = self.payload_path(cid), self.outboard_path(cid)
-        with disk(f"publish {cid}"):
+        with disk(f"publish {cid}"), contextlib.ExitStack() as stack:
             if payload:
-                os.fdatasync(unnamed.fd)
-                os.fchmod(unnamed.fd, 0o444)
-            shard = final_payload.parent
-            if not shard.exists():
-                shard.mkdir(mode=0o700, exist_ok=True)
-                _sync_folder(shard.parent)
-            with _locked_folder(shard, fcntl.LOCK_EX) as folder_fd:
-                there = final_outboard.exists() and (not payload or final_payload.exists())
+                fd = unnamed.fd
+                os.fchmod(fd, 0o444)
+                os.fdatasync(fd)
+            else:
+                stack.callback(os.close, fd := os.open(unnamed.outboard, os.O_RDONLY | os.O_CLOEXEC))
+            fcntl.flock(fd, fcntl.LOCK_EX)  # who opens the object waits until its name is on the disk
+            shard = self.payload_path(cid).parent
+            self.folders.make(shard)
+            with locked_folder(shard, fcntl.LOCK_EX):
+                there = self.has_outboard(cid) and (not payload or self.payload_path(cid).exists())
                 if there and not replace:
                     unnamed.discard()
-                    return False
-                unnamed.outboard.rename(final_outboard)
-                if payload:
-                    os.fsync(folder_fd)  # the outboard's name is on the disk before the payload's
-                    unnamed.path.rename(final_payload)
-                    fcntl.flock(unnamed.fd, fcntl.LOCK_UN)  # readers need not wait until the writer closes it
                 else:
-                    unnamed.path.unlink(missing_ok=True)
-                os.fsync(folder_fd)
-        return True
+                    self._name(cid, unnamed, payload=payload)
+            # Also when it was there: who published it may have been killed before this.
+            self.folders.sync(shard)
+            with locked_folder(shard, fcntl.LOCK_EX):  # no collector comes between the two locks
+                fcntl.flock(fd, fcntl.LOCK_SH)
+        return not there
+
+    def _name(self, cid: Cid, unnamed: Unnamed, *, payload: bool) -> None:
+        if cid.codec is not Codec.RAW:
+            unnamed.outboard.rename(self.outboard_path(cid))
+        if payload:
+            unnamed.path.rename(self.payload_path(cid))
+        else:
+            unnamed.path.unlink(missing_ok=True)
 
     def remove(self, cid: Cid) -> bool:
         """Take an object away; False when somebody reads it now. One that is not there is no error."""
+        return self._remove(cid, lambda: True)
+
+    def drop_half(self, cid: Cid) -> bool:
+        """Delete a file's payload or outboard that is without the other; False when it is not, or is read now.
+
+        Such a half is left where a publication or a removal was cut off, and no index can be made of it.
+        """
+        return self._remove(cid, lambda: not self.has_file(cid))
+
+    def _remove(self, cid: Cid, still: Callable[[], bool]) -> bool:
         payload, outboard = self.payload_path(cid), self.outboard_path(cid)
         if not payload.parent.exists():
             return True
-        with disk(f"remove {cid}"), _locked_folder(payload.parent, fcntl.LOCK_EX), contextlib.ExitStack() as stack:
+        with disk(f"remove {cid}"), locked_folder(payload.parent, fcntl.LOCK_EX), contextlib.ExitStack() as stack:
+            if not still():
+                return False
             for path in (payload, outboard):
                 with contextlib.suppress(FileNotFoundError):
                     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -294,16 +328,11 @@ class ObjectFiles:
             outboard.unlink(missing_ok=True)
         return True
 
-    def drop_lone_outboard(self, cid: Cid) -> None:
-        """Delete what a publication of a file that was cut off left behind."""
-        with disk(f"remove {cid}"), _locked_folder(self.payload_path(cid).parent, fcntl.LOCK_EX):
-            if not self.has_file(cid):
-                self.outboard_path(cid).unlink(missing_ok=True)
-
     def listing(self) -> Iterator[Found]:
         """Every object's files, in no order; names that are no canonical CID are passed over."""
         with disk(f"list {self.folder}"):
-            for shard in os.scandir(self.folder / "objects"):
+            shards = [entry for entry in os.scandir(self.folder / "objects") if entry.is_dir(follow_symlinks=False)]
+            for shard in shards:
                 for name in sorted({entry.name.removesuffix(OUTBOARD) for entry in os.scandir(shard.path)}):
                     if (cid := named(name)) is not None and name[-2:] == shard.name:
                         yield self._found(cid)
@@ -312,23 +341,26 @@ class ObjectFiles:
         payload_bytes = None
         with contextlib.suppress(FileNotFoundError):
             payload_bytes = self.payload_path(cid).stat().st_size
-        return Found(cid, payload_bytes, self.outboard_path(cid).exists(), self.stored_bytes(cid))
+        return Found(cid, payload_bytes, self.has_outboard(cid), self.stored_bytes(cid))
 
     def sweep(self, *, parts_older_s: float = 7 * 24 * 3600) -> int:
         """Delete what killed processes left: unpublished files, and parts untouched for so long; answers how many."""
         gone = 0
         with disk(f"sweep {self.folder}"):
             incoming = self.folder / "incoming"
-            with _locked_folder(incoming, fcntl.LOCK_EX):
+            with locked_folder(incoming, fcntl.LOCK_EX):
                 gone += sum(_delete_if_dead(path) for path in incoming.iterdir() if not path.suffix)
                 # What is left without its payload file had lost it already.
                 for path in incoming.glob("*.*"):
                     if not path.with_name(path.name.partition(".")[0]).exists():
                         path.unlink(missing_ok=True)
-            for path in (self.folder / "parts").iterdir():
-                cid = named(path.name)
-                if cid is not None and time.time() - path.stat().st_mtime > parts_older_s:
-                    gone += self.discard_part(cid)
+            parts = self.folder / "parts"
+            # A kill can leave any of a part's files without the others.
+            cids = {named(path.name.partition(".")[0]): path for path in sorted(parts.iterdir(), reverse=True)}
+            for cid, path in cids.items():
+                with contextlib.suppress(FileNotFoundError):  # published or discarded meanwhile
+                    if cid is not None and time.time() - path.stat().st_mtime > parts_older_s:
+                        gone += self.discard_part(cid)
         return gone
 
     def discard_part(self, cid: Cid) -> bool:
@@ -362,108 +394,12 @@ class ObjectFiles:
         raise NotStored(f"{cid} is not in this node's storage.", remedy=f"Fetch it with: prsm storage get {cid}")
 
 
-@dataclass(frozen=True, slots=True)
-class Unnamed:
-    """A payload file that is being written, and its outboard's path beside it."""
-
-    path: Path
-    fd: int
-
-    @property
-    def outboard(self) -> Path:
-        """Where the outboard is written."""
-        return self.path.with_name(self.path.name + OUTBOARD)
-
-    def write(self, data: bytes | memoryview, offset: int) -> None:
-        """Write all of ``data``. Raises StorageFault (LOCAL_DISK)."""
-        view = memoryview(data)
-        with disk(f"write {len(view)} bytes to {self.path}"):
-            while view:
-                count = os.pwrite(self.fd, view[:_WRITE_BYTES], offset)
-                view, offset = view[count:], offset + count
-
-    def start_write_back(self, offset: int, size_bytes: int) -> None:
-        """Let the kernel begin to write this range, so that the sync at the end finds little left to do."""
-        with contextlib.suppress(OSError):  # advice only
-            os.posix_fadvise(self.fd, offset, size_bytes, os.POSIX_FADV_DONTNEED)
-
-    def write_outboard(self, pieces: Iterable[bytes | memoryview]) -> None:
-        """Write the outboard durably, read-only. Raises StorageFault (LOCAL_DISK)."""
-        with disk(f"write {self.outboard}"):
-            fresh = self.outboard.with_name(self.outboard.name + ".new")
-            fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-            with os.fdopen(fd, "wb") as file:
-                file.writelines(pieces)
-                file.flush()
-                os.fchmod(fd, 0o444)
-                os.fdatasync(fd)
-            fresh.rename(self.outboard)
-
-    def append_log(self, piece: bytes, offset: int) -> int:
-        """Put a piece at ``offset`` of the outboard; answers where it ends. Raises StorageFault (LOCAL_DISK).
-
-        Not durable yet: a kill leaves whole pieces and maybe a torn one, which the next attempt writes over.
-        """
-        with disk(f"write to {self.outboard}"):
-            fd = os.open(self.outboard, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            with os.fdopen(fd, "r+b", buffering=0) as file:
-                file.seek(offset)
-                view = memoryview(piece)
-                while view:
-                    view = view[file.write(view) :]
-        return offset + len(piece)
-
-    def discard(self) -> None:
-        """Delete both."""
-        self.path.unlink(missing_ok=True)
-        self.outboard.unlink(missing_ok=True)
-        self.outboard.with_name(self.outboard.name + ".new").unlink(missing_ok=True)
-
-
 def named(text: str) -> Cid | None:
     """The CID whose one canonical text this is, if it is."""
     with contextlib.suppress(BadCid):
         if str(cid := Cid.parse(text)) == text:
             return cid
     return None
-
-
-@contextmanager
-def disk(doing: str) -> Generator[None]:
-    """Turn what the operating system says about the disk into a StorageFault (LOCAL_DISK)."""
-    try:
-        yield
-    except OSError as error:
-        if errno.errorcode.get(error.errno or 0) in _FULL:
-            raise disk_full(f"No room to {doing}: {error.strerror}.") from error
-        raise StorageFault(
-            f"The disk failed to {doing}: {error}.",
-            fault=Fault.LOCAL_DISK,
-            kind=Kind.UNAVAILABLE,
-            code="disk_failed",
-            remedy="Check the storage folder's disk and permissions.",
-        ) from error
-
-
-def disk_full(message: str) -> StorageFault:
-    """The refusal for want of room."""
-    return StorageFault(
-        message,
-        fault=Fault.LOCAL_DISK,
-        kind=Kind.UNAVAILABLE,
-        code="disk_full",
-        remedy="Free space there, or remove objects with: prsm storage gc",
-    )
-
-
-@contextmanager
-def _locked_folder(path: Path, how: int) -> Generator[int]:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(fd, how)
-        yield fd
-    finally:
-        os.close(fd)
 
 
 def _take_lock(path: Path) -> int | None:
@@ -495,11 +431,3 @@ def _delete_if_dead(path: Path) -> bool:
         finally:
             os.close(fd)
     return False
-
-
-def _sync_folder(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

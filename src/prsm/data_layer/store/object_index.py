@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 
-from prsm.core.errors import InvalidRequest
+from prsm.core.errors import InvalidRequest, Kind
 from prsm.data_layer.codec import car, dag_pb, unixfs
 from prsm.data_layer.codec.block import MAX_BLOCK_BYTES
 from prsm.data_layer.codec.cid import Cid, Codec
@@ -23,9 +23,11 @@ Node = FileNode | DirectoryNode | HamtNode
 class Damaged(StorageFault):
     """Bytes on our own disk are not what they were when they were published."""
 
+    kind = Kind.CONFLICT
     code = "object_damaged"
 
     def __init__(self, cid: Cid, what: str) -> None:
+        self.cid = cid
         super().__init__(
             f"{what} of {cid} on this node's disk is damaged.",
             fault=Fault.LOCAL_DISK,
@@ -109,8 +111,10 @@ class ObjectIndex:
 
 def read_index(files: ObjectFiles, root: Cid) -> ObjectIndex:
     """The index of a published object. Raises NotStored, Damaged, StorageFault (LOCAL_DISK)."""
-    with files.open_outboard(root) as outboard:
-        blocks, nodes, below_bytes = _read_outboard(root, outboard)
+    blocks, nodes, below_bytes = dict[Cid, Place](), dict[Cid, Node](), 0
+    if root.codec is not Codec.RAW:
+        with files.open_outboard(root) as outboard:
+            blocks, nodes, below_bytes = _read_outboard(root, outboard)
     top = nodes.get(root) or _inlined(root)
     if isinstance(top, (DirectoryNode, HamtNode)):
         return ObjectIndex(root, ObjectKind.DIRECTORY, 0, below_bytes, blocks, nodes)
@@ -128,7 +132,7 @@ def read_index(files: ObjectFiles, root: Cid) -> ObjectIndex:
 
 def kind_on_disk(files: ObjectFiles, cid: Cid) -> ObjectKind | None:
     """What is published under this CID, if anything; an outboard without its payload is nothing."""
-    if not files.outboard_path(cid).exists():
+    if not files.has_outboard(cid):
         return None
     if files.has_file(cid):
         return ObjectKind.FILE

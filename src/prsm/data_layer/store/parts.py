@@ -20,21 +20,29 @@ from prsm.data_layer.codec.directories import DirectoryReader
 from prsm.data_layer.codec.unixfs import DirectoryNode, HamtNode, Kind, decode_node, leaf_envelope
 from prsm.data_layer.codec.unixfs_dag import DagLimits, Fed, FileDagReader, Leaf
 from prsm.data_layer.seams import Pace, StorageFault
-from prsm.data_layer.store.object_files import ObjectFiles, ObjectKind, StoredFile, Unnamed, Verified, disk
+from prsm.data_layer.store.disk import disk
+from prsm.data_layer.store.object_files import NotStored, ObjectFiles, ObjectKind, StoredFile, Verified
 from prsm.data_layer.store.object_index import Home, rebuild, write_outboard
+from prsm.data_layer.store.unnamed import Unnamed
 
 DEFAULT_LIMITS = DagLimits()
 _RECHECK_WORKERS = 2
 
 
 @contextmanager
-def begin(files: ObjectFiles, cid: Cid, limits: DagLimits = DEFAULT_LIMITS) -> Generator["Part"]:
+def begin(
+    files: ObjectFiles, cid: Cid, limits: DagLimits = DEFAULT_LIMITS, *, repair: bool = False
+) -> Generator["Part"]:
     """The part of ``cid``, new or as it was left, held by the caller alone; it stays unless published or discarded.
 
-    Blocks above the leaves that were there are fed already; call ``recheck`` for the leaves. Raises InUse, BadBlock,
-    StorageFault (LOCAL_DISK).
+    Blocks above the leaves that were there are fed already; call ``recheck`` for the leaves. A ``repair`` begins with
+    the damaged payload where the file system can share its bytes: then only what is bad takes room and is written.
+    Raises InUse, BadBlock, StorageFault (LOCAL_DISK).
     """
     with files.part(cid) as unnamed:
+        if repair:
+            with suppress(NotStored), files.open(cid) as damaged:
+                unnamed.share(damaged.fd)
         yield Part(files, unnamed, cid, limits)
 
 
@@ -138,29 +146,35 @@ class Part:
     def recheck(self, *, pace: Pace | None = None, progress: Callable[[int], object] | None = None) -> int:
         """Hash the leaves that an earlier attempt may have written; answers how many bytes are here.
 
-        Holes are passed over (SEEK_DATA). Raises what ``pace`` raises, StorageFault (LOCAL_DISK).
+        Holes are passed over (SEEK_DATA). Raises what ``pace`` raises.
         """
-        candidates = _within(self.missing(), _data_ranges(self._unnamed.fd))
+        candidates = list(_within(self.missing(), _data_ranges(self._unnamed.fd)))
+        largest = max((leaf.size_bytes for leaf in candidates), default=0)
+        coming = iter(candidates)
         lock = threading.Lock()
 
         def work() -> None:
-            buffer = memoryview(bytearray(max((leaf.size_bytes for leaf in self._plan.values()), default=0)))
+            buffer = memoryview(bytearray(largest))
             while True:
                 with lock:
-                    leaf = next(candidates, None)
+                    leaf = next(coming, None)
                 if leaf is None:
                     return
                 if pace:
                     pace.take(leaf.size_bytes)
                 view = buffer[: leaf.size_bytes]
-                if self.read(view, leaf.offset) == leaf.size_bytes and leaf.cid.names(view):
-                    self._mark(leaf)
+                with suppress(StorageFault):  # a sector that cannot be read is a leaf to fetch
+                    if self.read(view, leaf.offset) == leaf.size_bytes and leaf.cid.names(view):
+                        self._mark(leaf)
                 if progress:
                     progress(leaf.size_bytes)
 
-        with ThreadPoolExecutor(_RECHECK_WORKERS, thread_name_prefix="recheck") as pool:
-            for worker in [pool.submit(work) for _ in range(_RECHECK_WORKERS)]:
-                worker.result()
+        if len(candidates) > 1:
+            with ThreadPoolExecutor(_RECHECK_WORKERS, thread_name_prefix="recheck") as pool:
+                for worker in [pool.submit(work) for _ in range(_RECHECK_WORKERS)]:
+                    worker.result()
+        else:  # as for most files, of which nothing is there
+            work()
         return self._have_bytes
 
     def publish(self, *, replace: bool = False) -> bool:
@@ -170,8 +184,9 @@ class Part:
         """
         if not self.whole:
             raise InvalidRequest(f"{self.cid} is not whole: {len(self._plan) - len(self._have)} leaves are missing.")
+        if self.cid.codec is not Codec.RAW:
+            self._unnamed.write_outboard(write_outboard(self.cid, self._blocks.get))
         is_file = self.kind is ObjectKind.FILE
-        self._unnamed.write_outboard(write_outboard(self.cid, self._blocks.get))
         return self._files.publish(self.cid, self._unnamed, payload=is_file, replace=replace)
 
     def salvage(self, old: StoredFile) -> int:
@@ -236,7 +251,7 @@ class Part:
         self._logged = frozenset(logged)
         self._log_end = len(car.car_header([self.cid]))
         self._log_end += sum(len(car.car_section(cid, len(block))) + len(block) for cid, block in logged.items())
-        if not logged:
+        if not logged and self.cid.codec is not Codec.RAW:
             self._unnamed.append_log(car.car_header([self.cid]), 0)
         logged |= salvaged(self._files.outboard_path(self.cid))
         progressed = True
@@ -259,8 +274,8 @@ class Part:
 
 
 def salvaged(outboard: Path) -> Iterator[tuple[Cid, bytes]]:
-    """The whole blocks that a file of blocks begins with; a missing, torn or damaged one just has fewer."""
-    with suppress(FileNotFoundError, InvalidRequest), outboard.open("rb") as file:
+    """The whole blocks that a file of blocks begins with; one that is missing, torn or unreadable just has fewer."""
+    with suppress(OSError, InvalidRequest), outboard.open("rb") as file:
         for block in car.CarReader(file.read):
             yield block.cid, bytes(block.data)
 

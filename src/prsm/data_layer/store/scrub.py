@@ -1,7 +1,8 @@
 """Whether what is on the disk is still what was published: every byte is read from the disk and hashed again.
 
 What is found damaged is listed leaf by leaf, so that a repair fetches those and no more. A repair builds the object
-anew beside the damaged one and takes its place by rename: who reads the old one meanwhile keeps it as it was.
+anew beside the damaged one, of the same bytes on the disk where the file system can share them, and takes its place by
+rename: who reads the old one meanwhile keeps it as it was.
 """
 
 import contextlib
@@ -80,7 +81,7 @@ def repair(files: ObjectFiles, cid: Cid, fetch: FetchBlock) -> Repaired:
     Raises NotStored, InUse, StorageFault (BAN for wrong bytes), and what ``fetch`` raises; then the object stays as it
     was, and what was fetched stays for another attempt.
     """
-    if not files.outboard_path(cid).exists() and not files.payload_path(cid).exists():
+    if not files.payload_path(cid).exists() and not files.outboard_path(cid).exists():
         raise NotStored(f"{cid} is not in this node's storage.", remedy=f"Fetch it with: prsm storage get {cid}")
     buffer = memoryview(bytearray(MAX_BLOCK_BYTES))
     blocks = fetched_bytes = 0
@@ -92,10 +93,11 @@ def repair(files: ObjectFiles, cid: Cid, fetch: FetchBlock) -> Repaired:
         fetched_bytes += size_bytes
         return Verified(wanted, buffer[:size_bytes])
 
-    with begin(files, cid) as part, _opened(files, cid) as old:
+    with begin(files, cid, repair=True) as part, _opened(files, cid) as old:
         while part.wanted:
             for wanted in part.wanted:
                 part.feed(_own_leaf(old, wanted) or fetched(wanted))
+        part.recheck()
         if old:
             part.salvage(old)
         for leaf in part.missing():

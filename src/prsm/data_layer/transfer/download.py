@@ -6,7 +6,7 @@ side, large ones one after another by all workers. Limits on files, bytes and de
 
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -18,6 +18,7 @@ from prsm.data_layer.seams import Fault, StorageFault
 from prsm.data_layer.store.object_files import ObjectFiles, ObjectKind
 from prsm.data_layer.store.object_index import kind_on_disk, read_index
 from prsm.data_layer.store.parts import Part, begin
+from prsm.data_layer.store.publishing import Publishing
 from prsm.data_layer.transfer.cancellation import Cancellation, Cancelled
 from prsm.data_layer.transfer.crew import work_together
 from prsm.data_layer.transfer.fetching import Allowance, Fetching, Supply, TooLarge
@@ -57,6 +58,7 @@ class Download:
         self._supply = supply
         self._meter = Meter(root, tell)
         self._allowance = Allowance(supply.limits)
+        self._publishing = Publishing()
         self._seen: set[Cid] = set()
         self._changed = threading.Condition()
         self._coming: tuple[Part, Fetching] | None = None
@@ -75,7 +77,8 @@ class Download:
         Raises StorageFault (Cancelled among them), BadBlock, TooLarge, InUse. What has come stays for a later run.
         """
         try:
-            kind, fresh = self._object(self.root, self._supply, 0, follow=True)
+            with self._publishing:
+                kind, fresh = self._object(self.root, self._supply, 0, follow=True)
         except BaseException as error:
             self._error = error
             raise
@@ -97,10 +100,17 @@ class Download:
                 if self._waited(fetching, 0, 0, cancelled):
                     return part.size_bytes or 0
 
-    def read(self, into: memoryview, offset: int, cancelled: Cancellation) -> int:
+    @property
+    def complete(self) -> bool:
+        """Whether nothing of the file is to come any more, though it may not be published yet."""
+        coming = self._coming
+        return coming[1].complete if coming else self._ended
+
+    def read(self, into: memoryview, offset: int, cancelled: Cancellation, ahead_bytes: int = 0) -> int:
         """Read the root, a file, waiting for what is not here yet, which then comes first; 0 behind its end.
 
-        Raises what ended the download before the bytes came, and Cancelled.
+        What comes next is the first of ``ahead_bytes`` behind it. Raises what ended the download before the bytes
+        came, and Cancelled.
         """
         while True:
             with self._following(cancelled) as coming:
@@ -108,7 +118,7 @@ class Download:
                     with self._files.open(self.root) as stored:
                         return stored.read_into(into, offset)
                 part, fetching = coming
-                if self._waited(fetching, offset, len(into), cancelled):
+                if self._waited(fetching, offset, len(into), cancelled, ahead_bytes):
                     return part.read(into[: max(0, (part.size_bytes or 0) - offset)], offset)
 
     @contextmanager
@@ -129,10 +139,12 @@ class Download:
                 self._readers -= 1
                 self._changed.notify_all()
 
-    def _waited(self, fetching: Fetching, offset: int, size_bytes: int, cancelled: Cancellation) -> bool:
+    def _waited(
+        self, fetching: Fetching, offset: int, size_bytes: int, cancelled: Cancellation, ahead_bytes: int = 0
+    ) -> bool:
         """Wait for a range; False when the transfer ended before it came."""
         try:
-            fetching.wait_for(offset, size_bytes, cancelled)
+            fetching.wait_for(offset, size_bytes, cancelled, ahead_bytes)
         except Cancelled:
             cancelled.check()
             with cancelled.waking(self._wake), self._changed:
@@ -146,8 +158,13 @@ class Download:
         with self._changed:
             self._changed.notify_all()
 
-    def _object(self, cid: Cid, supply: Supply, depth: int, *, follow: bool = False) -> tuple[ObjectKind, bool]:
-        """Have this object and all under it here; its kind, and whether anything of it was missing."""
+    def _object(
+        self, cid: Cid, supply: Supply, depth: int, *, follow: bool = False, later: "list[_Folder] | None" = None
+    ) -> tuple[ObjectKind, bool]:
+        """Have this object and all under it here; its kind, and whether anything of it was missing.
+
+        With ``later`` a file is published meanwhile, and a folder only noted there: what is in it is for the caller.
+        """
         supply.cancelled.check()
         repair = self._repair and cid == self.root
         kind = None if repair else kind_on_disk(self._files, cid)
@@ -156,13 +173,24 @@ class Download:
             return kind, False
         if kind is ObjectKind.DIRECTORY:
             links = [Link(child, name, _SMALL_BYTES + 1) for name, child in read_index(self._files, cid).children()]
+            if later is not None:
+                later.append(_Folder(cid, links, here=True))
+                return kind, False
             return kind, self._entries(links, supply, depth)
-        with begin(self._files, cid, DagLimits(size_bytes=supply.limits.total_bytes)) as part:
+        with ExitStack() as stack:
+            limits = DagLimits(size_bytes=supply.limits.total_bytes)
+            part = stack.enter_context(begin(self._files, cid, limits, repair=repair))
             salvage = partial(self._salvage, part) if repair else None
             fetching = Fetching(part, supply, self._meter, self._allowance, salvage)
             try:
                 with self._open_to_readers(part, fetching, follow):
                     fetching.run()
+                    if later is not None:
+                        if part.kind is ObjectKind.DIRECTORY:
+                            later.append(_Folder(cid, part.entries, here=False))
+                        else:
+                            self._publishing.soon(partial(self._publish, part), stack.pop_all())
+                        return part.kind or ObjectKind.FILE, True
                     if part.kind is ObjectKind.DIRECTORY:
                         self._entries(part.entries, supply, depth)
                     part.publish(replace=repair)
@@ -171,6 +199,14 @@ class Download:
                 raise
             self._meter.add(files_done=part.kind is ObjectKind.FILE)
             return part.kind or ObjectKind.FILE, True
+
+    def _publish(self, part: Part) -> None:
+        part.publish()
+        self._meter.add(files_done=1)
+
+    def _publish_folder(self, folder: Cid) -> None:
+        with begin(self._files, folder) as part:  # as it was left: all of it is there
+            part.publish()
 
     def _salvage(self, part: Part) -> None:
         with self._files.open(part.cid) as damaged:
@@ -213,24 +249,50 @@ class Download:
         small = {cid for cid, link in new.items() if cid.codec is Codec.RAW or link.size <= _SMALL_BYTES}
         stop = Cancellation(supply.cancelled)
         missed: list[Cid] = []
+        folders: list[_Folder] = []
         alone = replace(supply, cancelled=stop, limits=replace(supply.limits, workers=1))
         coming = iter(small)
         if small:
             threads = range(min(supply.limits.workers, len(small)))
-            work_together(partial(self._small, coming, alone, depth, missed), threads, stop)
+            work_together(partial(self._small, coming, alone, depth, missed, folders), threads, stop)
         for cid in new:
             if cid not in small and self._object(cid, supply, depth + 1)[1]:
                 missed.append(cid)
+        self._publishing.wait()
+        if folders:  # all at once: one after another, each of them would wait for its last file
+            below = self._entries([link for folder in folders for link in folder.links], supply, depth + 1)
+            for folder in folders:
+                if not folder.here:
+                    self._publishing.soon(partial(self._publish_folder, folder.cid), ExitStack())
+            self._publishing.wait()
+            return below or bool(missed)
         return bool(missed)
 
-    def _small(self, coming: Iterator[Cid], supply: Supply, depth: int, missed: list[Cid], _: int) -> None:
+    def _small(
+        self,
+        coming: Iterator[Cid],
+        supply: Supply,
+        depth: int,
+        missed: list[Cid],
+        folders: "list[_Folder]",
+        _: int,
+    ) -> None:
         while True:
             with self._changed:
                 cid = next(coming, None)
             if cid is None:
                 return
-            if self._object(cid, supply, depth + 1)[1]:
+            if self._object(cid, supply, depth + 1, later=folders)[1]:
                 missed.append(cid)
+
+
+@dataclass(frozen=True, slots=True)
+class _Folder:
+    """A folder whose own blocks have come, or were here; not what is in it."""
+
+    cid: Cid
+    links: list[Link]
+    here: bool
 
 
 def download(

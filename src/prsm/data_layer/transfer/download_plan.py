@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
 
+_MOST_AHEAD = 32  # leaves of what is read next
+
 
 @dataclass(frozen=True, slots=True)
 class Hedging:
@@ -147,11 +149,15 @@ class Plan:
         flight.remove(claim)
         return bool(flight)
 
-    def want(self, offset: int, size_bytes: int) -> bool:
-        """Put the leaves of this range ahead of all others; True when all of them are on the disk."""
-        leaves = self._leaves_of(offset, size_bytes)
-        missing = [leaf for leaf in leaves if self._states[leaf] != _State.WHOLE]
-        self._urgent.extendleft(leaf for leaf in reversed(missing) if leaf not in self._urgent)
+    def want(self, offset: int, size_bytes: int, ahead_bytes: int = 0) -> bool:
+        """Put the leaves of this range ahead of all others; True when all of them are on the disk.
+
+        The first of those behind it come next, up to ``ahead_bytes``: who reads on will want them soon.
+        """
+        missing = [leaf for leaf in self._leaves_of(offset, size_bytes) if self._states[leaf] != _State.WHOLE]
+        behind = self._leaves_of(offset + size_bytes, ahead_bytes)[:_MOST_AHEAD]
+        for leaves in (behind, missing):
+            self._urgent.extendleft(leaf for leaf in reversed(leaves) if leaf not in self._urgent)
         return not missing
 
     def late_s(self) -> float:

@@ -60,6 +60,11 @@ class Supply:
     limits: DownloadLimits = field(default_factory=DownloadLimits)
     hedging: Hedging = field(default_factory=Hedging)
 
+    @property
+    def urgent(self) -> bool:
+        """Whether somebody waits for it, who is told soon when nobody answers."""
+        return self.traffic is Traffic.INTERACTIVE
+
 
 class Allowance:
     """What is left of a download's limits; shared by all its objects, from any thread."""
@@ -120,17 +125,29 @@ class Fetching:
             if self._part.kind is ObjectKind.FILE:
                 self._fetch_leaves()
 
-    def wait_for(self, offset: int, size_bytes: int, cancelled: Cancellation) -> None:
-        """Put a range ahead of all others and wait until it is on the disk. Raises Cancelled when either side ends."""
+    def wait_for(self, offset: int, size_bytes: int, cancelled: Cancellation, ahead_bytes: int = 0) -> None:
+        """Put a range ahead of all others and wait until it is on the disk; ``ahead_bytes`` behind it come next.
+
+        Raises Cancelled when either side ends.
+        """
         with cancelled.waking(self._wake), self._changed:
-            while self._plan is None or not self._plan.want(offset, size_bytes):
+            while (plan := self._plan) is None or not plan.want(offset, size_bytes, ahead_bytes):
+                if plan is not None:
+                    ahead_bytes = 0  # said once is enough
                 cancelled.check()
                 self._stop.check()
                 self._changed.wait()
 
+    @property
+    def complete(self) -> bool:
+        """Whether every leaf of the file is on the disk."""
+        plan = self._plan
+        return plan is not None and plan.finished
+
     def close(self) -> None:
         """End the waiting of readers, where ``run`` did not bring what they wait for."""
         self._stop.set()
+        self._wake()  # ``run`` has ended, and with it what passes a stop on to those who wait
 
     def _wake(self) -> None:
         with self._changed:
@@ -250,6 +267,7 @@ class Fetching:
             buffer,
             budget_s=supply.limits.block_budget_s,
             pace=supply.bandwidth.pace(supply.traffic, attempt.cancelled),
+            urgent=supply.urgent,
             excluding=attempt.excluding,
             on_ask=attempt.asks,
         )

@@ -196,6 +196,7 @@ class Transfers:
         Raises NotStored when something is not here any more.
         """
         damaged: list[Cid] = []
+        last: ObjectIndex | None = None
         stack, seen = [root], {root}
         while stack:
             some = stack[-_AT_ONCE:]
@@ -211,15 +212,21 @@ class Transfers:
                         raise NotStored(f"{cid} was taken away.", remedy="Fetch it again.")
                     continue
                 index = await self._index(cid)
-                if row is None or row.state is not State.WHOLE:
-                    await self._record(index)
+                if index.kind is ObjectKind.DIRECTORY and (row is None or row.state is not State.WHOLE):
+                    await self._record(index)  # at once: it keeps what is in it
+                elif row is None or row.state is not State.WHOLE:
+                    if last is not None:
+                        await self._record(last, durably=False)
+                    last = index
                 fresh = {child for _, child in index.children()} - seen
                 seen |= fresh
                 stack += fresh
+        if last is not None:
+            await self._record(last)  # which brings all before it to the database's disk too
         return damaged
 
-    async def _record(self, index: ObjectIndex) -> None:
-        await self._catalog.record(index)
+    async def _record(self, index: ObjectIndex, *, durably: bool = True) -> None:
+        await self._catalog.record(index, durably=durably)
         self._damaged.discard(index.root)
 
     async def _index(self, cid: Cid) -> ObjectIndex:

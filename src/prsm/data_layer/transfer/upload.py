@@ -36,7 +36,7 @@ class UploadLimits:
 
     workers: int = 3
     ask_s: float = 30.0
-    put_s: float = 120.0
+    put_s: float = 900.0
     pin_s: float = 900.0
     patience_s: float = 30.0
 

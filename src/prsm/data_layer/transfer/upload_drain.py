@@ -7,6 +7,7 @@ does, and then what waits for it is due at once.
 
 import asyncio
 import random
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -22,9 +23,10 @@ from prsm.core.errors import PrsmError
 from prsm.data_layer.network.kubo import KuboNode
 from prsm.data_layer.network.neighbours import Neighbours
 from prsm.data_layer.seams import Fault, StorageFault
-from prsm.data_layer.store.catalog import Upload, UploadQueue
 from prsm.data_layer.store.object_files import ObjectFiles
+from prsm.data_layer.store.uploads import Upload, UploadQueue
 from prsm.data_layer.transfer.cancellation import Cancellation
+from prsm.data_layer.transfer.progress import Progress
 from prsm.data_layer.transfer.throttle import Bandwidth, Traffic
 from prsm.data_layer.transfer.upload import Outlet, upload
 from prsm.data_layer.transfer.upload_queue import Outcome, outcome_of, pause_s
@@ -57,6 +59,9 @@ class Uploads:
         self._met: set[str] = set()
         self._away: set[str] = set()
         self._closing = Cancellation()
+        self._counting = threading.Lock()
+        self.sent_bytes = 0
+        """What own nodes have taken from this process."""
         self._turn = asyncio.Lock()
         self._threads = ThreadPoolExecutor(_NODES, "storage-upload")
 
@@ -71,7 +76,7 @@ class Uploads:
             for name in self._neighbours.nodes:
                 if name in self._running or name in self._away or self._closing.is_set():
                     continue
-                # One by one: a claim counts as an attempt, so nothing is claimed that cannot begin now.
+                # One by one: nothing is claimed that cannot begin now.
                 for claimed in await self.queue.claim([name], seconds=self._claim_s):
                     self._running[name] = asyncio.create_task(self._send(claimed))
 
@@ -131,7 +136,15 @@ class Uploads:
         node = self._neighbours.nodes.get(claimed.node)
         if node is None:
             raise StorageFault(f"{claimed.node} is no node of one's own any more.", fault=Fault.RETRY)
-        upload(claimed.cid, self._files, Outlet(node, self._bandwidth, Traffic.BULK, cancelled))
+        counted = 0
+
+        def count(progress: Progress) -> None:
+            nonlocal counted
+            with self._counting:
+                self.sent_bytes += progress.moved_bytes - counted
+            counted = progress.moved_bytes
+
+        upload(claimed.cid, self._files, Outlet(node, self._bandwidth, Traffic.BULK, cancelled), tell=count)
 
     async def _renew(self, claimed: Upload, cancelled: Cancellation) -> None:
         until_s = time.monotonic() + self._claim_s
@@ -152,12 +165,12 @@ class Uploads:
                 await self.queue.give_up(claimed, error.message)
                 _log.warning("upload given up", cid=str(claimed.cid), node=claimed.node, reason=error.message)
             elif outcome is Outcome.KEPT:
-                await self.queue.postpone(claimed, claimed.last_error, seconds=0)
+                await self.queue.put_back(claimed)
             else:
                 node = self._neighbours.nodes.get(claimed.node)
                 if node is not None and not await self._answers(node):
                     self._away.add(claimed.node)
-                seconds = pause_s(claimed.attempts - 1, random.random())  # noqa: S311 - jitter
+                seconds = pause_s(claimed.attempts, random.random())  # noqa: S311 - jitter
                 await self.queue.postpone(claimed, error.message, seconds=seconds)
         except UNREACHABLE as away:
             _log.warning("an upload's end was not noted", cid=str(claimed.cid), error=type(away).__name__)

@@ -1,0 +1,124 @@
+"""Who keeps what on a real PostgreSQL: within the quota in whatever worker, and in as few commits as it takes."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from io import BytesIO
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+import pytest_asyncio
+from tests.support.servers import new_database
+from tests.support.storage_nodes import OWNER, TABLES, add, opened, storage_at
+from tests.support.transfers import random_bytes
+
+from prsm.core import database
+from prsm.core.database import Pool
+from prsm.core.errors import InvalidRequest, PrsmError
+from prsm.data_layer.codec.cid import Cid, Codec
+from prsm.data_layer.store.catalog import MAX_NAME_CHARS
+from prsm.data_layer.store.object_files import NotStored
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def pools(postgres_url: str) -> AsyncIterator[list[Pool]]:
+    with new_database(postgres_url, f"facade_kept_{uuid4().hex}") as url:
+        connected = [await database.connect(url, pool_size=8, timeout_ms=20_000) for _ in range(2)]
+        await database.migrate(connected[0].engine)
+        yield [each.pool for each in connected]
+        for each in connected:
+            await each.close()
+
+
+_NEXT = "SELECT pg_current_xact_id()::text::bigint"
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(loop_scope="module", autouse=True)
+async def _empty(pools: list[Pool]) -> None:
+    await pools[0].execute(f"TRUNCATE {TABLES}")
+
+
+async def test_who_adds_or_pins_is_told_whether_it_was_kept_before(tmp_path: Path, pools: list[Pool]) -> None:
+    async with opened(storage_at(tmp_path, pools[0])) as storage:
+
+        async def new(owner: str) -> bool:
+            return (await storage.add(BytesIO(b"data").readinto, owner)).newly_kept
+
+        assert [await new("ann"), await new("ann"), await new("bob")] == [True, False, True]
+        cid = await add(storage, b"other", "ann")
+        folders = [await storage.add_directory([("a", cid)], owner) for owner in ("ann", "ann", "bob")]
+        assert [each.newly_kept for each in folders] == [True, False, True]
+        assert [each.fresh for each in folders] == [True, False, False]
+        assert [await storage.pin(cid, owner) for owner in ("ann", "bob", "bob")] == [False, True, False]
+        assert {pin.name for pin in await storage.catalog.pins()} == {"ann", "bob"}, "and for nobody else, at no time"
+        with pytest.raises(NotStored):
+            await storage.pin(Cid.of(Codec.RAW, b"nowhere"), "ann", limited=True)
+        with pytest.raises(InvalidRequest):
+            await storage.pin(cid, "x" * (MAX_NAME_CHARS + 1))
+
+
+async def test_of_two_that_do_not_fit_together_exactly_one_is_kept_in_whatever_workers_they_come(
+    tmp_path: Path, pools: list[Pool]
+) -> None:
+    one, two = (storage_at(tmp_path, pool, quota_bytes=100_000) for pool in pools)
+    async with opened(one), opened(two):
+        file = await add(one, random_bytes(60_000, 1), "another")
+        folder = (await one.add_directory([("a", await add(one, random_bytes(60_000, 2)))], "another")).cid
+        for number in range(12):
+            owner = f"owner {number}"
+            pinning = (one.pin(folder, owner, limited=True), two.pin(file, owner, limited=True))
+            ends = await asyncio.gather(*pinning, return_exceptions=True)
+            assert [end for end in ends if end is True] == [True], ends
+            assert [end.code for end in ends if isinstance(end, PrsmError)] == ["storage_quota_exceeded"]
+            assert await one.quota_left(owner) == 40_000
+
+
+async def test_the_quota_is_never_passed_however_many_come_and_go(tmp_path: Path, pools: list[Pool]) -> None:
+    draw = random.Random(5)
+    one, two = (storage_at(tmp_path, pool, quota_bytes=100_000) for pool in pools)
+    async with opened(one), opened(two):
+        cids = [await add(one, random_bytes(size, size)) for size in (15_000, 25_000, 35_000, 45_000, 55_000)]
+
+        async def come_and_go() -> None:
+            for _ in range(15):
+                storage, cid = draw.choice([one, two]), draw.choice(cids)
+                with suppress(PrsmError):  # it does not fit, or another has taken the pin away
+                    await storage.pin(cid, "me", limited=True)
+                    if draw.random() < 0.5:
+                        await storage.unpin(cid, "me")
+                assert await storage.catalog.pinned_bytes("me") <= 100_000
+
+        await asyncio.gather(*(come_and_go() for _ in range(6)))
+
+
+async def test_what_is_kept_stays_kept_where_the_quota_was_lowered(tmp_path: Path, pools: list[Pool]) -> None:
+    async with opened(storage_at(tmp_path, pools[0])) as storage:
+        cid = await add(storage, random_bytes(50_000), OWNER)
+    async with opened(storage_at(tmp_path, pools[0], quota_bytes=10_000)) as storage:
+        assert not await storage.pin(cid, OWNER, limited=True)
+        with pytest.raises(PrsmError, match=r"may keep 0 bytes more here; these are 1\."):
+            await add(storage, b"x", OWNER, limited=True)
+
+
+async def test_a_small_file_is_added_in_two_commits_and_pinned_in_one(tmp_path: Path, pools: list[Pool]) -> None:
+    async with opened(storage_at(tmp_path, pools[0])) as storage:
+        await add(storage, b"first")
+        async with counted(pools[1]) as added:
+            cid = await add(storage, b"second", "me", limited=True)
+        async with counted(pools[1]) as again:
+            await add(storage, b"second", "me", limited=True)
+        async with counted(pools[1]) as pinned:
+            await storage.pin(cid, "another", limited=True)
+    assert (added, again, pinned) == ([2], [1], [1])
+
+
+@asynccontextmanager
+async def counted(pool: Pool) -> AsyncIterator[list[int]]:
+    """How many transactions wrote something meanwhile, afterwards."""
+    count: list[int] = []
+    before = await pool.fetchval(_NEXT)
+    yield count
+    count.append(await pool.fetchval(_NEXT) - before - 1)
