@@ -1,0 +1,165 @@
+"""How hard a prompt is, and how much a better model gains on it: a learnt reading of its embedding and its text.
+
+``Reader`` is ridge regression on Gaussian kernels at fixed landmarks plus a bag of hashed words. It gives two figures
+for the two models that it was learnt from, the gap between their chances and the mean of them, and these make an Item
+(see ``quality``). Far from every landmark the kernels vanish and what is left is the average prompt.
+"""
+
+import hashlib
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError
+from safetensors.numpy import load
+
+from prsm.agents.routers import prompt_features
+from prsm.agents.routers.quality import Item
+from prsm.core.encoder import DIMENSION
+from prsm.core.errors import ConfigError
+
+FEATURE_SCALE: Final = 1.0
+"""What all counted features together weigh beside the unit embedding."""
+KERNEL_GAMMA: Final = 1.0
+ASSETS: Final = Path(__file__).parent / "assets" / "difficulty"
+MAX_FILE_BYTES: Final = 1_000_000
+
+_GAP_SOFTNESS = 0.02
+"""A gap below some 0.02 is bent towards 0 without ever reaching it: the order stays, a better model stays better."""
+_LEAST_CHANCE = 0.02
+_FEATURE_LIMIT = 4.0
+_REMEDY = "Reinstall prsm, or make the files again: python -m prsm.agents.routers.difficulty_recipe --help."
+Array = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """What was learnt. L landmarks, C clusters, W word buckets, F counted features; the two columns: gap, mean chance.
+
+    ``reference`` are the abilities (log-odds) of the weaker and the stronger model it was learnt from.
+    """
+
+    centroids: Array  # [C, 384]
+    landmarks: Array  # [L, 384 + F]
+    kernel_weights: Array  # [L, 2]
+    word_weights: Array  # [W, 2]
+    word_rarity: Array  # [W]
+    feature_mean: Array  # [F]
+    feature_scale: Array  # [F]
+    intercept: Array  # [2]
+    reference: Array  # [2]
+    landmark_squares: Array = field(init=False, repr=False)  # [L], not stored: saves a third of a reading's time
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "landmark_squares", (self.landmarks**2).sum(1))
+
+    @property
+    def clusters(self) -> int:
+        """How many domain clusters there are."""
+        return len(self.centroids)
+
+
+TENSORS: Final = tuple(each.name for each in fields(Reader) if each.init)
+"""What is stored of a Reader."""
+
+
+def load_reader(folder: Path | None = None) -> Reader:
+    """The shipped reader, or the one in ``folder``. Raises ConfigError when a file is missing or is not what its
+    manifest says.
+    """
+    folder = folder or ASSETS
+    try:
+        manifest = msgspec.json.decode((folder / "manifest.json").read_bytes(), type=Manifest)
+        with (folder / "model.safetensors").open("rb") as file:
+            content = file.read(MAX_FILE_BYTES + 1)
+    except (OSError, msgspec.MsgspecError) as error:
+        raise ConfigError(f"The difficulty estimate cannot be read: {error}.", remedy=_REMEDY) from error
+    if len(content) > MAX_FILE_BYTES or hashlib.sha256(content).hexdigest() != manifest.sha256:
+        raise ConfigError(f"{folder / 'model.safetensors'} is not the file its manifest names.", remedy=_REMEDY)
+    return _checked(content)
+
+
+class Manifest(msgspec.Struct, frozen=True):
+    """Beside the weights: their SHA-256, and that of the encoder whose embeddings they were learnt on."""
+
+    sha256: str
+    encoder_sha256: str
+
+
+def read(reader: Reader, text: str, embedding: Array) -> Item:
+    """The item that ``text`` is, whose unit embedding the shared encoder gave."""
+    point = place(reader, embedding, prompt_features.count(text))
+    figures = reader.intercept + kernels(reader, point[None])[0] @ reader.kernel_weights
+    buckets = prompt_features.words(text)
+    if len(buckets):
+        rarity = reader.word_rarity[buckets]
+        figures = figures + rarity @ reader.word_weights[buckets] / max(float(np.linalg.norm(rarity)), 1e-9)
+    difficulty, discrimination = item_law(figures[None].astype(np.float64), reader.reference)[0]
+    cluster = int(nearest(reader.centroids, embedding[None])[0])
+    return Item(float(difficulty), float(discrimination), cluster)
+
+
+def place(reader: Reader, embedding: Array, counted: Array) -> Array:
+    """Embedding and standardised features as one point; rows or a single prompt."""
+    standard = (counted - reader.feature_mean) / reader.feature_scale
+    bounded = np.clip(standard, -_FEATURE_LIMIT, _FEATURE_LIMIT)
+    weight = FEATURE_SCALE / np.sqrt(len(reader.feature_mean), dtype=np.float32)
+    return np.concatenate([embedding, weight * bounded], axis=-1).astype(np.float32)
+
+
+def kernels(reader: Reader, points: Array) -> Array:
+    """Gaussian kernels exp(-gamma * squared distance) of points and landmarks, [points, L]."""
+    squares = (points**2).sum(1)[:, None] + reader.landmark_squares - 2 * points @ reader.landmarks.T
+    return np.exp(-KERNEL_GAMMA * np.maximum(squares, 0)).astype(np.float32)
+
+
+def nearest(centroids: Array, points: Array) -> npt.NDArray[np.intp]:
+    """The centroid nearest to each point; the first of equals."""
+    return (points @ centroids.T - 0.5 * (centroids**2).sum(1)).argmax(1)
+
+
+def item_law(figures: npt.NDArray[np.float64], reference: Array) -> npt.NDArray[np.float64]:
+    """Rows of (gap, mean chance) as rows of (difficulty, discrimination > 0).
+
+    The law of ``quality`` is solved for the two reference models, so that it gives them back exactly the chances it was
+    made from, but for gaps bent above zero and chances kept off 0 and 1.
+    """
+    gap = _GAP_SOFTNESS * np.logaddexp(0, figures[:, 0] / _GAP_SOFTNESS)
+    gap = np.minimum(gap, 1 - 2 * _LEAST_CHANCE - 1e-6)
+    mean = np.clip(figures[:, 1], _LEAST_CHANCE + gap / 2, 1 - _LEAST_CHANCE - gap / 2)
+    weak = mean - gap / 2
+    # logit(mean + gap / 2) - logit(mean - gap / 2), exact for the smallest gaps too
+    apart = 2 * np.arctanh(gap / 2 / mean) + 2 * np.arctanh(gap / 2 / (1 - mean))
+    discrimination = apart / float(reference[1] - reference[0])
+    return np.stack([discrimination * float(reference[0]) - np.log(weak / (1 - weak)), discrimination], axis=1)
+
+
+def _checked(content: bytes) -> Reader:
+    """The tensors of a safetensors file, exactly those of Reader, of shapes that fit each other, finite."""
+    try:
+        tensors = load(content)
+    except SafetensorError as error:
+        raise ConfigError(f"The difficulty estimate is no safetensors file ({error}).", remedy=_REMEDY) from None
+    counted, buckets = len(prompt_features.COUNTED), prompt_features.WORD_BUCKETS
+    clusters, landmarks = (len(tensors[name]) if name in tensors else 0 for name in ("centroids", "landmarks"))
+    shapes = {
+        "centroids": (clusters, DIMENSION),
+        "landmarks": (landmarks, DIMENSION + counted),
+        "kernel_weights": (landmarks, 2),
+        "word_weights": (buckets, 2),
+        "word_rarity": (buckets,),
+        "feature_mean": (counted,),
+        "feature_scale": (counted,),
+        "intercept": (2,),
+        "reference": (2,),
+    }
+    if tensors.keys() != set(TENSORS):
+        raise ConfigError("The difficulty estimate does not have the tensors that this version reads.", remedy=_REMEDY)
+    for name, shape in shapes.items():
+        tensor = tensors[name]
+        if tensor.shape != shape or tensor.dtype.name not in ("float16", "float32") or not np.isfinite(tensor).all():
+            raise ConfigError(f"The tensor {name} is {tensor.dtype}{tensor.shape}, not finite {shape}.", remedy=_REMEDY)
+    return Reader(**{name: tensor.astype(np.float32) for name, tensor in tensors.items()})
