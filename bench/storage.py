@@ -166,7 +166,8 @@ def fetch(bench: Bench, made: Made, urls: Sequence[str]) -> None:
         peers["all"] = bench.keep("curl -Z, all gateways, to files", curl_parallel(spread, work, _WORKERS))
     with even_start(work, made.size_bytes):
         gateways = [part for url in urls for part in ("--url", url)]
-        ours = bench.keep("fetch", bench.client("fetch", "--root", made.root, "--folder", work / "storage", *gateways))
+        arguments = ("--root", made.root, "--folder", work / "storage", "--warm", made.size_bytes, *gateways)
+        ours = bench.keep("fetch", bench.client("fetch", *arguments))
     if any(peer["bytes"] != made.size_bytes for peer in peers.values()):
         raise RuntimeError("curl did not get everything")
     gib = made.size_bytes / _GIB

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from tests.support.transfers import endpoints_of, gateway_at
 
+from bench.storage_peers import warm
 from prsm.data_layer.codec.cid import Cid, Codec
 from prsm.data_layer.codec.unixfs_dag import DEFAULT_PROFILE, PROFILES
 from prsm.data_layer.network.http_fetch import HttpLimits
@@ -52,7 +53,9 @@ class TimedBandwidth(Bandwidth):
             self.last_s = time.perf_counter()
 
 
-def fetch(folder: Path, root: str, urls: list[str], workers: int, limit_bytes_s: int | None) -> dict[str, float]:
+def fetch(
+    folder: Path, root: str, urls: list[str], workers: int, limit_bytes_s: int | None, warm_bytes: int
+) -> dict[str, float]:
     files = ObjectFiles(folder, keep_free_bytes=0)
     bandwidth = TimedBandwidth(limit_bytes_s) if limit_bytes_s else Bandwidth()
     supply = Supply(
@@ -61,6 +64,7 @@ def fetch(folder: Path, root: str, urls: list[str], workers: int, limit_bytes_s:
         limits=DownloadLimits(workers=workers),
     )
     moved: list[int] = []
+    warm(folder, warm_bytes)
     started_s = time.perf_counter()
     figures = measured(lambda: moved.append(download(Cid.parse(root), files, supply).moved_bytes))
     paced_s = bandwidth.last_s - started_s if isinstance(bandwidth, TimedBandwidth) else figures["wall_s"]
@@ -70,6 +74,7 @@ def fetch(folder: Path, root: str, urls: list[str], workers: int, limit_bytes_s:
 def take_in(folder: Path, source: Path) -> dict[str, float]:
     files = ObjectFiles(folder, keep_free_bytes=0)
     with source.open("rb", buffering=0) as file:
+        warm(folder, source.stat().st_size)
         return measured(lambda: ingest(lambda into: file.readinto(into) or 0, files, PROFILES[DEFAULT_PROFILE]))
 
 
@@ -106,12 +111,14 @@ def main() -> None:
     parser.add_argument("--url", action="append", default=[])
     parser.add_argument("--workers", type=int, default=8)
     parser.add_argument("--limit", type=int, default=0)
+    parser.add_argument("--warm", type=int, default=0, help="bytes of memory to touch before a fetch")
     parser.add_argument("--size", type=int, default=_MIB)
     parser.add_argument("--seconds", type=float, default=2.0)
     options = parser.parse_args()
     match options.work:
         case "fetch":
-            figures = fetch(options.folder, options.root, options.url, options.workers, options.limit or None)
+            limit = options.limit or None
+            figures = fetch(options.folder, options.root, options.url, options.workers, limit, options.warm)
         case "ingest":
             figures = take_in(options.folder, options.source)
         case "hash":

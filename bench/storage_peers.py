@@ -68,18 +68,23 @@ def curl_parallel(urls: Sequence[str], folder: Path, parallel: int) -> dict[str,
 
 @contextmanager
 def even_start(folder: Path, size_bytes: int) -> Iterator[None]:
-    """Begin with nothing of an earlier measurement on its way to the disk, and with memory that is really there.
-
-    A virtual machine gives free memory back to its host within seconds, and whoever touches it next pays for getting
-    it again, up to 2 s of system time per GiB. So as much as will be written is touched first, by a file that goes.
-    """
+    """Begin with nothing of an earlier measurement on its way to the disk, and with memory that is really there."""
     os.sync()
-    warm, zeros = folder / "warm", bytes(256 * 1024)
-    with warm.open("wb", buffering=0) as file:
-        for _ in range(size_bytes // len(zeros)):
-            file.write(zeros)
-    warm.unlink()
+    warm(folder, size_bytes)
     yield
     for path in sorted(folder.rglob("*"), reverse=True):
         path.chmod(0o700)
         path.rmdir() if path.is_dir() else path.unlink()
+
+
+def warm(folder: Path, size_bytes: int) -> None:
+    """Touch as much memory as will be written, by a file that goes again.
+
+    A virtual machine gives free memory back to its host within two seconds, and whoever touches it next pays for
+    getting it again, up to 2 s of system time per GiB. So this comes right before the clock starts.
+    """
+    file_of_zeros, zeros = folder / "warm", bytes(256 * 1024)
+    with file_of_zeros.open("wb", buffering=0) as file:
+        for _ in range(size_bytes // len(zeros)):
+            file.write(zeros)
+    file_of_zeros.unlink()
