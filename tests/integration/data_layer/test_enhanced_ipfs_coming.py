@@ -2,21 +2,16 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Iterator
 from io import BytesIO
 from pathlib import Path
-from uuid import uuid4
 
 import pytest
-import pytest_asyncio
 from tests.support.fault_proxy import Trouble
-from tests.support.gateway_server import GatewayServer, gateway_server
+from tests.support.gateway_server import GatewayServer
 from tests.support.memory_dag import MemoryDag
-from tests.support.servers import new_database
-from tests.support.storage_nodes import OWNER, TABLES, add, content, opened, proxied, storage_at, until
+from tests.support.storage_nodes import OWNER, add, content, opened, proxied, storage_at, until
 from tests.support.transfers import SMALL, object_of, random_bytes
 
-from prsm.core import database
 from prsm.core.database import Pool
 from prsm.core.errors import InvalidRequest
 from prsm.data_layer.codec.cid import Cid, Codec
@@ -29,33 +24,7 @@ from prsm.data_layer.store.object_files import NotStored
 SHARDED = Profile("sharded", chunk_bytes=16 * 1024, max_links=16, shard_above_bytes=500)
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def shared_pool(postgres_url: str) -> AsyncIterator[Pool]:
-    with new_database(postgres_url, f"facade_coming_{uuid4().hex}") as url:
-        db = await database.connect(url, pool_size=8, timeout_ms=20_000)
-        await database.migrate(db.engine)
-        yield db.pool
-        await db.close()
-
-
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def pool(shared_pool: Pool) -> Pool:
-    await shared_pool.execute(f"TRUNCATE {TABLES}")
-    return shared_pool
-
-
-@pytest.fixture
-def dag() -> MemoryDag:
-    return MemoryDag()
-
-
-@pytest.fixture
-def gateway(dag: MemoryDag) -> Iterator[GatewayServer]:
-    with gateway_server(dag.blocks) as server:
-        yield server
 
 
 def asked(server: GatewayServer) -> list[Cid]:

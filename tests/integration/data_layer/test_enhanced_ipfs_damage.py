@@ -1,16 +1,12 @@
 """Damage on the disk, on every way to read: what one worker knows all know, and what is found by reading is known."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from uuid import uuid4
 
 import pytest
-import pytest_asyncio
-from tests.support.servers import new_database
-from tests.support.storage_nodes import OWNER, TABLES, add, content, opened, storage_at
+from tests.support.storage_nodes import OWNER, add, content, opened, storage_at
 from tests.support.transfers import random_bytes
 
-from prsm.core import database
 from prsm.core.database import Pool
 from prsm.core.errors import Kind
 from prsm.data_layer.codec.cid import Cid
@@ -21,22 +17,7 @@ from prsm.data_layer.store.object_index import Damaged
 Reading = Callable[[EnhancedIPFS, Cid], Awaitable[object]]
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def shared_pool(postgres_url: str) -> AsyncIterator[Pool]:
-    with new_database(postgres_url, f"facade_damage_{uuid4().hex}") as url:
-        db = await database.connect(url, pool_size=8, timeout_ms=20_000)
-        await database.migrate(db.engine)
-        yield db.pool
-        await db.close()
-
-
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def pool(shared_pool: Pool) -> Pool:
-    await shared_pool.execute(f"TRUNCATE {TABLES}")
-    return shared_pool
 
 
 def spoil(path: Path, at: int = 0) -> None:

@@ -1,21 +1,16 @@
 """Statements of provenance and models through the whole storage, on a real PostgreSQL."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from uuid import uuid4
 
 import numpy as np
 import pytest
-import pytest_asyncio
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from safetensors.numpy import save
-from tests.support.servers import new_database
-from tests.support.storage_nodes import OWNER, TABLES, add, opened, storage_at
+from tests.support.storage_nodes import OWNER, add, opened, storage_at
 
-from prsm.core import database
 from prsm.core.database import Pool
 from prsm.core.errors import PrsmError
 from prsm.core.keys import NodeKey
@@ -51,22 +46,7 @@ FOREIGN = Provenance(
 )
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def shared_pool(postgres_url: str) -> AsyncIterator[Pool]:
-    with new_database(postgres_url, f"facade_statements_{uuid4().hex}") as url:
-        db = await database.connect(url, pool_size=8, timeout_ms=20_000)
-        await database.migrate(db.engine)
-        yield db.pool
-        await db.close()
-
-
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def pool(shared_pool: Pool) -> Pool:
-    await shared_pool.execute(f"TRUNCATE {TABLES}")
-    return shared_pool
 
 
 @pytest.fixture

@@ -5,19 +5,14 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator
 from pathlib import Path
-from uuid import uuid4
 
 import pytest
-import pytest_asyncio
 from tests.support.gateway_server import gateway_server
 from tests.support.kubo_rpc_server import kubo_rpc_server
-from tests.support.servers import new_database
-from tests.support.storage_nodes import OWNER, TABLES, add, content, gated, opened, storage_at, until
+from tests.support.storage_nodes import OWNER, add, content, gated, opened, storage_at, until
 from tests.support.transfers import object_of, random_bytes
 
-from prsm.core import database
 from prsm.core.database import Pool
 from prsm.core.errors import Unavailable
 from prsm.data_layer.codec.cid import Cid, Codec
@@ -26,28 +21,7 @@ from prsm.data_layer.store.catalog import State
 from prsm.data_layer.store.uploads import Upload
 from prsm.data_layer.transfer.upload_drain import Uploads
 
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def database_url(postgres_url: str) -> AsyncIterator[str]:
-    with new_database(postgres_url, f"facade_uploads_{uuid4().hex}") as url:
-        yield url
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def shared_pool(database_url: str) -> AsyncIterator[Pool]:
-    db = await database.connect(database_url, pool_size=8, timeout_ms=20_000)
-    await database.migrate(db.engine)
-    yield db.pool
-    await db.close()
-
-
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def pool(shared_pool: Pool) -> Pool:
-    await shared_pool.execute(f"TRUNCATE {TABLES}")
-    return shared_pool
 
 
 async def states(storage: EnhancedIPFS) -> list[str]:
