@@ -28,6 +28,16 @@ async def shared_pool(database_url: str) -> AsyncIterator[Pool]:
     await db.close()
 
 
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def pools(database_url: str) -> AsyncIterator[list[Pool]]:
+    """Those of two workers on one database."""
+    connected = [await database.connect(database_url, pool_size=8, timeout_ms=20_000) for _ in range(2)]
+    await database.migrate(connected[0].engine)
+    yield [each.pool for each in connected]
+    for each in connected:
+        await each.close()
+
+
 @pytest_asyncio.fixture(loop_scope="module")
 async def pool(shared_pool: Pool) -> Pool:
     await shared_pool.execute(f"TRUNCATE {TABLES}")

@@ -6,31 +6,17 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from io import BytesIO
 from pathlib import Path
-from uuid import uuid4
 
 import pytest
 import pytest_asyncio
-from tests.support.servers import new_database
 from tests.support.storage_nodes import OWNER, TABLES, add, opened, storage_at
 from tests.support.transfers import random_bytes
 
-from prsm.core import database
 from prsm.core.database import Pool
 from prsm.core.errors import InvalidRequest, PrsmError
 from prsm.data_layer.codec.cid import Cid, Codec
 from prsm.data_layer.store.catalog import MAX_NAME_CHARS
 from prsm.data_layer.store.object_files import NotStored
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def pools(postgres_url: str) -> AsyncIterator[list[Pool]]:
-    with new_database(postgres_url, f"facade_kept_{uuid4().hex}") as url:
-        connected = [await database.connect(url, pool_size=8, timeout_ms=20_000) for _ in range(2)]
-        await database.migrate(connected[0].engine)
-        yield [each.pool for each in connected]
-        for each in connected:
-            await each.close()
-
 
 _NEXT = "SELECT pg_current_xact_id()::text::bigint"
 pytestmark = pytest.mark.asyncio(loop_scope="module")

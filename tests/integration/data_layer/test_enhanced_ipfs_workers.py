@@ -8,21 +8,17 @@ import io
 import os
 import random
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from uuid import uuid4
 
 import pytest
-import pytest_asyncio
 from tests.support.fault_proxy import LIES, Trouble
 from tests.support.gateway_server import gateway_server
 from tests.support.memory_dag import MemoryDag
-from tests.support.servers import new_database
 from tests.support.storage_nodes import OWNER, TABLES, add, content, opened, proxied, storage_at
 from tests.support.transfers import SMALL, random_bytes
 
-from prsm.core import database
 from prsm.core.database import Pool
 from prsm.data_layer.codec.cid import Cid
 from prsm.data_layer.codec.unixfs_dag import PROFILES
@@ -34,16 +30,6 @@ STEPS = int(os.environ.get("PRSM_TEST_STORAGE_STEPS", "400"))
 SEED = int(os.environ.get("PRSM_TEST_STORAGE_SEED", "0")) or random.randrange(1, 10**9)
 LIMIT_BYTES = 600_000
 PROFILE = "kubo-v1"
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def pools(postgres_url: str) -> AsyncIterator[list[Pool]]:
-    with new_database(postgres_url, f"facade_workers_{uuid4().hex}") as url:
-        connected = [await database.connect(url, pool_size=8, timeout_ms=20_000) for _ in range(2)]
-        await database.migrate(connected[0].engine)
-        yield [each.pool for each in connected]
-        for each in connected:
-            await each.close()
 
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

@@ -80,12 +80,12 @@ def build_tree(
 
     Paths are relative, parts divided by ``/``. Raises InvalidRequest for a path that cannot be or stands twice.
     """
-    root: _Folder = {}
+    root: Folder = {}
     for path in folders:
-        _folder_at(root, split_path(path))
+        folder_at(root, split_path(path))
     for path, cid, dag_bytes in files:
         *above, name = split_path(path) or [""]
-        folder = _folder_at(root, above)
+        folder = folder_at(root, above)
         if fault := entry_name_fault(name):
             raise InvalidRequest(fault, param="path")
         if name in folder:
@@ -168,6 +168,21 @@ def read_directory(root: Cid, get_block: GetBlock, limits: DirectoryLimits = Dir
     return reader.entries
 
 
+Folder = dict[str, "Link | Folder"]
+"""Folders and what stands in them by name, while a tree is put together."""
+
+
+def folder_at(root: Folder, parts: Sequence[str]) -> Folder:
+    """The folder at a path below ``root``, made where it is missing. Raises InvalidRequest where a file is."""
+    folder = root
+    for part in parts:
+        inner = folder.setdefault(part, {})
+        if isinstance(inner, Link):
+            raise InvalidRequest(f"{part[:80]!r} is given as a file and as a folder.", param="path")
+        folder = inner
+    return folder
+
+
 def resolve(root: Cid, path: str, get_block: GetBlock) -> Cid:
     """What ``path`` under ``root`` leads to, asking only for the blocks on the way, which ``get_block`` gives verified.
 
@@ -182,20 +197,7 @@ def resolve(root: Cid, path: str, get_block: GetBlock) -> Cid:
     return cid
 
 
-_Folder = dict[str, "Link | _Folder"]
-
-
-def _folder_at(root: _Folder, parts: Sequence[str]) -> _Folder:
-    folder = root
-    for part in parts:
-        inner = folder.setdefault(part, {})
-        if isinstance(inner, Link):
-            raise InvalidRequest(f"{part[:80]!r} is given as a file and as a folder.", param="path")
-        folder = inner
-    return folder
-
-
-def _build_folder(folder: _Folder, profile: Profile, emit: Emit) -> Built:
+def _build_folder(folder: Folder, profile: Profile, emit: Emit) -> Built:
     links: list[Link] = []
     for name, inner in folder.items():
         if isinstance(inner, Link):

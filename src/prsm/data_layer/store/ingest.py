@@ -8,7 +8,7 @@ import contextlib
 import errno
 import os
 import threading
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ from typing import Self
 from prsm.core.errors import InvalidRequest
 from prsm.data_layer.codec.cid import Cid, Codec
 from prsm.data_layer.codec.dag_pb import Link
-from prsm.data_layer.codec.directories import MAX_PATH_PARTS, Built, build_directory, split_path
+from prsm.data_layer.codec.directories import MAX_PATH_PARTS, Built, Folder, build_directory, folder_at, split_path
 from prsm.data_layer.codec.unixfs import Child
 from prsm.data_layer.codec.unixfs_dag import FileDagBuilder, Profile
 from prsm.data_layer.seams import Pace
@@ -95,14 +95,14 @@ class Intake:
         a path that cannot be or stands twice; files that came before it are stored then.
         """
         stored: list[Stored] = []
-        root: _Folder = {}
+        root: Folder = {}
         for number, (path, content) in enumerate(items):
             if number >= MAX_ENTRIES:
                 raise InvalidRequest(f"A directory has at most {MAX_ENTRIES:,} files.", param="path")
             *above, name = split_path(path) or [""]
-            folder = _folder_at(root, above)
+            folder = folder_at(root, above)
             if content is None:
-                _folder_at(folder, [name] if name else [])
+                folder_at(folder, [name] if name else [])
             elif not name or name in folder:
                 raise InvalidRequest(f"The path {path[:80]!r} is empty or given twice.", param="path")
             elif isinstance(content, Built):
@@ -127,7 +127,7 @@ class Intake:
         finally:
             os.close(fd)
 
-    def _folder(self, folder: "_Folder", stored: list[Stored]) -> Stored:
+    def _folder(self, folder: Folder, stored: list[Stored]) -> Stored:
         links: list[Link] = []
         for name, inner in sorted(folder.items()):
             if not isinstance(inner, Link):
@@ -274,19 +274,6 @@ class _Growing:
                 self._unnamed.write_outboard(write_outboard(root.cid, self._blocks.get))
             fresh = files.publish(root.cid, self._unnamed, payload=True, replace=replace)
         return Stored(root.cid, ObjectKind.FILE, self._profile.name, root.size_bytes, root.dag_bytes, fresh)
-
-
-_Folder = dict[str, "Link | _Folder"]
-
-
-def _folder_at(root: _Folder, parts: Sequence[str]) -> _Folder:
-    folder = root
-    for part in parts:
-        inner = folder.setdefault(part, {})
-        if isinstance(inner, Link):
-            raise InvalidRequest(f"{part[:80]!r} is given as a file and as a folder.", param="path")
-        folder = inner
-    return folder
 
 
 def _open_local(name: str, folder_fd: int | None) -> int:
