@@ -33,7 +33,7 @@ _log: Any = structlog.get_logger("answer")
 
 
 class AnswerPath:
-    """Carries requests from the hold to the receipt. Its parts are made in ``node.py``; ``models`` may be replaced."""
+    """Carries requests from the hold to the receipt. Its parts are made in ``node/``; ``models`` may be replaced."""
 
     def __init__(
         self,

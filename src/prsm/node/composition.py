@@ -1,0 +1,262 @@
+"""The composition root: makes every part from the settings, hands each what it needs, and ends them in order.
+
+Nothing below reads a setting by itself.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import structlog
+
+from prsm.agents.answer import AnswerPath
+from prsm.agents.attempts import Attempts
+from prsm.agents.billing import Biller, Economy
+from prsm.agents.conversations import Conversations
+from prsm.agents.executors.anthropic import AnthropicExecutor
+from prsm.agents.executors.embedded import EmbeddedExecutor
+from prsm.agents.executors.http_client import HttpClient
+from prsm.agents.executors.http_connection import Limits
+from prsm.agents.executors.huggingface import HuggingFaceExecutor
+from prsm.agents.executors.openai_compatible import OpenAICompatibleExecutor
+from prsm.agents.executors.retry import RetryPolicy
+from prsm.agents.plan import PathLimits
+from prsm.agents.seams import Executor
+from prsm.core import database
+from prsm.core.cache import Cache
+from prsm.core.cancellation import end_tasks
+from prsm.core.clock import now
+from prsm.core.config import Settings
+from prsm.core.database import Database
+from prsm.core.encoder import DIMENSION, TextEncoder
+from prsm.core.events import OutboxPublisher
+from prsm.core.identity import Identities
+from prsm.core.keys import NodeKey
+from prsm.core.presence import Presence
+from prsm.core.rate_limit import LeasedLimiter, Rate, RateLimiter
+from prsm.core.vectors import pgvector_index
+from prsm.data_layer import assembly
+from prsm.data_layer.enhanced_ipfs import EnhancedIPFS, StoragePolicy
+from prsm.data_layer.network.mdns import OwnGateway
+from prsm.data_layer.provenance.statement_store import Statements
+from prsm.data_layer.storage_watch import StorageWatch
+from prsm.federation.model_registry import ModelRegistry
+from prsm.monitoring.metrics import Metrics
+from prsm.node.background import background, catch_up, listener, repeat
+from prsm.node.catalogue import built_in, reload_models
+from prsm.node.gauges import expose
+from prsm.node.parts import Node
+from prsm.safety.circuit_breaker import BreakerBoard, BreakerPolicy
+from prsm.teachers.arithmetic.teacher import ArithmeticTeacher
+from prsm.tokenomics.enrolment import Enrolment
+from prsm.tokenomics.ftns_service import Ledger, LedgerLimits
+from prsm.tokenomics.idempotency import IdempotencyKeys
+from prsm.tokenomics.receipts import NodeSigner
+
+_PRESENCE_S = 1.0
+_log: Any = structlog.get_logger("node")
+
+
+@asynccontextmanager
+async def open_node(
+    settings: Settings, postgres_url: str, valkey_url: str, *, first: bool = False
+) -> AsyncGenerator[Node, None]:
+    """A node on the given servers, its background work running; closed in order when the block ends.
+
+    The ``first`` of this home (its workers come later) ends what a killed node left behind, unless another node works
+    on the database.
+    """
+    key = NodeKey.load_or_create(settings.home / "node.key")
+    async with contextlib.AsyncExitStack() as stack:
+        store = await database.connect(
+            postgres_url, pool_size=settings.database_pool_size, timeout_ms=settings.database_timeout_ms
+        )
+        stack.push_async_callback(store.close)
+        presence = Presence(postgres_url)
+        stack.callback(presence.leave)
+        alone = await presence.join(alone=first)
+        await database.migrate(store.engine)
+        cache = Cache(valkey_url)
+        stack.push_async_callback(cache.aclose)
+        ledger = _ledger(settings, store)
+        ledger.start()
+        stack.push_async_callback(ledger.close)
+        node = await _assemble(settings, key, store, cache, ledger, stack)
+        expose(node)
+        if first and (alone or not settings.database_url):  # an embedded database is this home's own
+            await recover(node)
+        if alone:
+            await presence.settle()
+        works = background(node) | {"renew-presence": repeat(_PRESENCE_S, presence.renew)}
+        tasks = [asyncio.create_task(work, name=name) for name, work in works.items()]
+        subscription = cache.subscribe("*", listener(node), on_gap=lambda: catch_up(node))
+        stack.push_async_callback(end_tasks, tasks)
+        stack.push_async_callback(subscription.aclose)
+        stack.push_async_callback(node.path.close)
+        yield node
+
+
+async def _assemble(
+    settings: Settings,
+    key: NodeKey,
+    store: Database,
+    cache: Cache,
+    ledger: Ledger,
+    stack: contextlib.AsyncExitStack,
+) -> Node:
+    account = _account(key)
+    await ledger.account_id(account)
+    metrics = Metrics()
+    breakers = BreakerBoard(time.monotonic, _breaker_policy(settings))
+    encoder = await asyncio.to_thread(TextEncoder.load, None, settings.encoder_threads)
+    teacher = await asyncio.to_thread(ArithmeticTeacher.load)
+    executors = _executors(settings, teacher, encoder)
+    for executor in dict.fromkeys(executors.values()):
+        stack.push_async_callback(executor.aclose)
+    storage_breakers = BreakerBoard(time.monotonic, _breaker_policy(settings))
+    storage = await asyncio.to_thread(_storage, settings, key, store, storage_breakers)
+    stack.push_async_callback(storage.aclose)
+    registry = await _registry(settings, key, store, encoder, teacher)
+    identities = Identities(store.pool, key.derive("api-keys"))
+    attempts = Attempts(
+        breakers,
+        metrics,
+        RetryPolicy(settings.retry_attempts, total_s=settings.retry_budget_s),
+        timeout_s=settings.request_timeout_s,
+    )
+    path = AnswerPath(
+        ledger=ledger,
+        executors=executors,
+        attempts=attempts,
+        biller=_biller(settings, key),
+        domains={"arithmetic": teacher.understands},
+        metrics=metrics,
+        limits=PathLimits(settings.default_max_output_tokens, settings.answer_limit_bytes, settings.request_timeout_s),
+    )
+    node = Node(
+        settings=settings,
+        key=key,
+        account=account,
+        database=store,
+        cache=cache,
+        identities=identities,
+        enrolment=Enrolment(identities, ledger, welcome_grant_micro=settings.welcome_grant_micro),
+        ledger=ledger,
+        registry=registry,
+        conversations=Conversations(store.pool, cache, max_messages=settings.conversation_max_messages),
+        idempotency=IdempotencyKeys(store.pool),
+        path=path,
+        limiter=RateLimiter() if settings.workers == 1 else LeasedLimiter(cache.client, settings.workers),
+        rate=Rate.per_minute(settings.rate_limit_per_minute, settings.rate_limit_burst),
+        breakers=breakers,
+        metrics=metrics,
+        outbox=OutboxPublisher(store.pool, cache.publish),
+        encoder=encoder,
+        executors=MappingProxyType(executors),
+        storage=storage,
+        storage_breakers=storage_breakers,
+        storage_watch=StorageWatch(storage, metrics.storage_moved),
+        statements=Statements(storage.catalog, key.public_key_hex, key.sign, now),
+    )
+    await node.storage_watch.refresh()
+    await reload_models(node)
+    await registry.index(tuple(registry.catalogue.models.values()))
+    return node
+
+
+async def recover(node: Node) -> None:
+    """End what a killed node left behind, so that its callers can ask again at once and need not wait for expiry.
+
+    Only before the first request, and only for a database that no other node works on.
+    """
+    holds, claims = await node.ledger.release_open(), await node.idempotency.free_all()
+    if holds or claims:
+        _log.info("recovered", holds_released=holds, idempotency_keys_freed=claims)
+
+
+def _ledger(settings: Settings, store: Database) -> Ledger:
+    limits = LedgerLimits(
+        settings.ledger_batch_max,
+        settings.ledger_queue_max,
+        settings.ledger_timeout_s,
+        settings.hold_ttl_s,
+        settings.ledger_linger_ms / 1000,
+    )
+    timeout_s = settings.database_timeout_ms / 1000
+    return Ledger(lambda: database.connect_one(store.url, timeout_s=timeout_s), store.pool, limits)
+
+
+def _breaker_policy(settings: Settings) -> BreakerPolicy:
+    return BreakerPolicy(failure_rate=settings.breaker_failure_ratio_bps / 10_000, open_s=settings.breaker_open_s)
+
+
+async def _registry(
+    settings: Settings, key: NodeKey, store: Database, encoder: TextEncoder, teacher: ArithmeticTeacher
+) -> ModelRegistry:
+    return ModelRegistry(
+        store.pool,
+        seal=key.seal,
+        unseal=key.unseal,
+        built_in=built_in(teacher if settings.teacher_enabled else None, _account(key)),
+        index=await pgvector_index.open_index(store.pool, "models", DIMENSION),
+        embed=lambda texts: asyncio.to_thread(encoder.encode, texts),
+        embedder=encoder.sha256,
+    )
+
+
+def _biller(settings: Settings, key: NodeKey) -> Biller:
+    shares = settings.split_owner_bps, settings.split_executor_bps, settings.split_treasury_bps
+    signer = NodeSigner(key.node_id, key.public_key_hex, key.sign)
+    return Biller(signer, Economy(*shares, _account(key)), now, screened_by=())
+
+
+def _account(key: NodeKey) -> str:
+    return f"node:{key.node_id}"
+
+
+def _storage(settings: Settings, key: NodeKey, store: Database, breakers: BreakerBoard) -> EnhancedIPFS:
+    places = assembly.Places(
+        settings.storage_nodes,
+        settings.storage_gateways,
+        settings.storage_private_hosts,
+        Path(settings.storage_peers_file).expanduser() if settings.storage_peers_file else None,
+        settings.storage_mdns_interface,
+        OwnGateway(key.node_id, settings.host, settings.port) if settings.storage_gateway_enabled else None,
+    )
+    policy = StoragePolicy(
+        profile=settings.storage_profile,
+        limit_bytes=settings.storage_limit_bytes,
+        object_limit_bytes=settings.storage_object_limit_bytes,
+        quota_bytes=settings.storage_quota_bytes,
+        workers=settings.storage_workers,
+        block_budget_s=settings.storage_block_budget_s,
+        scrub_after_s=settings.storage_scrub_days * 86_400,
+    )
+    folder = settings.home / "storage"
+    return assembly.assemble(folder, store.pool, breakers, places, policy, settings.storage_rate_limit_bytes_s or None)
+
+
+def _executors(settings: Settings, teacher: ArithmeticTeacher, encoder: TextEncoder) -> dict[str, Executor]:
+    client = HttpClient(
+        Limits(
+            connect_s=settings.upstream_connect_timeout_s,
+            first_byte_s=settings.upstream_first_byte_timeout_s,
+            idle_s=settings.upstream_idle_timeout_s,
+            total_s=settings.request_timeout_s,
+            max_body_bytes=settings.answer_limit_bytes * 4,
+            max_connections_per_origin=settings.upstream_connections_per_origin,
+        )
+    )
+    openai: Executor = OpenAICompatibleExecutor(client)
+    kinds = dict.fromkeys(("openai", "ollama", "vllm", "openrouter", "prsm"), openai)
+    return {
+        **kinds,
+        "anthropic": AnthropicExecutor(client),
+        "huggingface": HuggingFaceExecutor(client),
+        "embedded": EmbeddedExecutor(teacher, encoder.encode, encoder.count_tokens),
+    }

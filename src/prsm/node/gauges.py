@@ -1,0 +1,66 @@
+"""What a node shows of itself: gauges that are read when somebody scrapes, and the readiness of each part."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from prsm.core.errors import PrsmError, Unavailable
+from prsm.monitoring.metrics import breaker_level
+from prsm.node.parts import Node
+
+
+def expose(node: Node) -> None:
+    """Gauges that are read when somebody scrapes."""
+    metrics = node.metrics
+    metrics.gauge("prsm_ledger_queue", "Ledger orders waiting to be committed.", lambda: node.ledger.waiting)
+    metrics.gauge("prsm_cache_up", "1 while Valkey answers.", lambda: float(node.cache.state.up))
+    metrics.levels(
+        "prsm_breaker_state",
+        "Circuit breakers: 0 closed, 1 half-open, 2 open.",
+        "model",
+        lambda: {name: breaker_level(view.state) for name, view in node.breakers.snapshot().items()},
+    )
+    _expose_storage(node)
+
+
+def _expose_storage(node: Node) -> None:
+    """Read from what ``storage-watch`` has counted: a scrape asks neither the database nor the disk."""
+    metrics, watch = node.metrics, node.storage_watch
+    metrics.gauge("prsm_storage_stored_bytes", "Disk that stored objects take.", lambda: watch.usage.stored_bytes)
+    metrics.gauge("prsm_storage_limit_bytes", "Disk they may take.", lambda: node.storage.policy.limit_bytes)
+    metrics.gauge("prsm_storage_free_bytes", "Disk that may still be taken.", lambda: watch.free_bytes)
+    metrics.levels("prsm_storage_objects", "Objects by state.", "state", watch.objects)
+    metrics.levels(
+        "prsm_storage_uploads",
+        "Queued uploads to own IPFS nodes.",
+        "state",
+        lambda: {"waiting": watch.usage.uploads_waiting, "failed": watch.usage.uploads_failed},
+    )
+    metrics.levels("prsm_storage_transfers", "Transfers under way.", "direction", watch.transfers)
+    metrics.gauge("prsm_storage_offline", "1 while no endpoint answers.", lambda: float(bool(watch.offline())))
+    metrics.levels(
+        "prsm_storage_endpoint_state", "Endpoints: 0 live, 1 failing, 2 resting, 3 banned.", "endpoint", watch.levels
+    )
+    metrics.levels(
+        "prsm_storage_breaker_state",
+        "Circuit breakers of endpoints: 0 closed, 1 half-open, 2 open.",
+        "endpoint",
+        lambda: {name: breaker_level(view.state) for name, view in node.storage_breakers.snapshot().items()},
+    )
+
+
+async def readiness(node: Node) -> dict[str, Any]:
+    """Each part by name: whether it answers, its latency in milliseconds, and what is wrong."""
+    return {
+        "postgres": await _probe(node.database.ping),
+        "valkey": await _probe(node.cache.ping),
+        "models": {"ok": bool(node.path.models.by_name), "count": len(node.path.models.by_name)},
+        "ledger": {"ok": node.ledger.waiting < node.settings.ledger_queue_max, "waiting": node.ledger.waiting},
+        "storage": node.storage_watch.readiness(),
+    }
+
+
+async def _probe(ping: Callable[[], Awaitable[float]]) -> dict[str, Any]:
+    try:
+        return {"ok": True, "latency_ms": round(await ping(), 2)}
+    except (PrsmError, Unavailable) as error:
+        return {"ok": False, "error": str(error)}

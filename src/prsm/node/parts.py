@@ -1,0 +1,56 @@
+"""What a running node is made of, for the edge to use. No behaviour stands here."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from prsm.agents.answer import AnswerPath
+from prsm.agents.conversations import Conversations
+from prsm.agents.seams import Executor
+from prsm.core.cache import Cache
+from prsm.core.config import Settings
+from prsm.core.database import Database
+from prsm.core.encoder import TextEncoder
+from prsm.core.events import OutboxPublisher
+from prsm.core.identity import Identities
+from prsm.core.keys import NodeKey
+from prsm.core.rate_limit import LeasedLimiter, Rate, RateLimiter
+from prsm.data_layer.enhanced_ipfs import EnhancedIPFS
+from prsm.data_layer.provenance.statement_store import Statements
+from prsm.data_layer.storage_watch import StorageWatch
+from prsm.federation.model_registry import ModelRegistry
+from prsm.monitoring.metrics import Metrics
+from prsm.safety.circuit_breaker import BreakerBoard
+from prsm.tokenomics.enrolment import Enrolment
+from prsm.tokenomics.ftns_service import Ledger
+from prsm.tokenomics.idempotency import IdempotencyKeys
+
+KEY_REVOKED = "keys.revoked"
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """All parts of a running node, for the edge to use."""
+
+    settings: Settings
+    key: NodeKey
+    account: str
+    database: Database
+    cache: Cache
+    identities: Identities
+    enrolment: Enrolment
+    ledger: Ledger
+    registry: ModelRegistry
+    conversations: Conversations
+    idempotency: IdempotencyKeys
+    path: AnswerPath
+    limiter: RateLimiter | LeasedLimiter
+    rate: Rate
+    breakers: BreakerBoard
+    metrics: Metrics
+    outbox: OutboxPublisher
+    encoder: TextEncoder
+    executors: Mapping[str, Executor]
+    storage: EnhancedIPFS
+    storage_breakers: BreakerBoard
+    storage_watch: StorageWatch
+    statements: Statements
