@@ -52,7 +52,8 @@ class Target:
 
     ``name`` is what callers use (``openai/gpt-5-mini``), ``upstream_name`` what the provider is told.
     ``base_url`` ends without a slash; ``api_key`` is the plaintext secret and never logged. Prices are
-    micro-FTNS per million tokens. ``domain`` is None for a generalist, or what a specialist is good for.
+    micro-FTNS per million tokens. ``domain`` is None for a generalist, or what a specialist is good for. ``model`` is
+    the registered model that this is an instance of, or empty; ``cached_input_price_micro`` None: as any input token.
     """
 
     name: str
@@ -71,6 +72,10 @@ class Target:
     cid: str = ""
     owner_account: str = ""
     executor_account: str = ""
+    model: str = ""
+    licence: str = ""
+    region: str = ""
+    cached_input_price_micro: int | None = None
 
 
 class Choice(Struct):

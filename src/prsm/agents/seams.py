@@ -1,9 +1,13 @@
-"""The Protocols of the answer path: what it asks of executors and of screening."""
+"""The Protocols of the answer path: what it asks of executors, of screening and of the estimate of quality."""
 
 from collections.abc import AsyncIterator, Sequence
 from typing import Protocol
 
+import numpy as np
+import numpy.typing as npt
+
 from prsm.agents.call import ChatCall, Completion, Delta, EmbedCall, Embeddings, Target
+from prsm.agents.routers.quality import Item
 from prsm.core.errors import Kind, PrsmError
 
 
@@ -67,4 +71,20 @@ class Screen(Protocol):
 
     async def __call__(self, texts: Sequence[str]) -> None:
         """Return when the texts may pass; raise PrsmError (kind FORBIDDEN) when they may not."""
+        ...
+
+
+class QualityBoard(Protocol):
+    """How likely each model answers a prompt well. ``follow`` decides which models, and the order of every row."""
+
+    def follow(self, models: Sequence[str]) -> None:
+        """The models that rows stand for from now on; what was learnt of a name is kept."""
+        ...
+
+    async def item(self, text: str) -> Item:
+        """The prompt as the law of ``routers/quality.py`` sees it; some milliseconds of a processor."""
+        ...
+
+    def chances(self, item: Item, *, explore: bool) -> npt.NDArray[np.float64]:
+        """The chance of a good answer by each followed model, [M]; with ``explore`` a Thompson draw of it."""
         ...

@@ -63,6 +63,10 @@ class ModelChange(BaseModel):
     description: str = Field(default="", max_length=4000, pattern=r"^[^\x00]*$")
     version: str = Field(default="", max_length=200, pattern=_PLAIN)
     cid: str = Field(default="", max_length=200, pattern=r"^[a-zA-Z0-9]*$")
+    model: str = Field(default="", max_length=200, pattern=_PLAIN, description="The registered model it serves.")
+    licence: str = Field(default="", max_length=200, pattern=_PLAIN)
+    region: str = Field(default="", max_length=200, pattern=_PLAIN)
+    cached_input_price_micro: int | None = Field(default=None, ge=0, le=MAX_PRICE_MICRO)
     owner_principal_id: Annotated[UUID | None, Field(strict=False, description="Who earns the owner's share.")] = None
 
 

@@ -147,6 +147,10 @@ class ModelShown(BaseModel):
     description: str
     version: str
     cid: str
+    model: str
+    licence: str
+    region: str
+    cached_input_price_micro: int | None
     owner_principal_id: UUID | None
 
 

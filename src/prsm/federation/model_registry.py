@@ -45,7 +45,11 @@ class Provider:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """What callers may name: ``name`` is ``provider/model``; prices are micro-FTNS per million tokens."""
+    """An instance, what callers may name: ``name`` is ``provider/model``; prices are micro-FTNS per million tokens.
+
+    ``model`` is the registered model that it serves (else it stands for itself), ``version`` the version of that.
+    ``region`` is where it runs, as its operator says. A cached input token without a price costs as any input token.
+    """
 
     name: str
     provider: str
@@ -60,6 +64,10 @@ class Model:
     version: str = ""
     cid: str = ""
     owner_account: str = ""
+    model: str = ""
+    licence: str = ""
+    region: str = ""
+    cached_input_price_micro: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,10 +121,14 @@ def check_model(model: Model) -> None:
     for name in ("input_price_micro", "output_price_micro"):
         if not 0 <= getattr(model, name) <= MAX_PRICE_MICRO:
             raise InvalidRequest(f"{name} is from 0 to {MAX_PRICE_MICRO} micro-FTNS per million tokens.", param=name)
+    if not 0 <= (model.cached_input_price_micro or 0) <= model.input_price_micro:
+        raise InvalidRequest(
+            "A cached input token costs at most what any input token does.", param="cached_input_price_micro"
+        )
     for name in ("context_tokens", "max_output_tokens"):
         if not 1 <= getattr(model, name) <= MAX_TOKENS:
             raise InvalidRequest(f"{name} is from 1 to {MAX_TOKENS}.", param=name)
-    for name in ("domain", "version", "cid", "owner_account"):
+    for name in ("domain", "version", "cid", "owner_account", "model", "licence", "region"):
         if len(text := getattr(model, name) or "") > 200 or not _plain(text):
             raise InvalidRequest(f"{name} has at most 200 printable ASCII characters.", param=name)
     if len(model.description) > 4000 or "\0" in model.description:
@@ -201,6 +213,10 @@ class ModelRegistry:
             model.version,
             model.cid,
             model.owner_account,
+            model.model,
+            model.licence,
+            model.region,
+            model.cached_input_price_micro,
         )
         try:
             async with self._pool.acquire() as connection, connection.transaction():
@@ -280,11 +296,13 @@ class ModelRegistry:
 
 _PUT_MODEL = """
 INSERT INTO models (name, provider, upstream_name, capabilities, domain, context_tokens, max_output_tokens,
-    input_price_micro, output_price_micro, description, version, cid, owner_account)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
+    input_price_micro, output_price_micro, description, version, cid, owner_account,
+    model, licence, region, cached_input_price_micro)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)
 ON CONFLICT (name) DO UPDATE SET provider = $2, upstream_name = $3, capabilities = $4, domain = $5,
     context_tokens = $6, max_output_tokens = $7, input_price_micro = $8, output_price_micro = $9, description = $10,
-    version = $11, cid = $12, owner_account = $13, updated_at = now()
+    version = $11, cid = $12, owner_account = $13, model = $14, licence = $15, region = $16,
+    cached_input_price_micro = $17, updated_at = now()
 """
 
 

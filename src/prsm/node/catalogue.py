@@ -80,6 +80,10 @@ def targets(catalogue: Catalogue, executor_account: str) -> list[Target]:
             cid=model.cid,
             owner_account=model.owner_account,
             executor_account=executor_account,
+            model=model.model,
+            licence=model.licence,
+            region=model.region,
+            cached_input_price_micro=model.cached_input_price_micro,
         )
         for model in catalogue.models.values()
     ]

@@ -8,6 +8,7 @@ from sqlalchemy import (
     ForeignKey,
     Integer,
     func,
+    text,
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -27,11 +28,16 @@ class ProviderRow(Base):
 
 
 class ModelRow(Base):
-    """A model that can be asked: what it can do, what it costs, who earns by it."""
+    """An instance: a model as one provider serves it, what it can do there, what it costs, who earns by it.
+
+    ``model`` is the registered model it is an instance of, or empty. A cached input token without a price of its own
+    costs what any input token costs.
+    """
 
     __tablename__ = "models"
     __table_args__ = (
         CheckConstraint("input_price_micro >= 0 and output_price_micro >= 0", name="models_prices"),
+        CheckConstraint("cached_input_price_micro between 0 and input_price_micro", name="models_cached_price"),
         CheckConstraint("context_tokens > 0 and max_output_tokens > 0", name="models_limits"),
     )
 
@@ -48,5 +54,9 @@ class ModelRow(Base):
     version: Mapped[str]
     cid: Mapped[str]
     owner_account: Mapped[str]
+    model: Mapped[str] = mapped_column(server_default=text("''"), index=True)
+    licence: Mapped[str] = mapped_column(server_default=text("''"))
+    region: Mapped[str] = mapped_column(server_default=text("''"))
+    cached_input_price_micro: Mapped[int | None] = mapped_column(BigInteger)
     created_at: Mapped[datetime] = inserted_at()
     updated_at: Mapped[datetime] = mapped_column(server_default=func.now())
