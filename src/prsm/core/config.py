@@ -15,14 +15,13 @@ from typing import Annotated, Any, Literal, NamedTuple, Self, cast
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from prsm.core.errors import ConfigError
-from prsm.core.money import MAX_AMOUNT_MICRO, MICRO_PER_FTNS
+from prsm.core.money import BASIS_POINTS, MAX_AMOUNT_MICRO, MICRO_PER_FTNS
 
 ENV_PREFIX = "PRSM_"
 TEST_PREFIX = "PRSM_TEST_"
 CONFIG_ENV = "PRSM_CONFIG"
 FILE_NAME = "prsm.toml"
 SECRETS = frozenset({"database_url", "redis_url", "api_key", "storage_nodes", "storage_gateways"})
-BASIS_POINTS = 10_000
 HOLD_MARGIN_S = 60
 """A hold outlives the longest request by more than this, so that it never expires under a running one."""
 

@@ -5,6 +5,8 @@ import re
 from prsm.core.errors import InvalidRequest
 
 MICRO_PER_FTNS = 1_000_000
+BASIS_POINTS = 10_000
+"""Parts of a whole that shares are stated in."""
 TOKENS_PER_PRICE = 1_000_000
 MAX_AMOUNT_MICRO = 9 * 10**15
 """The largest amount that may be named: 9 billion FTNS, inside the 2^53-1 that every JSON reader keeps exact."""
