@@ -89,7 +89,7 @@ class Pool(Protocol):
         ...
 
     def acquire(self) -> AbstractAsyncContextManager[Connection]:
-        """One connection, for a transaction."""
+        """One connection, for a transaction; whoever sets or locks something for its session undoes it."""
         ...
 
     async def close(self) -> None:
@@ -143,6 +143,7 @@ async def connect(url: str, *, pool_size: int, timeout_ms: int) -> Database:
             timeout=seconds,
             command_timeout=seconds,
             server_settings={"application_name": "prsm", "statement_timeout": str(timeout_ms)},
+            reset=_nothing_to_reset,
         )
     except (*_UNREACHABLE, TimeoutError, asyncpg.PostgresError) as error:
         raise Unavailable(
@@ -221,6 +222,10 @@ async def drift(engine: AsyncEngine) -> str:
 
     async with engine.connect() as connection:
         return await connection.run_sync(check)
+
+
+async def _nothing_to_reset(_connection: Any) -> None:
+    """An open transaction has been ended before this; resetting the session too would cost each use a round trip."""
 
 
 def _alembic(connection: SyncConnection) -> Config:

@@ -78,3 +78,20 @@ async def every_backend(db: database.Database, size: int) -> set[int]:
         found = {await connection.fetchval("SELECT pg_backend_pid()") for connection in connections}
     assert len(found) == size
     return found
+
+
+async def test_a_connection_goes_back_without_a_transaction_and_without_a_round_trip(fresh_database: str) -> None:
+    db = await database.connect(fresh_database, pool_size=1, timeout_ms=20_000)
+    try:
+        await db.pool.execute("CREATE TABLE counted (n int)")
+        async with db.pool.acquire() as connection:
+            await connection.execute("BEGIN")
+            await connection.execute("INSERT INTO counted VALUES (1)")
+        assert await db.pool.fetchval("SELECT count(*) FROM counted") == 0
+        statements = "SELECT query NOT LIKE '%RESET%' FROM pg_stat_activity WHERE pid = $1"
+        pid = await db.pool.fetchval("SELECT pg_backend_pid()")
+        watcher = await asyncpg.connect(fresh_database)
+        assert await watcher.fetchval(statements, pid)
+        await watcher.close()
+    finally:
+        await db.close()

@@ -111,14 +111,17 @@ class PgvectorIndex:
     async def reindex(self) -> None:
         """Build the HNSW graph anew without a lock on readers or writers; takes minutes per million items."""
         async with self._connection() as connection:
-            # Settings of this session; the pool resets them when the connection returns. Its own time-outs are meant
-            # for requests, and a graph that outgrows the default 64 MB is built many times slower.
+            # Settings of this session, which the pool does not reset. Its own time-outs are meant for requests, and a
+            # graph that outgrows the default 64 MB is built many times slower.
             await connection.execute(f"SET statement_timeout = '{_REINDEX_TIMEOUT_S}s'")
             await connection.execute("SET maintenance_work_mem = '256MB'")
-            # What an earlier run that was broken off left behind.
-            await connection.execute(f"DROP INDEX IF EXISTS {self._index}_ccnew, {self._index}_ccold")
-            unbounded: Any = connection
-            await unbounded.execute(f"REINDEX INDEX CONCURRENTLY {self._index}", timeout=_REINDEX_TIMEOUT_S)
+            try:
+                # What an earlier run that was broken off left behind.
+                await connection.execute(f"DROP INDEX IF EXISTS {self._index}_ccnew, {self._index}_ccold")
+                unbounded: Any = connection
+                await unbounded.execute(f"REINDEX INDEX CONCURRENTLY {self._index}", timeout=_REINDEX_TIMEOUT_S)
+            finally:
+                await connection.execute("RESET ALL")
 
     async def recall(self, queries: Sequence[Vector], limit: int = 10) -> float:
         """Mean share of the truly nearest ``limit`` items that ``search`` finds."""
