@@ -25,6 +25,8 @@ from prsm.api.storage_schemas import (
     ProvenanceShown,
     RepairReport,
     StorageStatus,
+    Unpinned,
+    Unpinning,
     UploadShown,
     VerifyReport,
     added,
@@ -108,6 +110,11 @@ def _keeping_routes(router: APIRouter, node: Node, door: Door) -> None:
     @router.delete("/objects/{cid}/pin", status_code=204, summary="Keep an object no more.")
     async def unpin(cid: str, caller: Annotated[ApiKey, keeper]) -> None:
         await storage.unpin(Cid.parse(cid), owner_of(caller))
+
+    @router.post("/unpin", summary="Keep many objects no more; those that the caller did not pin are passed over.")
+    async def unpin_all(these: Unpinning, caller: Annotated[ApiKey, keeper]) -> Unpinned:
+        cids = [Cid.parse(cid) for cid in these.cids]
+        return Unpinned(unpinned=await storage.unpin_all(cids, owner_of(caller)))
 
     @router.post("/objects/{cid}/publish", summary="Upload an object to the node's own IPFS nodes, when they answer.")
     async def publish(cid: str, _caller: Annotated[ApiKey, keeper]) -> list[UploadShown]:

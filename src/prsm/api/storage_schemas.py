@@ -13,6 +13,7 @@ from prsm.data_layer.storage_watch import endpoint_state
 from prsm.data_layer.store.catalog import StoredObject
 from prsm.data_layer.store.uploads import Upload
 
+MAX_UNPINNED = 1_000
 CidText = Annotated[str, Field(max_length=300, pattern=r"^[a-zA-Z0-9]+$", description="A content identifier.")]
 ProfileName = Literal["", "unixfs-v1-2025", "kubo-v1"]
 
@@ -44,6 +45,20 @@ class NewDirectory(BaseModel):
 
     entries: list[NewEntry] = Field(max_length=100_000)
     profile: ProfileName = ""
+
+
+class Unpinning(BaseModel):
+    """Objects to keep no more."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    cids: list[CidText] = Field(max_length=MAX_UNPINNED)
+
+
+class Unpinned(BaseModel):
+    """How many of them the caller had pinned."""
+
+    unpinned: int
 
 
 class ObjectShown(BaseModel):

@@ -39,6 +39,7 @@ MAX_ENTRIES = 100_000
 """As many files and empty folders as the node takes in one folder."""
 _PIECE_BYTES = 1024 * 1024
 _PAGE = 1000
+_UNPINNED = 1000
 _NEAR = 16
 _STILL_S = 2.0
 
@@ -358,16 +359,11 @@ class _Writer:
 def _keep_no_more(client: NodeClient, kept: set[str], *, but: str = "") -> None:
     """Give up the pins of what is in ``kept``; what is given up is taken out of it."""
 
-    def give_up(lane: NodeClient, cid: str) -> tuple[()]:
-        try:
-            lane.call("DELETE", f"{OBJECTS}/{cid}/pin")
-        except PrsmError as error:
-            if error.code != "not_stored":  # gone already
-                raise
-        kept.discard(cid)
-        return ()
-
-    spread(client, sorted(kept - {but}), give_up)
+    given_up = sorted(kept - {but})
+    for start in range(0, len(given_up), _UNPINNED):
+        cids = given_up[start : start + _UNPINNED]
+        client.call("POST", "/node/v1/storage/unpin", {"cids": cids})
+        kept.difference_update(cids)
 
 
 def _going_on(client: NodeClient, body: Body, progress: Progress, task: TaskID) -> Iterator[bytes]:

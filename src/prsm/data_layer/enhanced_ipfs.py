@@ -301,6 +301,10 @@ class EnhancedIPFS:
         """Keep it no more. Raises NotStored when ``owner`` did not."""
         await self._pins.remove(cid, owner)
 
+    async def unpin_all(self, cids: Sequence[Cid], owner: str) -> int:
+        """Keep these no more; answers how many of them ``owner`` kept."""
+        return await self.catalog.unpin_all(cids, owner)
+
     async def quota_left(self, owner: str) -> int:
         """How many bytes more an owner may keep."""
         return await self._pins.left_bytes(owner)

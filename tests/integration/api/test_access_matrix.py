@@ -122,6 +122,7 @@ ROUTES: dict[str, Route] = {
     "POST /node/v1/storage/objects/{cid}/fetch": Route("storage", thing="object"),
     "PUT /node/v1/storage/objects/{cid}/pin": Route("storage", 204, thing="object"),
     "DELETE /node/v1/storage/objects/{cid}/pin": Route("storage", 204, thing="pinned"),
+    "POST /node/v1/storage/unpin": Route("storage", 200, {"cids": []}),
     "POST /node/v1/storage/objects/{cid}/publish": Route("storage", 409, thing="object"),  # no node to publish to
     "POST /node/v1/storage/objects/{cid}/verify": Route("storage", thing="object"),
     "POST /node/v1/storage/objects/{cid}/repair": Route("admin", thing="object"),

@@ -130,6 +130,16 @@ async def test_pins_have_names_and_the_last_one_counts(catalog: Catalog) -> None
             await catalog.pin(cid, name)
 
 
+async def test_many_pins_of_one_name_are_taken_away_at_once(catalog: Catalog) -> None:
+    one, two, three = [await add(catalog, content) for content in (b"1", b"2", b"3")]
+    for cid in (one, two):
+        await catalog.pin(cid, "a")
+    await catalog.pin(two, "b")
+    assert await catalog.unpin_all([one, two, three], "a") == 2
+    assert [await catalog.kept(cid) for cid in (one, two, three)] == [False, True, False]
+    assert await catalog.unpin_all([], "b") == 0
+
+
 async def test_a_pinned_directory_keeps_all_under_it(catalog: Catalog) -> None:
     *below, root = await add_tree(catalog, {"a": b"1", "deep/er/b": b"22", "deep/c": b"333"})
     other = await add(catalog, b"other")

@@ -269,6 +269,13 @@ class Catalog:
         )
         return int(tag.split()[-1])
 
+    async def unpin_all(self, cids: Sequence[Cid], name: str) -> int:
+        """Take away the pins that ``name`` has on these; answers how many there were."""
+        tag = await self._pool.execute(
+            "DELETE FROM storage_pins WHERE cid = ANY ($1::text[]) AND name = $2", [str(cid) for cid in cids], name
+        )
+        return int(tag.split()[-1])
+
     async def pins(self, cid: Cid | None = None) -> list[Pin]:
         """All pins, or those of one object."""
         rows = await self._pool.fetch(
