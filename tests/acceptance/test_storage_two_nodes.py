@@ -108,7 +108,7 @@ def test_fetched_from_another_node_served_without_it_damaged_and_mended(
     part = second.call("GET", "/readyz")["storage"]
     assert part["ok"]
     assert "None of 1 endpoints answers" in part["reason"]
-    assert "offline" in ok(second, "status")
+    until(lambda: "offline" in ok(second, "status"))
     assert second.metric("prsm_storage_offline") == 1
     ok(second, "get", cid, "-o", str(tmp_path / "again"))
     assert (tmp_path / "again" / "large.bin").read_bytes() == large

@@ -230,7 +230,7 @@ async def test_a_node_that_starts_leaves_the_open_work_of_others_alone_and_ends_
         # Its sign is put back when the server has ended the connection that it hung on.
         signs = (
             "FROM pg_locks JOIN pg_database d ON d.oid = database "
-            "WHERE locktype = 'advisory' AND granted AND datname = current_database()"
+            "WHERE locktype = 'advisory' AND objid = 7014 AND granted AND datname = current_database()"
         )
         assert await one.database.pool.fetchval(f"SELECT pg_terminate_backend(pid, 10000) {signs}")
 
