@@ -15,8 +15,9 @@ demo: $(VENV)/.base
 
 install: $(VENV)/.base
 
+# Two at a time, a file's tests in one process; those that start nodes, which mostly wait, come first.
 test: check
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -36,6 +37,7 @@ soak: $(VENV)/.dev
 		PRSM_TEST_INGEST_KILLS=50 PRSM_TEST_SCRUB_FLIPS=600 PRSM_TEST_COLLECTOR_KILLS=15 PRSM_TEST_JS_IPFS=1 \
 		$(BIN)/python -m pytest --timeout 7200 tests/unit/data_layer tests/integration/data_layer \
 		tests/contract/test_unixfs_oracles.py tests/contract/test_kubo_rpc.py
+	PRSM_TEST_LEARNING_WORLDS=4 PRSM_TEST_WORLD_HORIZON_S=8000 $(BIN)/python -m pytest --timeout 7200 tests/simulation
 	$(BIN)/python -m tests.fuzz.storage_parsers --runs 1000000 --parser all
 	$(BIN)/python -m tests.fuzz.model_files --runs 1000000 --seed 1
 
@@ -43,6 +45,11 @@ bench: $(VENV)/.dev
 	$(BIN)/python -m bench.ledger
 	$(BIN)/python -m bench.gateway
 	$(BIN)/python -m bench.storage
+	$(BIN)/python -m bench.routing
+	$(BIN)/python -m bench.decision
+	$(BIN)/python -m bench.discovery
+	$(BIN)/python -m bench.liveness
+	$(BIN)/python -m bench.provider_world
 
 lock: | $(BIN)/python
 	$(BIN)/python -m pip install -q pip-tools

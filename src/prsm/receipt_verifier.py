@@ -74,7 +74,7 @@ def verify(
     except Unusable as error:
         return [f"The receipt is not strict JSON: {error}."], ""
     problems: list[str] = []
-    _check_shape(document, _SIGNED, "", problems)
+    _check_shape(document, _SIGNED_1 if _version(document) == 1 else _SIGNED, "", problems)
     if problems:
         return problems, ""
     receipt, key = document["receipt"], document["receipt"]["node"]["public_key"]
@@ -110,14 +110,31 @@ def _check_facts(receipt: dict[str, Any], problems: list[str]) -> None:
     usage, prices = receipt["usage"], receipt["prices"]
     if usage["cached_input_tokens"] > usage["input_tokens"]:
         problems.append("usage.cached_input_tokens is more than usage.input_tokens, whose part it is.")
-    cost = _cost(usage["input_tokens"], prices["input_micro_per_mtok"])
-    cost += _cost(usage["output_tokens"], prices["output_micro_per_mtok"])
+    if (segments := receipt.get("segments")) and (
+        said := sum(segment["output_tokens"] for segment in segments)
+    ) != usage["output_tokens"]:
+        problems.append(f"The segments have {said} output tokens, usage.output_tokens is {usage['output_tokens']}.")
+    # Version 1 charged cached input as any other. Input is rounded up once, whatever it is made of.
+    input_price = prices["input_micro_per_mtok"]
+    cached_price = prices.get("cached_input_micro_per_mtok", input_price)
+    if cached_price > input_price:
+        problems.append("prices.cached_input_micro_per_mtok is more than prices.input_micro_per_mtok.")
+    cached = usage["cached_input_tokens"]
+    cost = _rounded_up((usage["input_tokens"] - cached) * input_price + cached * cached_price)
+    cost += _rounded_up(usage["output_tokens"] * prices["output_micro_per_mtok"])
     if captured != min(held, cost):
         problems.append(f"captured_micro is {captured}; by usage and prices it is {min(held, cost)}.")
 
 
-def _cost(tokens: int, price_micro: int) -> int:
-    return -(-tokens * price_micro // TOKENS_PER_PRICE)
+def _rounded_up(micro_per_mtok: int) -> int:
+    return -(-micro_per_mtok // TOKENS_PER_PRICE)
+
+
+def _version(document: Any) -> Any:
+    """The version a document says it is of; any other than 1 is read as the newest, whose rules then say what it is."""
+    receipt = cast("dict[str, Any]", document).get("receipt") if isinstance(document, dict) else None
+    version = cast("dict[str, Any]", receipt).get("version") if isinstance(receipt, dict) else None
+    return version if type(version) is int else None
 
 
 def _text(pattern: str, what: str) -> Callable[[Any], str]:
@@ -136,14 +153,15 @@ def _whole(least: int) -> Callable[[Any], str]:
     return check
 
 
-def _one(value: Any) -> str:
-    return "" if type(value) is int and value == 1 else "the number 1"
+def _known_version(value: Any) -> str:
+    return "" if type(value) is int and value in (1, 2) else "the number 1 or 2"
 
 
 def _truth(value: Any) -> str:
     return "" if isinstance(value, bool) else "true or false"
 
 
+_UUID = "[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 _NAME = _text(".{1,1000}", "a text of 1 to 1000 characters")
 _MAYBE = _text(".{0,1000}", "a text of at most 1000 characters")
 _HEX32 = _text("[0-9a-f]{64}", "64 lower-case hex digits")
@@ -151,8 +169,8 @@ _COUNT = _whole(0)
 
 # An object's members with their rules; [rule] is a list of such; a function answers what a wrong value should be.
 _RECEIPT: dict[str, Any] = {
-    "version": _one,
-    "id": _text("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "a UUID"),
+    "version": _known_version,
+    "id": _text(_UUID, "a UUID"),
     "time": _text(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00", "a UTC time with milliseconds"),
     "node": {"id": _NAME, "public_key": _HEX32},
     "account": _NAME,
@@ -168,12 +186,25 @@ _RECEIPT: dict[str, Any] = {
         "cached_input_tokens": _COUNT,
         "metered_by": _text("upstream|node", "upstream or node"),
     },
-    "prices": {"input_micro_per_mtok": _COUNT, "output_micro_per_mtok": _COUNT},
+    "prices": {
+        "input_micro_per_mtok": _COUNT,
+        "output_micro_per_mtok": _COUNT,
+        "cached_input_micro_per_mtok": _COUNT,
+    },
+    "quote": _text(f"({_UUID})?", "empty or a UUID"),
+    "segments": [{"model": _NAME, "provider": _NAME, "output_tokens": _COUNT}],
+    "cached_from": _text(f"({_UUID})?", "empty or a UUID"),
     "amounts": {"held_micro": _COUNT, "captured_micro": _COUNT},
     "splits": [{"account": _NAME, "kind": _NAME, "amount_micro": _whole(1)}],
     "screened_by": [_NAME],
 }
-_SIGNED = {"receipt": _RECEIPT, "signature": _text("[0-9a-f]{128}", "128 lower-case hex digits")}
+_SINCE_2 = ("quote", "segments", "cached_from")
+_RECEIPT_1: dict[str, Any] = {name: rule for name, rule in _RECEIPT.items() if name not in _SINCE_2} | {
+    "prices": {"input_micro_per_mtok": _COUNT, "output_micro_per_mtok": _COUNT}
+}
+_SIGNATURE = _text("[0-9a-f]{128}", "128 lower-case hex digits")
+_SIGNED = {"receipt": _RECEIPT, "signature": _SIGNATURE}
+_SIGNED_1 = {"receipt": _RECEIPT_1, "signature": _SIGNATURE}
 
 
 def _check_shape(value: Any, rule: Any, where: str, problems: list[str]) -> None:

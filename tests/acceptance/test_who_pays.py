@@ -89,16 +89,24 @@ def test_who_left_midway_gets_no_half_answer_for_a_whole_one(node: StartedNode) 
 
 
 @pytest.mark.parametrize("fault", ["cut-mid-stream", "end-early", "error-mid-stream"])
-def test_an_answer_that_breaks_off_costs_nothing(node: StartedNode, fault: str) -> None:
+def test_an_answer_that_breaks_off_costs_what_was_delivered(node: StartedNode, fault: str) -> None:
+    """At 900 micro-FTNS a token of output, and nothing for the input; ``error-mid-stream`` delivers nothing."""
     node.add_model(f"up/{fault}", price_in=900_000_000, price_out=900_000_000)
     before = node.wallet()
-    with pytest.raises(openai.APIError):
-        for _ in sdk(node).chat.completions.create(
+    text: list[str] = []
+
+    def read() -> None:
+        for chunk in sdk(node).chat.completions.create(
             model=f"up/{fault}", messages=say("one two three four five six"), stream=True
         ):
-            pass
+            text.append(chunk.choices[0].delta.content or "")
+
+    with pytest.raises(openai.APIError):
+        read()
     until(lambda: node.wallet()["held_micro"] == 0)
-    assert node.wallet()["balance_micro"] == before["balance_micro"]
+    cost = 900 * -(-len("".join(text)) // 4)
+    assert before["balance_micro"] - node.wallet()["balance_micro"] == cost
+    assert (cost > 0) == (fault != "error-mid-stream")
 
 
 def test_the_next_model_steps_in_before_the_first_byte(node: StartedNode, upstream: UpstreamServer) -> None:

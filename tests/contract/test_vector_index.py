@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from uuid import uuid4
 
 import asyncpg
@@ -251,12 +251,56 @@ async def test_pgvector_finds_what_a_rare_filter_passes_after_the_index_scan_gav
     settings = {"enable_seqscan": "off", "enable_bitmapscan": "off", "enable_sort": "off", "hnsw.max_scan_tuples": "1"}
     async with asyncpg.create_pool(fresh_database, min_size=1, max_size=1, server_settings=settings) as pool:
         await pool.execute(schema.UPGRADE_SQL)
-        index = await pgvector_index.open_index(pool, "rare", 8)
+        index = await pgvector_index.open_index(pool, "rare", 8, exact_items=0)
         vectors = clustered(2_000, 8, seed=4)
         await index.upsert([VectorItem(str(n), vector, {"n": n}) for n, vector in enumerate(vectors)])
         farthest = int(np.argmin(checks.unit_rows(list(vectors), 8) @ checks.unit_rows([vectors[0]], 8)[0]))
         hits = await index.search(vectors[0], 1, [Filter("n", "=", farthest)])
         assert [hit.id for hit in hits] == [str(farthest)]
+
+
+@pytest.mark.parametrize("exact_items", [0, 5_000])
+async def test_pgvector_answers_the_same_for_attributes_that_it_keeps_an_index_of(pool: Pool, exact_items: int) -> None:
+    index = await pgvector_index.open_index(pool, "kept", 2, ("size", "tag", "flag"), exact_items)
+    await index.upsert(PLANE)
+    for condition, expected in FILTERS:
+        assert await ids(index, condition) == expected, condition
+
+
+async def test_pgvector_searches_exactly_where_few_items_pass(fresh_database: str) -> None:
+    # The graph is made the only cheap plan: what is not found by it was not to be found by it.
+    settings = {"enable_seqscan": "off", "enable_sort": "off"}
+    async with asyncpg.create_pool(fresh_database, min_size=1, max_size=1, server_settings=settings) as pool:
+        await pool.execute(schema.UPGRADE_SQL)
+        index = await pgvector_index.open_index(pool, "few", 32, ("topic", "rank"), exact_items=200)
+        vectors = clustered(4_000, 32, seed=1)
+        topics: list[dict[str, Attribute]] = [{"topic": n % 40, "rank": n} for n in range(len(vectors))]
+        await index.upsert([VectorItem(str(n), vector, topics[n]) for n, vector in enumerate(vectors)])
+        await pool.execute("ANALYZE vector_items")
+        rows = checks.unit_rows(list(vectors), 32)
+        for query in checks.unit_rows(list(clustered(20, 32, seed=2)), 32):
+            for filters, passing in FEW_PASS:
+                near = sorted(passing, key=lambda n: -float(rows[n] @ query))[:10]
+                found = await index.search(query, 10, filters)
+                assert len({hit.id for hit in found} & {str(n) for n in near}) >= 9  # halves round: ties may swap
+        assert len(await index.search(vectors[0], 10, [Filter("rank", "<=", 3_999)])) == 10
+        await assert_scanned(pool, "vector_items_few_hnsw", 1)
+
+
+FEW_PASS: list[tuple[list[Filter], Sequence[int]]] = [
+    ([Filter("topic", "=", 7)], range(7, 4_000, 40)),
+    ([Filter("rank", "<=", 99)], range(100)),
+    (
+        [Filter("topic", "in", [1, 2]), Filter("rank", ">=", 3_000)],
+        [n for n in range(3_000, 4_000) if n % 40 in (1, 2)],
+    ),
+]
+
+
+async def test_pgvector_refuses_attributes_that_are_no_names(pool: Pool) -> None:
+    for name in ("Tag", "a'b", "", "a b", "a" * 30):
+        with pytest.raises(InvalidRequest):
+            await pgvector_index.open_index(pool, "n" * 20, 2, (name,))
 
 
 async def test_pgvector_collections_do_not_mix(pool: Pool) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Generic, TypeVar
@@ -17,8 +17,11 @@ from prsm.agents.attempts import Attempts
 from prsm.agents.billing import Bill, Biller, Economy
 from prsm.agents.call import ChatCall, Choice, Completion, Delta, EmbedCall, Embeddings, Target, Usage
 from prsm.agents.executors.retry import RetryPolicy
+from prsm.agents.hedging import Hedger
+from prsm.agents.learning.observation import Observe, unobserved
 from prsm.agents.plan import Ask, Caller, PathLimits
-from prsm.agents.routers.model_router import roster
+from prsm.agents.response_cache import ResponseCache
+from prsm.agents.routers.model_router import Router, roster
 from prsm.agents.seams import Screen
 from prsm.core.clock import uuid7
 from prsm.core.errors import Kind, PrsmError
@@ -168,8 +171,12 @@ def answer_path(
     limits: PathLimits = LIMITS,
     owner: str = "principal:owner",
     metrics: Metrics | None = None,
+    hedger: Hedger | None = None,
+    changed: Sequence[Mapping[str, Any]] = (),
+    observe: Observe = unobserved,
+    cache: ResponseCache | None = None,
 ) -> AnswerPath:
-    """A path that tries ``models`` in turn: ``up/m``, ``up1/m``, ..."""
+    """A path that tries ``models`` in turn: ``up/m``, ``up1/m``, ...; ``changed`` fields of each target."""
     metrics = metrics or Metrics()
     biller = Biller(
         NodeSigner(NODE.node_id, NODE.public_key_hex, NODE.sign),
@@ -178,22 +185,29 @@ def answer_path(
         [screen.name for screen in screens],
     )
     breakers = BreakerBoard(time.monotonic)
+    none: list[Mapping[str, Any]] = [{}] * len(models)
+    fields_of = [{"kind": f"kind{number}", **fields} for number, fields in enumerate(changed or none)]
+    executors = {str(fields["kind"]): model for fields, model in zip(fields_of, models, strict=True)}
+    attempts = Attempts(
+        breakers, metrics, RetryPolicy(1), timeout_s=limits.request_timeout_s, hedger=hedger, observe=observe
+    )
     path = AnswerPath(
         ledger=world.ledger,
-        executors={f"kind{number}": model for number, model in enumerate(models)},
-        attempts=Attempts(breakers, metrics, RetryPolicy(1), timeout_s=limits.request_timeout_s),
+        executors=executors,
+        attempts=attempts,
         biller=biller,
-        domains={},
+        router=Router({}, attempts.health),
         metrics=metrics,
         limits=limits,
         screens=screens,
+        observe=observe,
+        cache=cache,
     )
     able = frozenset({"chat", "embeddings"})
-    names = [f"up{number or ''}/m" for number in range(len(models))]
     path.models = roster(
         [
-            replace(target(name, owner_account=owner, capabilities=able), kind=f"kind{number}")
-            for number, name in enumerate(names)
+            replace(target(f"up{number or ''}/m", owner_account=owner, capabilities=able), **fields)
+            for number, fields in enumerate(fields_of)
         ]
     )
     return path

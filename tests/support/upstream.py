@@ -393,6 +393,22 @@ async def _end_early(peer: _Peer, request: dict[str, Any]) -> None:
     peer.transport.write(_stream_head() + b"".join(map(_chunk, events[: len(events) // 2])) + b"0\r\n\r\n")
 
 
+async def _cut_before_first(peer: _Peer, request: dict[str, Any]) -> None:
+    """The role, and then the end of the connection; without stream, a part of the head."""
+    if request.get("stream"):
+        peer.transport.write(_stream_head() + _chunk(next(_events(peer.path, request))))
+    else:
+        peer.transport.write(_plain_answer(peer.path, request)[:40])
+    await asyncio.sleep(0.02)
+    peer.transport.close()
+
+
+async def _empty_stream(peer: _Peer, request: dict[str, Any]) -> None:
+    """A well-formed stream of nothing; without stream, an answer of no choice."""
+    done = _chunk(b"data: [DONE]\n\n") + b"0\r\n\r\n"
+    peer.transport.write(_stream_head() + done if request.get("stream") else _json(200, {"choices": []}))
+
+
 async def _reset(peer: _Peer, request: dict[str, Any]) -> None:
     sock = peer.transport.get_extra_info("socket")
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # close sends RST
@@ -456,6 +472,28 @@ async def _excess(peer: _Peer, request: dict[str, Any]) -> None:
     peer.transport.write(_plain_answer(peer.path, request) + _json(200, {"error": {"message": "smuggled"}}))
 
 
+async def _type(peer: _Peer, request: dict[str, Any]) -> None:
+    """A word every now and then; goes on with a trailing assistant message, as vLLM does when it is told to."""
+    text, last = _echo(request), request["messages"][-1]
+    said = _text_of(last["content"]) if last["role"] == "assistant" else ""
+    if said and not request.get("continue_final_message"):
+        peer.transport.write(_json(400, {"error": {"message": "Cannot set `add_generation_prompt` here."}}))
+        return
+    assert text.startswith(said), (text, said)
+    pieces = _pieces(text[len(said) :])
+
+    def chunk(delta: dict[str, Any], **more: Any) -> bytes:
+        return _chunk(_sse({"id": "1", "choices": [{"index": 0, "delta": delta, **more}]}))
+
+    peer.transport.write(_stream_head())
+    for piece in pieces:
+        peer.transport.write(chunk({"content": piece}))
+        await asyncio.sleep(0.02)
+    usage = {"prompt_tokens": _input_tokens(request), "completion_tokens": sum(map(bool, map(str.strip, pieces)))}
+    peer.transport.write(chunk({}, finish_reason="stop") + _chunk(_sse({"choices": [], "usage": usage})))
+    peer.transport.write(_chunk(b"data: [DONE]\n\n") + b"0\r\n\r\n")
+
+
 async def _quote(peer: _Peer, request: dict[str, Any]) -> None:
     """Refuse with all that was sent in the error's text, as providers do; streams in their middle."""
     words = [str(message.get("content")) for message in request.get("messages", [])]
@@ -469,6 +507,8 @@ async def _quote(peer: _Peer, request: dict[str, Any]) -> None:
 
 
 _FAULTS = {
+    "typing": _type,
+    "typing-plain": _type,
     "quote-400": _quote,
     "quote-500": _quote,
     "hang": _hang,
@@ -476,6 +516,8 @@ _FAULTS = {
     "drip": _drip,
     "stall": _stall,
     "cut-mid-stream": _cut_mid_stream,
+    "cut-before-first": _cut_before_first,
+    "empty-stream": _empty_stream,
     "end-early": _end_early,
     "reset": _reset,
     "garbage": _garbage,

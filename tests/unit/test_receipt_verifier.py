@@ -28,6 +28,7 @@ from prsm.core import canonical
 from prsm.core.keys import NodeKey
 from prsm.core.money import MAX_AMOUNT_MICRO
 from prsm.receipt_verifier import DOMAIN, Unusable, answer_digests, ed25519_verify, parse, verify
+from prsm.tokenomics.quotes import Price, charge_micro
 from prsm.tokenomics.receipts import NodeSigner, ReceiptFacts, sign_receipt
 from prsm.tokenomics.splits import Share, split
 
@@ -195,6 +196,40 @@ def test_a_receipt_of_a_node_is_valid() -> None:
     assert problems(pretty) == []
 
 
+OF_VERSION_1 = Path(__file__).with_name("receipt_version_1.json").read_bytes()
+"""As a node signed it before receipts stated the price of cached input."""
+
+
+def test_a_receipt_of_the_first_version_is_valid_still() -> None:
+    assert problems(OF_VERSION_1, node_key=NODE.public_key_hex, request=REQUEST, answer=ANSWER.encode()) == []
+    old = json.loads(OF_VERSION_1)["receipt"]
+    assert old["version"] == 1
+    dearer = {**old, "amounts": {"held_micro": 5000, "captured_micro": 3755}}
+    assert any("by usage and prices it is 3754" in problem for problem in problems(signed(dearer)))
+    assert "receipt.quote is missing." in problems(signed({**old, "version": 2}))
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10**7), st.integers(0, 10**7), st.integers(0, 10**7), st.integers(0, 10**7))
+def test_cached_input_is_charged_as_the_node_charges_it(read: int, cached: int, price: int, cached_price: int) -> None:
+    cached, cached_price = min(read, cached), min(price, cached_price)
+    cost = charge_micro(Price(price, 0, cached_price), read, 0, cached)
+    facts = replace(
+        FACTS,
+        input_tokens=read,
+        cached_input_tokens=cached,
+        output_tokens=0,
+        input_price_micro=price,
+        cached_input_price_micro=cached_price,
+        held_micro=cost + 1,
+        captured_micro=cost,
+    )
+    assert problems(sign_receipt(facts, split(cost, SHARES), SIGNER)) == []
+    if cost:
+        less = replace(facts, captured_micro=cost - 1)
+        assert problems(sign_receipt(less, split(cost - 1, SHARES), SIGNER))
+
+
 def test_a_receipt_of_the_largest_amount_is_valid() -> None:
     most = MAX_AMOUNT_MICRO
     prices = {"input_price_micro": 0, "output_price_micro": 10**12, "output_tokens": most // 10**6}
@@ -326,8 +361,12 @@ LIES: dict[str, tuple[dict[str, Any], str]] = {
     "another node's name": ({"node.id": "prsm1" + "a" * 32}, "is not the name of the node's key"),
     "a date that is none": ({"time": "2026-02-30T03:04:05.678+00:00"}, "no date that exists"),
     "a time elsewhere": ({"time": "2026-01-02T03:04:05.678+01:00"}, "time must be a UTC time"),
-    "another version": ({"version": 2}, "version must be the number 1"),
+    "another version": ({"version": 3}, "version must be the number 1 or 2"),
     "a version that is true": ({"version": True}, "version must be the number 1"),
+    "an older version than it is": ({"version": 1}, "quote is not a member of a receipt"),
+    "cached input dearer than any": ({"prices.cached_input_micro_per_mtok": 2_000_001}, "is more than prices.input"),
+    "cached input cheaper than charged": ({"prices.cached_input_micro_per_mtok": 0}, "by usage and prices"),
+    "a quote that is none": ({"quote": "x"}, "quote must be empty or a UUID"),
     "a split of nothing": ({"splits.0.amount_micro": 0}, "splits[0].amount_micro must be a whole number from 1"),
     "an upper-case digest": ({"request_digest": "A" * 64}, "request_digest must be 64 lower-case"),
     "an unknown operation": ({"operation": "images"}, "operation must be"),
@@ -361,10 +400,10 @@ NOT_STRICT = {
     "truncated": SIGNED[:-1],
     "trailing": SIGNED + b"x",
     "doubled key": SIGNED.replace(b'"account":', b'"account":"y","account":', 1),
-    "float": SIGNED.replace(b'"version":1', b'"version":1.0'),
-    "exponent": SIGNED.replace(b'"version":1', b'"version":1e0'),
-    "NaN": SIGNED.replace(b'"version":1', b'"version":NaN'),
-    "huge integer": SIGNED.replace(b'"version":1', b'"version":' + b"9" * 10_000),
+    "float": SIGNED.replace(b'"version":2', b'"version":2.0'),
+    "exponent": SIGNED.replace(b'"version":2', b'"version":2e0'),
+    "NaN": SIGNED.replace(b'"version":2', b'"version":NaN'),
+    "huge integer": SIGNED.replace(b'"version":2', b'"version":' + b"9" * 10_000),
     "2^53": SIGNED.replace(b'"held_micro":5000', b'"held_micro":9007199254740992'),
     "other key": SIGNED.replace(b'"account":', '"accöunt":'.encode(), 1),
     "UTF-16": SIGNED.decode().encode("utf-16"),

@@ -1,28 +1,44 @@
 """The answer path: rank, quote, hold, screen, execute, screen, capture and split, receipt. A plain chain in that order.
 
 The caller has been authenticated at the edge. Whatever ends a request early lets its hold go; a client that leaves
-mid-stream pays for what it got. Nothing here knows a wire format.
+mid-stream pays for what it got, and one whose model breaks off, where no other instance can go on, for what was
+delivered without the input. Nothing here knows a wire format.
 """
 
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from types import MappingProxyType
 from typing import Any, TypeVar, cast
 
 import structlog
+from msgspec import Struct
+from msgspec.structs import replace
 
 from prsm.agents.answer_digest import AnswerAssembler, output_digest, vectors_digest
 from prsm.agents.attempts import Attempts
 from prsm.agents.billing import Bill, Biller, Metered
-from prsm.agents.call import Completion, Delta, EmbedCall, Embeddings, Target
+from prsm.agents.call import ChatCall, Completion, Delta, EmbedCall, Embeddings, Target, Usage
+from prsm.agents.learning.observation import Observe, unobserved
+from prsm.agents.learning.outcomes import Ended
 from prsm.agents.plan import Ask, PathLimits, Plan, estimated_usage, make_plan, question_of, read_texts, said_texts
-from prsm.agents.routers.model_router import Candidate, Domains, Roster, rank
+from prsm.agents.response_cache import Found, ResponseCache, replay
+from prsm.agents.resuming import (
+    Chain,
+    continued,
+    delivered_usage,
+    heirs,
+    is_of_use_in_part,
+    joined_usage,
+    may_be_resumed,
+    said_tokens,
+)
+from prsm.agents.routers.model_router import Candidate, Question, Roster, Router
 from prsm.agents.seams import Executor, Screen, UpstreamError
-from prsm.core.errors import Kind
+from prsm.core.errors import Kind, PrsmError
 from prsm.monitoring.metrics import Metrics
 from prsm.tokenomics.ftns_service import Ledger
 from prsm.tokenomics.orders import HoldOrder
+from prsm.tokenomics.receipts import Segment
 
 Answer = TypeVar("Answer")
 Stream = AsyncGenerator[list[Delta], None]
@@ -30,6 +46,21 @@ Render = Callable[[Completion, Bill], bytes]
 """Makes the response's bytes; called once, before the capture that may keep them."""
 
 _log: Any = structlog.get_logger("answer")
+
+
+class Ending(Struct, frozen=True):
+    """How an answer ended; ``charged`` stands instead of what an upstream metered, ``segments`` as in Metered.
+
+    ``again`` is the earlier answer that was given again.
+    """
+
+    completed: bool = True
+    charged: Usage | None = None
+    segments: tuple[Segment, ...] = ()
+    again: Found | None = None
+
+
+_WHOLE = Ending()
 
 
 class AnswerPath:
@@ -42,25 +73,49 @@ class AnswerPath:
         executors: Mapping[str, Executor],
         attempts: Attempts,
         biller: Biller,
-        domains: Domains,
+        router: Router,
         metrics: Metrics,
         limits: PathLimits,
         screens: Sequence[Screen] = (),
+        observe: Observe = unobserved,
+        cache: ResponseCache | None = None,
     ) -> None:
+        """Without a ``cache``, every answer is a model's."""
         self._ledger = ledger
         self._executors = executors
         self._attempts = attempts
         self._biller = biller
-        self._domains = domains
+        self.router = router
         self._metrics = metrics
         self._screens = screens
+        self._observe = observe
+        self._cache = cache
         self._settling: set[asyncio.Task[Any]] = set()
         self.limits = limits
-        self.models = Roster(MappingProxyType({}), MappingProxyType({}))
+
+    @property
+    def models(self) -> Roster:
+        """What may be asked."""
+        return self.router.models
+
+    @models.setter
+    def models(self, models: Roster) -> None:
+        self.router.models = models
 
     async def close(self) -> None:
         """Wait for the captures of streams whose clients have left."""
+        await self._attempts.close()
         await asyncio.gather(*self._settling, return_exceptions=True)
+        if self._cache:
+            await self._cache.close()
+
+    async def sweep(self) -> int:
+        """Forget what is kept of answers that may not be given again any more; answers how many."""
+        return await self._cache.sweep() if self._cache else 0
+
+    async def candidates(self, asked: str, question: Question) -> list[Candidate]:
+        """Who would answer such a question now, best first. Raises PrsmError when nobody can."""
+        return self.router.named(asked, question) or await self.router.rank(asked, question)
 
     async def chat(self, ask: Ask, render: Render) -> tuple[bytes, Bill]:
         """Answer whole: the rendered response and its bill. Raises PrsmError; nothing is charged then."""
@@ -70,8 +125,10 @@ class AnswerPath:
 
         plan = await self._begin(ask)
         try:
+            if self._cache and (again := await self._cache.find(plan)):
+                return await self._finish(plan, again.candidate, again.completion, render, Ending(again=again))
             candidate, completion = await self._attempts.first_answer(plan, run)
-            return await self._finish(plan, candidate, completion, render, completed=True)
+            return await self._finish(plan, candidate, completion, render)
         except BaseException:
             self._ledger.release_later(ask.call.request_id)
             raise
@@ -80,24 +137,40 @@ class AnswerPath:
         """Answer as it comes: returns once the first piece is there, so that until then another model can step in."""
 
         async def run(target: Target) -> tuple[Stream, list[Delta]]:
-            stream = cast("Stream", self._executors[target.kind].chat_stream(target, plan.fitted(target)))
-            try:
-                first = await anext(stream, None)
-                if first is None:
-                    raise UpstreamError("The model's stream was empty.", retryable=True, code="empty_stream")
-            except BaseException:
-                await stream.aclose()
-                raise
-            return stream, first
+            return await self._open(target, plan.fitted(target))
 
         plan = await self._begin(ask)
         deadline_s = time.monotonic() + self.limits.request_timeout_s
         try:
-            candidate, (stream, first) = await self._attempts.first_answer(plan, run)
+            if self._cache and (again := await self._cache.find(plan)):
+                stream = replay(again.completion)
+                return AnswerStream(self, plan, again.candidate, stream, await anext(stream), deadline_s, again)
+            candidate, (stream, first) = await self._attempts.first_answer(plan, run, _close)
         except BaseException:
             self._ledger.release_later(ask.call.request_id)
             raise
         return AnswerStream(self, plan, candidate, stream, first, deadline_s)
+
+    async def go_on(
+        self, plan: Plan, broken: Sequence[Target], said: str, deadline_s: float
+    ) -> tuple[Target, Stream, list[Delta]] | None:
+        """Have another instance go on with ``said``, which the last of ``broken`` broke off; None where none does."""
+        spent = said_tokens(said)
+        first = plan.fitted(broken[0])
+        able = {heir: call for heir in heirs(plan, broken) if (call := continued(first, heir.target, said, spent))}
+        calls = {heir.target.name: call for heir, call in able.items()}
+
+        async def run(target: Target) -> tuple[Stream, list[Delta]]:
+            return await self._open(target, calls[target.name])
+
+        if not able:
+            return None
+        try:
+            async with asyncio.timeout(deadline_s - time.monotonic()):
+                heir, (stream, deltas) = await self._attempts.first_answer(replace(plan, candidates=list(able)), run)
+        except (PrsmError, TimeoutError):
+            return None
+        return heir.target, stream, deltas
 
     async def embed(self, ask: Ask, render: Callable[[Embeddings, Bill], bytes]) -> tuple[bytes, Bill]:
         """Embed texts over the same path."""
@@ -119,13 +192,13 @@ class AnswerPath:
         return body, bill
 
     async def finish_stream(
-        self, plan: Plan, candidate: Candidate, completion: Completion, render: Render, *, completed: bool
+        self, plan: Plan, candidate: Candidate, completion: Completion, render: Render, ending: Ending
     ) -> tuple[bytes, Bill]:
         """Capture what a stream delivered, even while the task that served it is being cancelled."""
 
         async def settle() -> tuple[bytes, Bill]:
             try:
-                return await self._finish(plan, candidate, completion, render, completed=completed)
+                return await self._finish(plan, candidate, completion, render, ending)
             except BaseException:
                 self._ledger.release_later(plan.ask.call.request_id)
                 raise
@@ -135,20 +208,33 @@ class AnswerPath:
         task.add_done_callback(self._settled)
         return await asyncio.shield(task)
 
-    def let_go(self, plan: Plan, target: Target, *, failed: bool) -> None:
-        """A stream ended with nothing to charge for; ``failed`` when the model broke it off."""
-        if failed:
-            self._attempts.failed_midway(target)
+    def let_go(self, plan: Plan) -> None:
+        """A stream ended with nothing to charge for."""
         self._ledger.release_later(plan.ask.call.request_id)
+
+    def left(self, ask: Ask, target: Target) -> None:
+        """A client did not wait for the end of what ``target`` said."""
+        self._observe(ask, target, Ended.LEFT)
+
+    def broke_off(self, ask: Ask, target: Target) -> None:
+        """A model broke its stream off."""
+        self._attempts.failed_midway(target)
+        self._observe(ask, target, Ended.CUT_OFF)
+
+    def was_broken_off(self, target: Target, *, resumed: bool) -> None:
+        """What became of the stream that ``target`` broke off."""
+        self._metrics.broken_off(target.name, resumed=resumed)
 
     async def _begin(self, ask: Ask) -> Plan:
         """Rank the models, quote for the dearest that may run, hold, and screen what came in."""
         question = question_of(ask)
-        candidates = rank(ask.call.model, question, self.models, self._domains, self._attempts.health)
+        candidates = await self.candidates(ask.call.model, question)
         plan = make_plan(ask, candidates, self.limits)
         account_id = await self._ledger.account_id(ask.caller.account)
         await self._ledger.hold(HoldOrder(ask.call.request_id, account_id, ask.caller.api_key_id, plan.held_micro))
         try:
+            if ask.claim:  # after the hold, so that a quote taken is free again by the hold's ending alone
+                await ask.claim()
             if self._screens:
                 await self._screen(read_texts(ask.call))
         except BaseException:
@@ -160,21 +246,41 @@ class AnswerPath:
         for screen in self._screens:
             await screen(texts)
 
+    async def _open(self, target: Target, call: ChatCall) -> tuple[Stream, list[Delta]]:
+        """A stream and its first piece."""
+        stream = cast("Stream", self._executors[target.kind].chat_stream(target, call))
+        try:
+            first = await anext(stream, None)
+            if first is None:
+                raise UpstreamError("The model's stream was empty.", retryable=True, code="empty_stream")
+        except BaseException:
+            await stream.aclose()
+            raise
+        return stream, first
+
     async def _finish(
-        self, plan: Plan, candidate: Candidate, completion: Completion, render: Render, *, completed: bool
+        self, plan: Plan, candidate: Candidate, completion: Completion, render: Render, ending: Ending = _WHOLE
     ) -> tuple[bytes, Bill]:
         if self._screens:
             await self._screen(said_texts(completion.choices))
+        if ending.charged:
+            completion = Completion(completion.choices, ending.charged)
         usage = completion.usage
         metered = Metered(
             usage or estimated_usage(plan.ask, completion.choices),
-            "upstream" if usage else "node",
+            ending.again.metered_by if ending.again else "upstream" if usage and not ending.charged else "node",
             output_digest(completion.choices),
-            completed,
+            ending.completed,
+            ending.segments,
+            ending.again.request_id if ending.again else None,
         )
         bill = self._biller.bill(plan, candidate, metered)
         body = render(completion, bill)
-        await self._capture(plan.ask, bill, body, completion if completed else None)
+        await self._capture(plan.ask, bill, body, completion if ending.completed else None)
+        if ending.completed and not (ending.segments or ending.again):
+            self._observe(plan.ask, candidate.target, Ended.WHOLE)
+            if self._cache:
+                self._cache.keep_later(plan.ask, candidate.target, completion, bill)
         return body, bill
 
     async def _capture(self, ask: Ask, bill: Bill, body: bytes, whole: Completion | None = None) -> None:
@@ -192,9 +298,15 @@ class AnswerPath:
 
 
 class AnswerStream:
-    """A stream being answered: ``next`` until it gives None, then ``finish``; or ``leave`` when the client has gone."""
+    """A stream being answered: ``next`` until it gives None, then ``finish``; or ``leave`` when it ends before.
 
-    __slots__ = ("_assembler", "_deadline_s", "_ended", "_first", "_path", "_plan", "_stream", "candidate")
+    ``candidate`` is who began, and whose prices are charged whoever goes on.
+    """
+
+    __slots__ = (
+        "_again", "_assembler", "_broken", "_chain", "_deadline_s", "_ended", "_first", "_path", "_plan", "_stream",
+        "candidate",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -204,6 +316,7 @@ class AnswerStream:
         stream: Stream,
         first: list[Delta],
         deadline_s: float,
+        again: Found | None = None,
     ) -> None:
         self._path = path
         self._plan = plan
@@ -211,53 +324,118 @@ class AnswerStream:
         self._first: list[Delta] | None = first
         self._assembler = AnswerAssembler(path.limits.answer_bytes)
         self._ended = False
+        self._broken = False
+        self._chain: Chain | None = None
         self._deadline_s = deadline_s
+        self._again = again
         self.candidate = candidate
 
     async def next(self) -> list[Delta] | None:
-        """The pieces that came together, or None at the end. Whatever the model fails with is raised: no charge."""
+        """The pieces that came together, or None at the end; where a model breaks off, another may go on unseen.
+
+        Where none does, what the model failed with is raised: ``leave`` then charges for what was delivered. Any other
+        error is raised too, and lets the hold go.
+        """
         try:
-            if self._first is not None:
-                deltas, self._first = self._first, None
-            else:
-                deltas = await anext(self._stream, None)
-            if deltas is not None:
-                self._assembler.add(deltas)
-                if time.monotonic() > self._deadline_s:
-                    raise _too_long(self._path.limits)
+            while True:  # not in a coroutine of its own: streams rest here by the thousand
+                try:
+                    if self._first is not None:
+                        deltas, self._first = self._first, None
+                    else:
+                        deltas = await anext(self._stream, None)
+                    if deltas is not None and self._chain is not None:
+                        deltas = self._chain.seam.join(deltas)
+                    if time.monotonic() > self._deadline_s:
+                        raise _too_long(self._path.limits)
+                except UpstreamError:
+                    if self._assembler.has_ended(self._plan.ask.choices):
+                        return None
+                    if not await self._go_on():
+                        raise
+                else:
+                    if deltas is not None:
+                        self._assembler.add(deltas)
+                    return deltas
         except Exception:
-            await self._end(failed=True)
+            if not self._broken:
+                self._path.broke_off(self._plan.ask, self._at())
+                await self._end()
             raise
-        return deltas
 
     async def finish(self, render: Render) -> tuple[bytes, Bill]:
         """Screen what was said, capture and sign; answers the closing bytes that ``render`` makes."""
         self._ended = True
-        return await self._path.finish_stream(
-            self._plan, self.candidate, self._assembler.completion(), render, completed=True
-        )
+        completion = self._assembler.completion()
+        charged = None
+        if self._chain:
+            charged = joined_usage(self._plan.ask, completion.choices, completion.usage, self._chain.said)
+        ending = self._ending(completion, charged, completed=True)
+        return await self._path.finish_stream(self._plan, self.candidate, completion, render, ending)
 
-    async def leave(self, render: Render) -> None:
+    async def leave(self, render: Render, *, broken: bool = False) -> bytes | None:
         """The client has gone: charge for what was delivered and end the upstream call. Does nothing after the end.
 
-        ``render`` makes the end that a replay of the request shows: the answer is not whole.
+        Where the model broke off, or what it sent is ``broken``, only the output is charged, and only if a part of it
+        is of use. ``render`` makes the end, which says that the answer is not whole; it is answered, or None where
+        nothing is charged.
         """
         if self._ended:
-            return
-        completion = self._assembler.completion()
-        if not any(c.content or c.tool_calls or c.reasoning or c.refusal for c in completion.choices):
-            await self._end(failed=False)
-            return
+            return None
+        completion, ask = self._assembler.completion(), self._plan.ask
+        if self._broken or broken:
+            worth = is_of_use_in_part(ask, completion.choices)
+            charged = delivered_usage(ask, completion.choices)
+        else:
+            worth = any(c.content or c.tool_calls or c.reasoning or c.refusal for c in completion.choices)
+            charged = estimated_usage(ask, completion.choices) if self._chain else None
+            if worth:
+                self._path.left(ask, self.candidate.target)
+        if not worth:
+            await self._end()
+            return None
         self._ended = True
+        ending = self._ending(completion, charged, completed=False)
         try:
-            await self._path.finish_stream(self._plan, self.candidate, completion, render, completed=False)
+            body, _ = await self._path.finish_stream(self._plan, self.candidate, completion, render, ending)
         finally:
             await self._stream.aclose()
+        return body
 
-    async def _end(self, *, failed: bool) -> None:
-        self._ended = True
-        self._path.let_go(self._plan, self.candidate.target, failed=failed)
+    async def _go_on(self) -> bool:
+        """Whether another instance has taken over from the one that broke off."""
+        self._broken = True
+        at, choices = self._at(), self._assembler.choices()
+        self._path.broke_off(self._plan.ask, at)
         await self._stream.aclose()
+        resumed = False
+        if may_be_resumed(self._plan.ask, choices):
+            said = choices[0].content or ""
+            chain = self._chain or Chain(at)
+            heir = await self._path.go_on(self._plan, chain.targets, said, self._deadline_s)
+            if heir is not None:
+                target, self._stream, self._first = heir
+                chain.pass_on(said, target)
+                self._chain, self._broken, resumed = chain, False, True
+        self._path.was_broken_off(at, resumed=resumed)
+        return resumed
+
+    def _at(self) -> Target:
+        """Who is at it now."""
+        return self._chain.targets[-1] if self._chain else self.candidate.target
+
+    def _ending(self, completion: Completion, charged: Usage | None, *, completed: bool) -> Ending:
+        segments = self._chain.segments(charged.output_tokens) if self._chain and charged else ()
+        return Ending(completed, charged, segments, self._again)
+
+    async def _end(self) -> None:
+        self._ended = True
+        self._path.let_go(self._plan)
+        await self._stream.aclose()
+
+
+async def _close(answer: tuple[Stream, list[Delta]]) -> None:
+    """End a stream that nobody wants any more."""
+    await answer[0].aclose()
 
 
 def _too_long(limits: PathLimits) -> UpstreamError:

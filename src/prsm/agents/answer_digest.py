@@ -90,6 +90,10 @@ class AnswerAssembler:
         """The whole answer with the usage that the upstream metered, if it did."""
         return Completion(choices=self.choices(), usage=self.usage)
 
+    def has_ended(self, choices: int) -> bool:
+        """Whether all of ``choices`` have said why they end: what breaks off after that takes nothing away."""
+        return len(self._choices) == choices and all(one.finish_reason for one in self._choices.values())
+
     def _add_rare(self, choice: "_Growing", delta: Delta) -> None:
         for text, name in ((delta.reasoning, "reasoning"), (delta.refusal, "refusal")):
             if text:

@@ -11,8 +11,8 @@ from prsm.agents.plan import Plan
 from prsm.agents.routers.model_router import Candidate
 from prsm.core.clock import Clock
 from prsm.tokenomics.quotes import Price, charge_micro
-from prsm.tokenomics.receipts import NodeSigner, ReceiptFacts, sign_receipt
-from prsm.tokenomics.splits import Leg, Share, split
+from prsm.tokenomics.receipts import NodeSigner, ReceiptFacts, Segment, sign_receipt
+from prsm.tokenomics.splits import Leg, Share, pay_upstream, split
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,14 +32,26 @@ class Economy:
             Share("treasury", "treasury", self.treasury_bps),
         )
 
+    def legs(self, captured_micro: int, target: Target) -> tuple[Leg, ...]:
+        """All postings of a capture; those upstream of the owner are paid of the owner's part."""
+        legs = split(captured_micro, self.shares(target))
+        if not target.royalties or not legs or legs[0].kind != "owner":
+            return legs
+        return (*pay_upstream(legs[0], target.royalties), *legs[1:])
+
 
 class Metered(Struct, frozen=True):
-    """What an answer came to: tokens, who counted them (``upstream`` or ``node``), its digest, whether it is whole."""
+    """What an answer came to: tokens, who counted them (``upstream`` or ``node``), its digest, whether it is whole.
+
+    ``segments`` are its parts where more than one instance made it; ``cached_from`` is whose answer is given again.
+    """
 
     usage: Usage
     metered_by: str
     output_digest: str
     completed: bool = True
+    segments: tuple[Segment, ...] = ()
+    cached_from: UUID | None = None
 
 
 class Bill(Struct, frozen=True):
@@ -59,6 +71,7 @@ class Bill(Struct, frozen=True):
     completed: bool
     legs: tuple[Leg, ...]
     receipt: bytes
+    cached_from: UUID | None = None
 
 
 class Biller:
@@ -73,10 +86,10 @@ class Biller:
     def bill(self, plan: Plan, candidate: Candidate, metered: Metered) -> Bill:
         """Charge, split and sign."""
         target, ask, usage = candidate.target, plan.ask, metered.usage
-        price = Price(target.input_price_micro, target.output_price_micro)
-        metered_micro = charge_micro(price, usage.input_tokens, usage.output_tokens)
+        price = Price(target.input_price_micro, target.output_price_micro, target.cached_input_price_micro)
+        metered_micro = charge_micro(price, usage.input_tokens, usage.output_tokens, usage.cached_input_tokens)
         captured_micro = min(metered_micro, plan.held_micro)
-        legs = split(captured_micro, self._economy.shares(target))
+        legs = self._economy.legs(captured_micro, target)
         facts = ReceiptFacts(
             request_id=ask.call.request_id,
             account=ask.caller.account,
@@ -89,7 +102,7 @@ class Biller:
             provider=target.provider,
             input_tokens=usage.input_tokens,
             output_tokens=usage.output_tokens,
-            cached_input_tokens=usage.cached_input_tokens,
+            cached_input_tokens=min(usage.cached_input_tokens, usage.input_tokens),
             metered_by=metered.metered_by,
             input_price_micro=target.input_price_micro,
             output_price_micro=target.output_price_micro,
@@ -98,6 +111,10 @@ class Biller:
             completed=metered.completed,
             screened_by=self._screened_by,
             at=self._clock(),
+            cached_input_price_micro=target.cached_input_price_micro,
+            quote_id=ask.bound.id if ask.bound else None,
+            segments=metered.segments,
+            cached_from=metered.cached_from,
         )
         return Bill(
             request_id=ask.call.request_id,
@@ -111,4 +128,5 @@ class Biller:
             completed=metered.completed,
             legs=legs,
             receipt=sign_receipt(facts, legs, self._signer),
+            cached_from=metered.cached_from,
         )

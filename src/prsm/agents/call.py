@@ -54,6 +54,7 @@ class Target:
     ``base_url`` ends without a slash; ``api_key`` is the plaintext secret and never logged. Prices are
     micro-FTNS per million tokens. ``domain`` is None for a generalist, or what a specialist is good for. ``model`` is
     the registered model that this is an instance of, or empty; ``cached_input_price_micro`` None: as any input token.
+    ``royalties`` are those upstream of the owner, as (account, basis points of the owner's part).
     """
 
     name: str
@@ -76,6 +77,7 @@ class Target:
     licence: str = ""
     region: str = ""
     cached_input_price_micro: int | None = None
+    royalties: tuple[tuple[str, int], ...] = ()
 
 
 class Choice(Struct):

@@ -1,16 +1,19 @@
 """From a request to its plan: what it needs, the models that may answer it, and the most it can cost. Pure."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from dataclasses import replace as changed
+from typing import Annotated, Any, Literal, cast
 from uuid import UUID
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 from msgspec.structs import replace
 
 from prsm.agents.call import ChatCall, Choice, Completion, EmbedCall, Json, Target, Usage
-from prsm.agents.routers.model_router import Candidate, Question
+from prsm.agents.routers.policy import Policy
+from prsm.agents.routers.question import Candidate, Question
 from prsm.core.errors import Kind, PrsmError
+from prsm.tokenomics.market.quoting import BoundQuote
 from prsm.tokenomics.orders import Statement
 from prsm.tokenomics.quotes import IMAGE_TOKENS, Price, Quote, estimate_tokens, quote
 
@@ -18,6 +21,7 @@ _EXPECTED_ANSWER_TOKENS = 256
 """What an answer is expected to have when candidates are compared by price."""
 _FEWEST_BYTES_PER_TOKEN, _MOST_BYTES_PER_TOKEN = 2, 8
 """Between these lie texts of all languages and code: dense scripts and numbers near the one, long words the other."""
+_EMBEDDINGS = frozenset({"embeddings"})
 
 
 class Caller(Struct, frozen=True, gc=False):
@@ -27,12 +31,25 @@ class Caller(Struct, frozen=True, gc=False):
     account: str
 
 
+class CacheWish(Struct, frozen=True, forbid_unknown_fields=True):
+    """Whether a request may be given an answer that its caller was given before: to exactly it, or to one like it.
+
+    ``similarity`` is the least cosine between two questions of which one may have the other's answer.
+    """
+
+    mode: Literal["off", "exact", "semantic"]
+    similarity: Annotated[float, Meta(ge=0.9, le=1)] = 0.97
+
+
 class Ask(Struct, frozen=True):
     """One request on the path. ``request_digest`` is SHA-256 hex of the body as it came, of ``body_bytes`` bytes.
 
     ``history_bytes`` counts messages that were added from a stored conversation; ``cap_micro`` is the caller's spend
     cap for this request. ``keep`` makes, of the response's (last) bytes, what is stored for its Idempotency-Key;
     ``remember`` the statement that adds a whole answer to its conversation. Both are committed with the capture.
+    ``bound`` is the quote whose prices apply, and ``claim`` takes it for this request, once its hold stands.
+    ``policy`` is what the caller asks of whoever answers, ``session_id`` the conversation that this continues,
+    ``cache`` what it says of the response cache.
     """
 
     caller: Caller
@@ -44,6 +61,11 @@ class Ask(Struct, frozen=True):
     choices: int = 1
     keep: Callable[[bytes], bytes] | None = None
     remember: Callable[[Completion], Statement] | None = None
+    bound: BoundQuote | None = None
+    claim: Callable[[], Awaitable[None]] | None = None
+    policy: Policy | None = None
+    session_id: UUID | None = None
+    cache: CacheWish | None = None
 
     @property
     def input_bytes(self) -> int:
@@ -80,7 +102,8 @@ def question_of(ask: Ask) -> Question:
     input_tokens = estimate_tokens(ask.input_bytes)
     if isinstance(call, EmbedCall):
         longest = max((len(text.encode("utf-8", "replace")) for text in call.texts), default=0)
-        return Question(frozenset({"embeddings"}), "", input_tokens, 0, *_token_bounds(longest))
+        sides = input_tokens, 0, *_token_bounds(longest)
+        return Question(_EMBEDDINGS, "", *sides, ask.policy, ask.cap_micro, ask.input_bytes)
     needs = {"chat"}
     if call.options.get("tools"):
         needs.add("tools")
@@ -91,11 +114,28 @@ def question_of(ask: Ask) -> Question:
     expected = min(call.max_output_tokens or _EXPECTED_ANSWER_TOKENS, _EXPECTED_ANSWER_TOKENS)
     least, most = _token_bounds(max(ask.input_bytes - _size_bytes(attachments), 0))
     most += images * IMAGE_TOKENS + expected
-    return Question(frozenset(needs), _last_user_text(call), input_tokens, expected * ask.choices, least, most)
+    return Question(
+        frozenset(needs),
+        last_user_text(call),
+        input_tokens,
+        expected * ask.choices,
+        least,
+        most,
+        ask.policy,
+        ask.cap_micro,
+        ask.input_bytes + images * IMAGE_TOKENS,
+        ask.choices,
+        ask.session_id or call.request_id,
+    )
 
 
 def make_plan(ask: Ask, candidates: Sequence[Candidate], limits: PathLimits) -> Plan:
-    """Quote every candidate within the caller's cap. Raises PrsmError (code cost_cap_too_low) when none fits."""
+    """Quote every candidate within the caller's cap. Raises PrsmError (code cost_cap_too_low) when none fits.
+
+    The candidates keep the prices they have now, whatever is posted while the request runs.
+    """
+    if ask.bound is not None:
+        candidates = [_at_quote(candidate, ask.bound, ask.choices) for candidate in candidates]
     quotes = {c.target.name: known for c in candidates if (known := _quote(ask, c.target, limits)) is not None}
     able = [candidate for candidate in candidates if candidate.target.name in quotes]
     if not able:
@@ -146,7 +186,22 @@ def _quote(ask: Ask, target: Target, limits: PathLimits) -> Quote | None:
     )
 
 
-def _last_user_text(call: ChatCall) -> str:
+def _at_quote(candidate: Candidate, bound: BoundQuote, choices: int) -> Candidate:
+    """The candidate at the prices of a quote, its answers cut at the tokens that the quote honours in all."""
+    target, price = candidate.target, bound.price
+    most = min(target.max_output_tokens, bound.output_tokens // choices)
+    at_quote = changed(
+        target,
+        input_price_micro=price.input_micro,
+        output_price_micro=price.output_micro,
+        cached_input_price_micro=price.cached_input_micro,
+        max_output_tokens=most,
+    )
+    return changed(candidate, target=at_quote)
+
+
+def last_user_text(call: ChatCall) -> str:
+    """The last thing the user said; empty where the user said nothing."""
     for message in reversed(call.messages):
         if message.get("role") == "user":
             return _text_of(message)

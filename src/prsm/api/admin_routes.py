@@ -128,7 +128,7 @@ def _provider_routes(router: APIRouter, node: Node, door: Door) -> None:
     @router.put("/providers/{name}", summary="Add a provider or change it.")
     async def put_provider(name: str, change: ProviderChange, _caller: Annotated[ApiKey, admin]) -> ProviderShown:
         await node.registry.put_provider(Provider(name, change.kind, change.base_url, change.api_key))
-        publish_models(node)
+        await publish_models(node)
         kept = node.registry.catalogue.providers[name]
         return ProviderShown(name=name, kind=kept.kind, base_url=kept.base_url, has_api_key=bool(kept.api_key))
 
@@ -151,7 +151,7 @@ def _model_routes(router: APIRouter, node: Node, door: Door) -> None:
             **values,
         )
         await node.registry.put_model(model)
-        publish_models(node)
+        await publish_models(node)
         return ModelShown(name=model.name, **change.model_dump())
 
     @router.delete("/models/{provider}/{upstream_name:path}", status_code=204, summary="Remove a model.")
@@ -160,7 +160,7 @@ def _model_routes(router: APIRouter, node: Node, door: Door) -> None:
         if name not in node.registry.catalogue.models:
             raise PrsmError(f"There is no model {name[:200]!r}.", kind=Kind.NOT_FOUND, code="unknown_model")
         await node.registry.remove_model(name)
-        publish_models(node)
+        await publish_models(node)
 
 
 def _proof_routes(router: APIRouter, node: Node, door: Door) -> None:
@@ -176,6 +176,7 @@ def _proof_routes(router: APIRouter, node: Node, door: Door) -> None:
             releases=proof.releases,
             expiries=proof.expiries,
             transfers=proof.transfers,
+            refunds=proof.refunds,
             open_holds=proof.open_holds,
             violation_count=proof.violation_count,
             violations=list(proof.violations),

@@ -27,12 +27,12 @@ from prsm.api.formats import Format, StreamFormat
 from prsm.api.incoming import EVENT_STREAM, JSON, Headers, Incoming
 from prsm.api.wire import anthropic_messages, openai_embeddings
 from prsm.api.wire.errors import anthropic_error, openai_error
-from prsm.api.wire.parsed import parse_max_cost_micro, parse_session_id
+from prsm.api.wire.parsed import parse_max_cost_micro, parse_session_id, policy_of
 from prsm.core.clock import uuid7
 from prsm.core.database import unreachable
 from prsm.core.errors import Kind, PrsmError
 from prsm.core.identity import ApiKey
-from prsm.node import Node
+from prsm.node import Node, bind
 from prsm.tokenomics.enrolment import account_of
 from prsm.tokenomics.orders import Statement
 from prsm.tokenomics.quotes import estimate_tokens
@@ -120,6 +120,8 @@ class Answers:
         async def answer(keep: bool) -> None:
             session = await self._session(incoming, fmt, key)
             ask = _ask(incoming, fmt, key, session, digest.hex(), body_bytes)
+            if fmt.call.prsm.quote_id:
+                ask = await bind(node.market, ask, fmt.call.prsm.quote_id)
             respond = self._stream if fmt.call.stream else self._whole
             await respond(incoming, fmt, ask, session, keep=keep)
 
@@ -148,7 +150,7 @@ class Answers:
         try:
             await self._flow(incoming, out, stream, session, sent if keep else None)
         except BaseException:
-            await stream.leave(lambda _completion, _bill: out.fail(_left()))
+            await stream.leave(lambda _completion, bill: out.fail(_left(), _partial(incoming.id, bill)))
             raise
         finally:
             incoming.exchange.watch(None)
@@ -183,7 +185,7 @@ class Answers:
             closing, _ = await stream.finish(render)
         except PrsmError as error:
             _log.warning("stream failed", request_id=str(incoming.id), code=error.code)
-            closing = out.fail(error)
+            closing = await _broken_off(incoming.id, out, stream, error)
         exchange.end(closing)
 
     async def _embed(self, incoming: Incoming) -> None:
@@ -203,8 +205,11 @@ class Answers:
                 request_digest=digest.hex(),
                 body_bytes=len(body),
                 cap_micro=_cap(incoming, parsed.prsm.max_cost_micro),
+                policy=policy_of(parsed.prsm, incoming.header("x-prsm-policy")),
                 keep=_as_it_is if keep else None,
             )
+            if parsed.prsm.quote_id:
+                ask = await bind(node.market, ask, parsed.prsm.quote_id)
             response, bill = await node.path.embed(ask, render)
             incoming.respond(200, [JSON, *_bill_headers(bill)], response)
 
@@ -275,6 +280,9 @@ def _ask(incoming: Incoming, fmt: Format, key: ApiKey, session: _Session | None,
         cap_micro=_cap(incoming, call.prsm.max_cost_micro),
         choices=call.n,
         remember=_remember(session, key, incoming.id) if session else None,
+        policy=policy_of(call.prsm, incoming.header("x-prsm-policy")),
+        session_id=session.id if session else None,
+        cache=call.prsm.cache,
     )
 
 
@@ -308,7 +316,42 @@ def _prsm(bill: Bill, session: _Session | None) -> Json:
     }
     if session is not None:
         shown["session_id"] = str(session.id)
+    if bill.cached_from is not None:
+        shown["cached_from"] = str(bill.cached_from)
     return shown
+
+
+async def _broken_off(request_id: UUID, out: StreamFormat, stream: AnswerStream, error: PrsmError) -> bytes:
+    """The end of a stream that ``error`` ended: with what had come, and what it costs."""
+
+    def render(_completion: Completion, bill: Bill) -> bytes:
+        return out.fail(_costs(error, bill), _partial(request_id, bill))
+
+    try:
+        closing = await stream.leave(render, broken=True)
+    except PrsmError as worse:
+        return out.fail(worse, _partial(request_id, None))
+    return closing or out.fail(error, _partial(request_id, None))
+
+
+def _costs(error: PrsmError, bill: Bill) -> PrsmError:
+    came = f"{bill.usage.output_tokens} tokens of the answer had come and cost {bill.captured_micro} micro-FTNS."
+    remedy = "Ask again for a whole answer, under a new Idempotency-Key."
+    return PrsmError(f"{error.message} {came}", kind=error.kind, code=error.code, remedy=remedy)
+
+
+def _partial(request_id: UUID, bill: Bill | None) -> Json:
+    """What is told of an answer that is not whole; without ``bill`` nothing is charged."""
+    shown: Json = {"request_id": str(request_id), "completed": False}
+    if bill is None:
+        return shown | {"cost_micro": 0}
+    return shown | {
+        "cost_micro": bill.captured_micro,
+        "delivered_output_tokens": bill.usage.output_tokens,
+        "model": bill.model,
+        "provider": bill.provider,
+        "receipt_id": str(bill.request_id),
+    }
 
 
 def _model_headers(model: str, reason: str) -> Headers:

@@ -69,7 +69,9 @@ def _operation(path: str) -> dict[str, Any]:
         "tags": ["questions"],
         "summary": summary,
         "description": "Paid from the caller's account. The body is that of the named API, passed on to the model; "
-        'its field `prsm` may hold `{"max_cost_micro": ..., "session_id": ...}`.',
+        'its field `prsm` may hold `{"max_cost_micro": ..., "session_id": ..., "quote_id": ...}` and a policy on who '
+        "answers (`min_quality`, `max_expected_micro`, `max_input_price_micro`, `max_output_price_micro`, "
+        "`answer_value_micro`, `regions`, `licences`, `allow_providers`, `deny_providers`, `capabilities`).",
         "operationId": path.removeprefix("/").replace("/", "_"),
         "security": _SECURITY,
         "requestBody": {"required": True, "content": {"application/json": {"schema": shape}}},

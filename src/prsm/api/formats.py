@@ -29,8 +29,8 @@ class StreamFormat(Protocol):
         """The closing events."""
         ...
 
-    def fail(self, error: PrsmError) -> bytes:
-        """The events of an error after which nothing comes."""
+    def fail(self, error: PrsmError, prsm: Json | None = None) -> bytes:
+        """The events of an error after which nothing comes; ``prsm`` says what had come and what it costs."""
         ...
 
 

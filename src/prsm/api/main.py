@@ -94,6 +94,7 @@ async def serve(node: Node, ready: Callable[[], object] | None = None) -> None:
     try:
         await asyncio.get_running_loop().create_future()
     finally:
+        node.liveness.board.drain()
         await server.stop(settings.shutdown_grace_s)
 
 

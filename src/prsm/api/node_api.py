@@ -16,8 +16,16 @@ from starlette.exceptions import HTTPException
 from prsm import __version__
 from prsm.agents.call import Target
 from prsm.api.admin_routes import admin_routes
+from prsm.api.discovery_routes import discovery_routes
 from prsm.api.docs import add_docs
 from prsm.api.door import Door
+from prsm.api.feedback import feedback_route, quality_routes
+from prsm.api.import_routes import import_routes
+from prsm.api.liveness_routes import liveness_routes
+from prsm.api.market_routes import market_routes
+from prsm.api.registry_routes import registry_routes
+from prsm.api.rollout_routes import rollout_routes
+from prsm.api.route_routes import route_routes
 from prsm.api.schemas import Alive, AnthropicRefusal, NodeIdentity, Part, Refusal
 from prsm.api.storage_routes import storage_routes
 from prsm.api.user_routes import user_routes
@@ -64,7 +72,16 @@ def build_node_api(node: Node, door: Door) -> FastAPI:
     _model_routes(app, node, door)
     app.include_router(user_routes(node, door), prefix="/node/v1", responses=_ADMITTED)
     app.include_router(admin_routes(node, door), prefix="/node/v1", responses=_ADMITTED)
+    app.include_router(liveness_routes(node, door), prefix="/node/v1", responses=_ADMITTED)
+    app.include_router(registry_routes(node, door), prefix="/node/v1", responses=_ADMITTED)
+    app.include_router(import_routes(node, door), prefix="/node/v1", responses=_ADMITTED)
+    app.include_router(market_routes(node, door), prefix="/node/v1", responses=_ADMITTED)
+    app.include_router(route_routes(node, door), prefix="/node/v1", responses=_ADMITTED)
+    app.include_router(rollout_routes(node, door), prefix="/node/v1", responses=_ADMITTED)
     app.include_router(storage_routes(node, door), prefix="/node/v1", responses=_ADMITTED)
+    app.include_router(discovery_routes(node, door), prefix="/node/v1", responses=_ADMITTED)
+    app.include_router(feedback_route(node, door), prefix="/v1", responses=_ADMITTED)
+    app.include_router(quality_routes(node, door), prefix="/node/v1", responses=_ADMITTED)
     add_docs(app)
     return app
 
@@ -149,9 +166,15 @@ def _entry(node: Node, target: Target) -> wire_models.ModelEntry:
         prsm={
             "capabilities": sorted(target.capabilities),
             "domain": target.domain,
+            "context_tokens": target.context_tokens,
+            "max_output_tokens": target.max_output_tokens,
             "input_price_micro_per_mtok": target.input_price_micro,
             "output_price_micro_per_mtok": target.output_price_micro,
+            "model": target.model or target.upstream_name,
             "version": target.version,
+            "licence": target.licence,
+            "region": target.region,
+            "cached_input_price_micro_per_mtok": target.cached_input_price_micro,
             "resting": node.breakers.resting(target.name),
         },
     )

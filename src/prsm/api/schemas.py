@@ -164,6 +164,7 @@ class LedgerProof(BaseModel):
     releases: int
     expiries: int
     transfers: int
+    refunds: int
     open_holds: int
     violation_count: int
     violations: list[str]

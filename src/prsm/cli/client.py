@@ -128,9 +128,9 @@ class NodeClient:
                     raise _refusal(event, 502)
                 yield event
 
-    def stream_lines(self, method: str, path: str) -> Iterator[dict[str, Any]]:
+    def stream_lines(self, method: str, path: str, body: Any = None) -> Iterator[dict[str, Any]]:
         """The decoded lines of a streamed answer. Raises PrsmError, also for one that comes in the stream."""
-        with self._exchange(method, path, None, {}) as response:
+        with self._exchange(method, path, _encoded(body), {}) as response:
             for line in _lines(response):
                 event = json.loads(line)
                 if "error" in event:

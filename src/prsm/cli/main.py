@@ -13,7 +13,21 @@ from rich.console import Console
 from rich.table import Table
 
 from prsm import __version__
-from prsm.cli import ask, demo, keys, models, proofs, storage
+from prsm.cli import (
+    ask,
+    demo,
+    discovery,
+    feedback,
+    keys,
+    liveness,
+    market,
+    model_import,
+    models,
+    proofs,
+    rollout,
+    route,
+    storage,
+)
 from prsm.cli.client import NodeUnreachable
 from prsm.cli.context import context
 from prsm.core.config import load_settings
@@ -32,9 +46,17 @@ app = typer.Typer(
 app.command("ask")(ask.ask)
 app.command("wallet")(keys.wallet)
 app.command("demo")(demo.demo)
+app.command("feedback")(feedback.feedback)
+models.app.command("quality")(feedback.quality)
+models.app.command("health")(liveness.health)
+models.app.command("import")(model_import.import_model)
 app.add_typer(models.app, name="models")
+app.add_typer(route.app, name="route")
+app.add_typer(rollout.app, name="rollout")
 app.add_typer(keys.app, name="keys")
+app.add_typer(market.app, name="market")
 app.add_typer(storage.app, name="storage")
+app.add_typer(discovery.app, name="discovery")
 app.add_typer(proofs.ledger_app, name="ledger")
 app.add_typer(proofs.receipt_app, name="receipt")
 

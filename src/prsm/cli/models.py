@@ -1,4 +1,4 @@
-"""``prsm models``: which models the node can ask, and adding more."""
+"""``prsm models``: which models the node can ask, and adding more; of registered models see ``registry.py``."""
 
 import json
 from typing import Annotated, Any
@@ -8,11 +8,14 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from prsm.cli import registry
 from prsm.cli.context import context
 from prsm.core.errors import ConfigError
 from prsm.core.money import format_ftns, parse_ftns
 
-app = typer.Typer(help="Models: list, add, remove, search.", no_args_is_help=True)
+app = typer.Typer(
+    help="Models: instances that are asked, and versions and releases of what they serve.", no_args_is_help=True
+)
 
 _BASE_URLS = {
     "openai": "https://api.openai.com/v1",
@@ -31,11 +34,12 @@ def list_models(as_json: Annotated[bool, typer.Option("--json", help="Print JSON
     if as_json:
         print(json.dumps(found, indent=2))
         return
-    table = Table("model", "can", "good for", "in FTNS/M", "out FTNS/M", "state", box=None, pad_edge=False)
+    table = Table("model", "serves", "can", "good for", "in FTNS/M", "out FTNS/M", "state", box=None, pad_edge=False)
     for model in found:
         more = model["prsm"]
         table.add_row(
             model["id"],
+            f"{more['model']}@{more['version']}" if more["version"] else more["model"],
             " ".join(more["capabilities"]),
             more["domain"] or "anything",
             format_ftns(more["input_price_micro_per_mtok"]),
@@ -59,8 +63,13 @@ def add(
     context_tokens: Annotated[int, typer.Option(help="Context window.")] = 128_000,
     max_output_tokens: Annotated[int, typer.Option(help="Longest answer.")] = 16_384,
     description: Annotated[str, typer.Option(help="What it is good at; found by search.")] = "",
+    model: Annotated[str, typer.Option(help="The model it serves; default: its name at the provider.")] = "",
+    version: Annotated[str, typer.Option(help="The version of that; none: whichever is stable.")] = "",
+    licence: Annotated[str, typer.Option(help="As SPDX spells it.")] = "",
+    region: Annotated[str, typer.Option(help="Where it runs.")] = "",
+    price_cached: Annotated[str, typer.Option(help="FTNS per million cached input tokens; default: as any.")] = "",
 ) -> None:
-    """Add a model, and its provider with it.
+    """Add an instance: a model as a provider serves it, and the provider with it.
 
     Example: PROVIDER_API_KEY=sk-... prsm models add openai/gpt-5-mini --price-in 0.25 --price-out 2
     """
@@ -75,15 +84,20 @@ def add(
         raise ConfigError(f"Where is the provider {provider}?", remedy="Give --base-url, and --kind if it is not one.")
     change = {"kind": kind, "base_url": address, "api_key": api_key}
     context.client.call("PUT", f"/node/v1/providers/{quote(provider)}", change)
-    model = {
+    instance = {
         "capabilities": capability or ["chat", "tools"],
         "context_tokens": context_tokens,
         "max_output_tokens": max_output_tokens,
         "input_price_micro": parse_ftns(price_in),
         "output_price_micro": parse_ftns(price_out),
         "description": description,
+        "model": model,
+        "version": version,
+        "licence": licence,
+        "region": region,
+        "cached_input_price_micro": parse_ftns(price_cached) if price_cached else None,
     }
-    context.client.call("PUT", f"/node/v1/models/{quote(provider)}/{quote(upstream_name, safe='/:')}", model)
+    context.client.call("PUT", f"/node/v1/models/{quote(provider)}/{quote(upstream_name, safe='/:')}", instance)
     print(f"added {name}")
 
 
@@ -106,3 +120,10 @@ def search(text: str, limit: Annotated[int, typer.Option(min=1, max=100)] = 10) 
     """Find models by what their descriptions mean."""
     for hit in context.client.call("GET", f"/node/v1/models/search?q={quote(text)}&limit={limit}"):
         print(f"{hit['similarity']:.3f}  {hit['model']}  {hit['description']}")
+
+
+for command in (
+    registry.show, registry.versions, registry.register, registry.candidate, registry.promote, registry.rollback,
+    registry.deprecate, registry.retire, registry.alias, registry.limits, registry.history, registry.compare,
+):  # fmt: skip
+    app.command()(command)

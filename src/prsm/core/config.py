@@ -21,7 +21,7 @@ ENV_PREFIX = "PRSM_"
 TEST_PREFIX = "PRSM_TEST_"
 CONFIG_ENV = "PRSM_CONFIG"
 FILE_NAME = "prsm.toml"
-SECRETS = frozenset({"database_url", "redis_url", "api_key", "storage_nodes", "storage_gateways"})
+SECRETS = frozenset({"database_url", "redis_url", "api_key", "hub_token", "storage_nodes", "storage_gateways"})
 HOLD_MARGIN_S = 60
 """A hold outlives the longest request by more than this, so that it never expires under a running one."""
 
@@ -70,6 +70,11 @@ _HostPorts = Annotated[
     BeforeValidator(_listed),
 ]
 
+_Slas = Annotated[
+    tuple[Annotated[str, Field(pattern=r"^[^\s,=]{1,200}=[1-9]\d{0,3}/\d{1,6}/\d{1,6}$", max_length=300)], ...],
+    BeforeValidator(_listed),
+]
+
 
 class Settings(BaseModel):
     """All settings. Units stand last in the names; money is micro-FTNS; shares are basis points."""
@@ -113,12 +118,45 @@ class Settings(BaseModel):
     answer_limit_bytes: int = _whole(4 * _MIB, 1024, 1024 * _MIB, "Largest answer taken from a provider.")
     retry_attempts: int = _whole(3, 1, 10, "Tries of one call at one provider, the first one included.")
     retry_budget_s: int = _whole(20, 0, 3600, "Time that retries of one request may use together.")
+    shadow_at_once: int = _whole(4, 0, 1000, "Copies of requests for candidates on trial under way at once, at most.")
     breaker_failure_ratio_bps: int = _whole(
         5000, 1, BASIS_POINTS, "Share of failed calls that opens a model's circuit breaker, in basis points."
     )
     breaker_open_s: int = _whole(10, 1, 3600, "How long an open circuit breaker keeps calls away from a model.")
+    probe_per_minute: int = _whole(12, 0, 6000, "Probes of instances that are out or that nobody asks; 0: none.")
+    probe_idle_s: int = _whole(300, 1, _HOURS_24_S, "An instance without calls for this long is probed.")
+    probe_timeout_s: int = _whole(10, 1, 300, "Longest wait for the answer to a probe.")
+    probe_chat: bool = Field(
+        False,
+        description="Probe by asking for one token, at the node's cost, instead of listing the provider's models.",
+        json_schema_extra={_MUST_BE: "true or false"},
+    )
+    sla_availability_bps: int = _whole(
+        9900, 1, BASIS_POINTS - 1, "Share of its calls that a model is to answer, in basis points."
+    )
+    sla_first_token_ms: int = _whole(0, 0, 600_000, "Time within which 95 % of a model's streams begin; 0: no limit.")
+    sla_min_tokens_per_s: int = _whole(0, 0, 100_000, "Pace that 95 % of a model's answers are to have; 0: no limit.")
+    sla_models: _Slas = _several(
+        "MODEL=AVAILABILITY_BPS/FIRST_TOKEN_MS/MIN_TOKENS_PER_S",
+        "Models that are to keep other limits than the three above.",
+    )
     default_max_output_tokens: int = _whole(
         4096, 1, 10_000_000, "Output tokens held for when the caller states no limit."
+    )
+    hedge_share_bps: int = _whole(
+        0, 0, 500, "Share of requests that may ask a second model beside a silent one, at the node's cost; 0: none."
+    )
+    hedge_max_output_tokens: int = _whole(256, 1, 8192, "Longest answer, by its limit, that is hedged so.")
+    response_cache: Literal["off", "exact", "semantic"] = _chosen(
+        "off", "off, exact or semantic", "Give a caller an answer it was given before, where its request allows that."
+    )
+    response_cache_ttl_s: int = _whole(3600, 1, 7 * _HOURS_24_S, "How long an answer may be given again.")
+    response_cache_answer_bytes: int = _whole(64 * 1024, 256, 1_000_000, "Largest answer that is kept for that.")
+    response_cache_caller_bytes: int = _whole(
+        16 * _MIB, 1024, _GIB, "Bytes of answers kept for one account within the time they are kept."
+    )
+    response_cache_price_bps: int = _whole(
+        1000, 0, BASIS_POINTS, "Price of an answer that is given again, in basis points of its output's price."
     )
 
     rate_limit_per_minute: int = _whole(6000, 1, 1_000_000, "Sustained requests per minute of one API key.")
@@ -135,6 +173,19 @@ class Settings(BaseModel):
     ledger_queue_max: int = _whole(20_000, 1, 1_000_000, "Ledger operations that may wait; more get a 503.")
     ledger_linger_ms: int = _whole(8, 0, 100, "Longest pause after a busy ledger batch, while more orders come.")
     ledger_timeout_s: int = _whole(10, 1, 600, "Longest wait for one ledger operation.")
+
+    market_epoch_s: int = _whole(
+        60, 1, _HOURS_24_S, "How often the prices of offers follow the demand; the same for all nodes on a database."
+    )
+    market_quote_ttl_s: int = _whole(600, 1, _HOURS_24_S, "Longest time for which a quote binds.")
+    market_quotes_open: int = _whole(100, 1, 100_000, "Quotes that one account may have open.")
+    market_refund_window_s: int = _whole(
+        7 * _HOURS_24_S, 60, 365 * _HOURS_24_S, "How long after an answer a refund may be asked for."
+    )
+
+    usd_price_micro_ftns: int = _whole(
+        0, 0, MAX_AMOUNT_MICRO, "Micro-FTNS that one USD is worth to the operator; 0: no rate, it is only shown."
+    )
 
     idempotency_ttl_s: int = _whole(_HOURS_24_S, 60, 30 * _HOURS_24_S, "How long an Idempotency-Key is remembered.")
     conversation_max_messages: int = _whole(1000, 2, 100_000, "Messages kept in one conversation, at most.")
@@ -184,7 +235,49 @@ class Settings(BaseModel):
         max_length=200,
     )
 
+    hub_endpoint: str = _chosen(
+        "https://huggingface.co",
+        "an http:// or https:// address",
+        "Hub that models are imported from.",
+        r"^https?://\S+$",
+    )
+    hub_token: str = Field(
+        "",
+        pattern=r"^[\x21-\x7e]*$",
+        description="Access token for the hub; needed for models that are gated or private.",
+        json_schema_extra={_MUST_BE: "empty or an access token"},
+        repr=False,
+        max_length=4000,
+    )
+
     encoder_threads: int = _whole(1, 1, 64, "Processor threads of the text encoder, per worker.")
+    learning_enabled: bool = Field(
+        True,
+        description="Observe answers and learn from them, and from feedback, how well each model answers.",
+        json_schema_extra={_MUST_BE: "true or false"},
+    )
+    learning_period_s: int = _whole(30, 1, 3600, "How often observations are written and learnt from.")
+    learning_half_life_days: int = _whole(14, 1, 3650, "Half of what was learnt of a model is forgotten in this time.")
+    learning_answers_max: int = _whole(
+        500_000, 1_000, 100_000_000, "Observed answers kept, at most; feedback on older ones is not learnt from."
+    )
+    learning_caller_outcomes: int = _whole(
+        3, 1, 1000, "Outcomes in full that one caller may move a model by; more only where all callers are trusted."
+    )
+    route_answer_micro_per_mtok: int = _whole(
+        100 * MICRO_PER_FTNS,
+        0,
+        MAX_AMOUNT_MICRO,
+        "What a good answer is worth to a caller of auto, micro-FTNS per million tokens of question and answer.",
+    )
+    route_second_micro: int = _whole(
+        100, 0, MAX_AMOUNT_MICRO, "What a second less to wait is worth to a caller of auto, micro-FTNS."
+    )
+    explore_share_bps: int = _whole(
+        500, 0, 10_000, "Share of automatic choices that may try a model of which little is known, basis points."
+    )
+    feedback_ttl_s: int = _whole(7 * _HOURS_24_S, 60, 90 * _HOURS_24_S, "How long after an answer feedback is taken.")
+    feedback_kept_days: int = _whole(90, 1, 3650, "Feedback and its comments are deleted after this.")
     teacher_enabled: bool = Field(
         True,
         description="Offer the embedded teacher, which answers arithmetic with no provider configured.",
@@ -377,6 +470,6 @@ def _shown(name: str, value: object) -> str:
         return str(value).lower()
     if isinstance(value, tuple | list):
         return ", ".join(_shown(name, item) for item in cast("Iterable[object]", value))
-    if name == "api_key":
+    if name in ("api_key", "hub_token"):
         return "***" if value else ""
     return mask_url(str(value)) if name in SECRETS else str(value)[:200]

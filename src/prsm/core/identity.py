@@ -31,11 +31,13 @@ READ = "read"
 """Wallet, receipts, sessions, models."""
 STORAGE = "storage"
 """Adding objects, keeping them, and having them fetched."""
+MARKET = "market"
+"""Selling: offers for one's own instances, and deciding refunds of them."""
 KEYS = "keys"
 """Managing one's own keys."""
 ADMIN = "admin"
 """Everything of everyone; counts only while the key's principal has the role admin."""
-SCOPES = frozenset({CHAT, EMBEDDINGS, READ, STORAGE, KEYS, ADMIN})
+SCOPES = frozenset({CHAT, EMBEDDINGS, READ, STORAGE, MARKET, KEYS, ADMIN})
 USER_SCOPES = SCOPES - {ADMIN}
 
 CACHE_TTL_S = 5

@@ -1,29 +1,41 @@
 """The models this node can ask: providers and models in PostgreSQL, and one immutable snapshot of them in memory.
 
 A request reads only the snapshot. Changes are written with an event, and every node on the database reloads on it.
+What is registered of the models they serve (versions, releases) is part of the snapshot; ``registry/`` changes it.
 """
 
 import asyncio
 import hashlib
 import json
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any
 
 import asyncpg
 import structlog
 
-from prsm.core.database import Pool
-from prsm.core.errors import ConfigError, InvalidRequest, Kind, PrsmError
+from prsm.core.database import Connection, Pool
+from prsm.core.errors import ConfigError, Kind, PrsmError
 from prsm.core.events import emit
 from prsm.core.seams import Attribute, Filter, VectorIndex, VectorItem
+from prsm.federation.registry.catalogue import (
+    MAX_PRICE_MICRO,
+    PROVIDER_KINDS,
+    Catalogue,
+    Model,
+    Provider,
+    Registry,
+    build_catalogue,
+    check_model,
+    check_provider,
+)
+from prsm.federation.registry.version_rows import CHANGED, read_registry
+from prsm.federation.registry.versions import CAPABILITIES, MAX_TOKENS
 
-CHANGED = "models.changed"
-PROVIDER_KINDS = ("openai", "anthropic", "huggingface", "ollama", "vllm", "openrouter", "prsm", "embedded")
-CAPABILITIES = ("chat", "tools", "vision", "embeddings")
-MAX_PRICE_MICRO = 10**12
-MAX_TOKENS = 100_000_000
+__all__ = [
+    "CAPABILITIES", "CHANGED", "MAX_PRICE_MICRO", "MAX_TOKENS", "PROVIDER_KINDS", "Catalogue", "Model", "ModelRegistry",
+    "Provider", "build_catalogue", "check_model", "check_provider",
+]  # fmt: skip
+
 _INDEX_BATCH = 100
 _STAMP = "stamp"
 
@@ -31,108 +43,6 @@ Seal = Callable[[str, str], str]
 Embed = Callable[[Sequence[str]], Awaitable[Any]]
 
 _log: Any = structlog.get_logger("models")
-
-
-@dataclass(frozen=True, slots=True)
-class Provider:
-    """Where models are reached. ``api_key`` is plaintext here and sealed at rest."""
-
-    name: str
-    kind: str
-    base_url: str = ""
-    api_key: str = field(default="", repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Model:
-    """An instance, what callers may name: ``name`` is ``provider/model``; prices are micro-FTNS per million tokens.
-
-    ``model`` is the registered model that it serves (else it stands for itself), ``version`` the version of that.
-    ``region`` is where it runs, as its operator says. A cached input token without a price costs as any input token.
-    """
-
-    name: str
-    provider: str
-    upstream_name: str
-    capabilities: frozenset[str]
-    domain: str | None = None
-    context_tokens: int = 8192
-    max_output_tokens: int = 4096
-    input_price_micro: int = 0
-    output_price_micro: int = 0
-    description: str = ""
-    version: str = ""
-    cid: str = ""
-    owner_account: str = ""
-    model: str = ""
-    licence: str = ""
-    region: str = ""
-    cached_input_price_micro: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Catalogue:
-    """One consistent view: models by name, providers by name, and models by their short name."""
-
-    models: MappingProxyType[str, Model]
-    providers: MappingProxyType[str, Provider]
-    by_short_name: MappingProxyType[str, tuple[Model, ...]]
-
-    def find(self, name: str) -> tuple[Model, ...]:
-        """The models a caller means by ``name``: the full name, or the part after the provider's."""
-        exact = self.models.get(name)
-        return (exact,) if exact else self.by_short_name.get(name, ())
-
-
-def build_catalogue(providers: Sequence[Provider], models: Sequence[Model]) -> Catalogue:
-    """Index models and providers; models whose provider is not known are left out."""
-    known = {provider.name: provider for provider in providers}
-    able = {model.name: model for model in models if model.provider in known}
-    short: dict[str, tuple[Model, ...]] = {}
-    for model in able.values():
-        short[model.upstream_name] = (*short.get(model.upstream_name, ()), model)
-    return Catalogue(MappingProxyType(able), MappingProxyType(known), MappingProxyType(short))
-
-
-def check_provider(provider: Provider) -> None:
-    """Raise InvalidRequest unless the provider can be used."""
-    _check_name(provider.name, "provider")
-    if provider.kind not in PROVIDER_KINDS:
-        raise InvalidRequest(f"A provider's kind is one of {', '.join(PROVIDER_KINDS)}.", param="kind")
-    if provider.kind != "embedded" and not provider.base_url.startswith(("http://", "https://")):
-        raise InvalidRequest("A provider's base_url begins with http:// or https://.", param="base_url")
-    if any(ord(c) <= 32 or ord(c) > 126 for c in provider.base_url + provider.api_key):
-        raise InvalidRequest("base_url and api_key are plain ASCII without spaces.", param="base_url")
-    if len(provider.base_url) > 2000 or len(provider.api_key) > 4000:
-        raise InvalidRequest("base_url has at most 2,000 and api_key at most 4,000 characters.", param="base_url")
-
-
-def check_model(model: Model) -> None:
-    """Raise InvalidRequest, naming the field, unless every value is in its range."""
-    _check_name(model.provider, "provider")
-    if model.name != f"{model.provider}/{model.upstream_name}":
-        raise InvalidRequest("A model's name is provider/model.", param="name")
-    if not 1 <= len(model.upstream_name) <= 200 or not _plain(model.upstream_name):
-        # The name stands in a header of the response.
-        raise InvalidRequest("A model's name has 1 to 200 printable ASCII characters.", param="upstream_name")
-    unknown = model.capabilities - set(CAPABILITIES)
-    if unknown or not model.capabilities:
-        raise InvalidRequest(f"Capabilities are some of {', '.join(CAPABILITIES)}.", param="capabilities")
-    for name in ("input_price_micro", "output_price_micro"):
-        if not 0 <= getattr(model, name) <= MAX_PRICE_MICRO:
-            raise InvalidRequest(f"{name} is from 0 to {MAX_PRICE_MICRO} micro-FTNS per million tokens.", param=name)
-    if not 0 <= (model.cached_input_price_micro or 0) <= model.input_price_micro:
-        raise InvalidRequest(
-            "A cached input token costs at most what any input token does.", param="cached_input_price_micro"
-        )
-    for name in ("context_tokens", "max_output_tokens"):
-        if not 1 <= getattr(model, name) <= MAX_TOKENS:
-            raise InvalidRequest(f"{name} is from 1 to {MAX_TOKENS}.", param=name)
-    for name in ("domain", "version", "cid", "owner_account", "model", "licence", "region"):
-        if len(text := getattr(model, name) or "") > 200 or not _plain(text):
-            raise InvalidRequest(f"{name} has at most 200 printable ASCII characters.", param=name)
-    if len(model.description) > 4000 or "\0" in model.description:
-        raise InvalidRequest("A description has at most 4,000 characters and no NUL.", param="description")
 
 
 class ModelRegistry:
@@ -161,18 +71,62 @@ class ModelRegistry:
         self._embed = embed
         self._embedder = embedder
         self._reloading = asyncio.Lock()
+        self._outdated = asyncio.Event()
+        self._asked = self._read = 0
+        self._stored: dict[str, tuple[str, Model]] = {}
+        self._providers: list[Provider] = []
+        self._registered = Registry({}, {}, {})
         self._unreadable: set[str] = set()
         self.catalogue = build_catalogue(*built_in)
 
     async def reload(self) -> Catalogue:
-        """Read the catalogue anew; a provider whose secret cannot be opened is left out, with a line in the log."""
+        """Read what has changed; the catalogue is another object only if something has.
+
+        Of several that wait for their turn, one reads for all. A provider whose secret cannot be opened is left out,
+        with a line in the log.
+        """
+        self._asked += 1
+        asked = self._asked
         async with self._reloading:  # or an older reading could be the last to be kept
-            # Models first: the provider of a model that is there is there too.
-            models = [_model(row) for row in await self._pool.fetch("SELECT * FROM models ORDER BY name")]
-            rows = await self._pool.fetch("SELECT name, kind, base_url, sealed_key FROM providers ORDER BY name")
-            providers = [found for row in rows if (found := self._provider(row)) is not None]
-            self.catalogue = build_catalogue([*self._built_in[0], *providers], [*self._built_in[1], *models])
+            if self._read < asked:
+                covered = self._asked
+                await self._reload()
+                self._read = covered
         return self.catalogue
+
+    async def changed(self) -> None:
+        """Wait until ``outdate`` was called; many calls are one."""
+        await self._outdated.wait()
+        self._outdated.clear()
+
+    def outdate(self) -> None:
+        """Somebody has changed something."""
+        self._outdated.set()
+
+    async def _reload(self) -> None:
+        async with self._pool.acquire() as connection, connection.transaction():
+            await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            rows = await connection.fetch("SELECT name, kind, base_url, sealed_key FROM providers ORDER BY name")
+            stored = await self._read_models(connection)
+            registered = await read_registry(connection, self._registered.versions)
+        providers = [found for row in rows if (found := self._provider(row)) is not None]
+        if (providers, registered) == (self._providers, self._registered) and stored == self._stored:
+            return
+        self._stored, self._providers, self._registered = stored, providers, registered
+        models = [*self._built_in[1], *(model for _, model in stored.values())]
+        self.catalogue = build_catalogue([*self._built_in[0], *providers], models, registered)
+
+    async def _read_models(self, connection: Connection) -> dict[str, tuple[str, Model]]:
+        """All models by name, each with the mark of its row; only those whose mark is another are read whole."""
+        marks = await connection.fetch("SELECT name, xmin::text AS mark FROM models ORDER BY name")
+        known = self._stored
+        fresh = [row["name"] for row in marks if row["name"] not in known or known[row["name"]][0] != row["mark"]]
+        rows = await connection.fetch("SELECT * FROM models WHERE name = ANY($1)", fresh) if fresh else []
+        stored = {row["name"]: _model(row) for row in rows}
+        return {
+            name: (mark, stored[name]) if name in stored else known[name]
+            for name, mark in ((row["name"], row["mark"]) for row in marks)
+        }
 
     async def put_provider(self, provider: Provider) -> None:
         """Add a provider or change it. Raises InvalidRequest.
@@ -304,19 +258,6 @@ ON CONFLICT (name) DO UPDATE SET provider = $2, upstream_name = $3, capabilities
     version = $11, cid = $12, owner_account = $13, model = $14, licence = $15, region = $16,
     cached_input_price_micro = $17, updated_at = now()
 """
-
-
-def _check_name(name: str, param: str) -> None:
-    if (
-        not 1 <= len(name) <= 64
-        or not name.isascii()
-        or not name.replace("-", "").replace("_", "").replace(".", "").isalnum()
-    ):
-        raise InvalidRequest("A provider's name has 1 to 64 letters, digits, '-', '_' or '.'.", param=param)
-
-
-def _plain(text: str) -> bool:
-    return text.isascii() and text.isprintable()
 
 
 def _indexed_text(model: Model) -> str:

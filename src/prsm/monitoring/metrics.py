@@ -42,6 +42,17 @@ class Metrics:
         self._uncovered = self._counter(
             "prsm_uncovered_micro_ftns", "Metered beyond the hold and borne by the node.", "model"
         )
+        self._hedges = self._counter(
+            "prsm_hedges", "Second models asked because the first was silent, and which of the two answered.",
+            "model", "outcome",
+        )  # fmt: skip
+        self._broken_off = self._counter(
+            "prsm_broken_off_answers", "Streams that a model broke off: resumed by another, or left partial.",
+            "model", "outcome",
+        )  # fmt: skip
+        self._cached = self._counter(
+            "prsm_cache_lookups", "Requests that might be answered from the response cache, by what was found.", "found"
+        )
         storage_bytes = self._counter(
             "prsm_storage_bytes", "Bytes of objects: added, fetched, served, uploaded.", "direction"
         )
@@ -68,9 +79,29 @@ class Metrics:
         if metered_micro > captured_micro:
             meters.uncovered_micro.inc(metered_micro - captured_micro)
 
+    def tokens(self, model: str) -> int:
+        """Tokens metered of a model, by this process since it started."""
+        meters = self._by_model.get(model)
+        if meters is None:
+            return 0
+        found = (*meters.input_tokens.collect(), *meters.output_tokens.collect())
+        return int(sum(s.value for family in found for s in family.samples if s.name == "prsm_tokens_total"))
+
     def upstream_failed(self, model: str, code: str) -> None:
         """One attempt at an upstream failed."""
         self._upstream_errors.labels(model, code).inc()
+
+    def hedged(self, model: str, *, won: bool) -> None:
+        """``model`` was asked beside a silent one, and answered first or not."""
+        self._hedges.labels(model, "won" if won else "lost").inc()
+
+    def broken_off(self, model: str, *, resumed: bool) -> None:
+        """``model`` broke its stream off after the first piece; another went on with it, or nobody did."""
+        self._broken_off.labels(model, "resumed" if resumed else "partial").inc()
+
+    def looked_up(self, found: Literal["exact", "semantic", "nothing"]) -> None:
+        """The response cache was asked."""
+        self._cached.labels(found).inc()
 
     def storage_moved(self, direction: Direction, size_bytes: int) -> None:
         """Bytes were added by a caller, fetched from an endpoint, served to a reader, or uploaded to an own node."""

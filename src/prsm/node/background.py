@@ -9,8 +9,11 @@ import structlog
 
 from prsm.core.errors import PrsmError
 from prsm.federation.model_registry import CHANGED as MODELS_CHANGED
-from prsm.node.catalogue import reload_models
+from prsm.node.catalogue import follow_models, publish_models, reload_models
+from prsm.node.discovery import background_works
 from prsm.node.parts import KEY_REVOKED, Node
+from prsm.node.releases import deprecate_broken, retire_due
+from prsm.tokenomics.market.offer_book import CHANGED as MARKET_CHANGED
 
 _SWEEP_S = 5.0
 _STORAGE_WATCH_S = 15.0
@@ -26,6 +29,15 @@ def background(node: Node) -> dict[str, Any]:
         "free-idempotency-keys": repeat(1, node.idempotency.free_owed),
         "forget-events": repeat(600, lambda: node.outbox.forget_published(_EVENTS_KEPT_S)),
         "reload-models": repeat(30, lambda: reload_models(node)),
+        "follow-models": repeat(0.2, lambda: follow_models(node)),
+        "retire-models": repeat(30, lambda: retire_due(node)),
+        "deprecate-models": repeat(5, lambda: deprecate_broken(node)),
+        "market-count": repeat(_market_step_s(node), node.market.note_usage),
+        "market-prices": repeat(_market_step_s(node), lambda: move_prices(node)),
+        "market-read": repeat(30, lambda: reload_market(node)),
+        "market-refunds": repeat(30, node.market.refunds.pay_owed),
+        "market-sums": repeat(5, lambda: _drain(node.market.accounts.sum_up)),
+        "market-forget-quotes": repeat(600, node.market.quotes.forget_old),
         "probe-cache": repeat(1, node.cache.ping),
         "storage-reconcile": repeat(1800, node.storage.reconcile, at_once=True),
         "storage-upload": repeat(1, node.storage.uploads.drain),
@@ -35,7 +47,42 @@ def background(node: Node) -> dict[str, Any]:
         "storage-verify": repeat(60, node.storage.verify_next),
         "storage-watch": repeat(_STORAGE_WATCH_S, node.storage_watch.refresh),
         "storage-tidy": repeat(3600, node.storage.uploads.tidy),
+        "rollouts": repeat(1, lambda: settle_rollouts(node)),
+        "liveness-sweep": repeat(1, node.liveness.sweep),
+        "route-refresh": repeat(1, node.path.router.refresh),
+        "forget-kept-answers": repeat(60, lambda: _drain(node.path.sweep)),
+        "liveness-probe": node.liveness.prober.run(),
+        "quality-write": repeat(2, node.learning.observer.write),
+        "quality-learn": repeat(node.settings.learning_period_s, node.learning.learn),
+        "quality-read": repeat(5, node.learning.refresh),
+        "quality-age": repeat(3600, node.learning.age),
+        "quality-tidy": repeat(600, node.learning.learner.tidy),
+        **background_works(node.discovery, repeat),
     }
+
+
+async def settle_rollouts(node: Node) -> None:
+    """Judge the trials of candidates; where one was withdrawn, every worker hears of it."""
+    if await node.rollouts.settle():
+        node.outbox.hint()
+        await reload_models(node)
+
+
+async def reload_market(node: Node) -> None:
+    """Read the offers anew and give their prices to the answer path."""
+    await node.market.reload()
+    await publish_models(node)
+
+
+async def move_prices(node: Node) -> None:
+    """Let the prices of offers follow the demand, when an epoch has ended; every worker hears of it by an event."""
+    if await node.market.move_prices():
+        node.outbox.hint()
+
+
+def _market_step_s(node: Node) -> float:
+    """Often enough for what is metered in an epoch to be counted in it, nearly all."""
+    return min(5.0, node.market.epoch_s / 4)
 
 
 async def _drain(step: Callable[[], Awaitable[int]]) -> None:
@@ -66,7 +113,9 @@ async def repeat(every_s: float, work: Callable[[], Awaitable[Any]], *, at_once:
 def listener(node: Node) -> Callable[[str, bytes], Awaitable[None]]:
     async def hear(topic: str, payload: bytes) -> None:
         if topic == MODELS_CHANGED:
-            await reload_models(node)
+            node.registry.outdate()
+        elif topic == MARKET_CHANGED:
+            await reload_market(node)
         elif topic == KEY_REVOKED:
             node.identities.forget(msgspec.json.decode(payload)["prefix"])
 
@@ -75,4 +124,5 @@ def listener(node: Node) -> Callable[[str, bytes], Awaitable[None]]:
 
 async def catch_up(node: Node) -> None:
     """Messages may have been lost: read anew what they would have changed. Cached keys expire within seconds."""
+    await node.market.reload()
     await reload_models(node)

@@ -1,67 +1,75 @@
-"""What the answer path may ask: the built-in models, and the catalogue as targets of the router."""
+"""What the answer path may ask: the catalogue as targets of the router, with the releases of the models they serve."""
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Mapping
 
 from prsm.agents.call import Target
+from prsm.agents.learning.exams import Evaluation
 from prsm.agents.routers.model_router import roster
-from prsm.federation.model_registry import Catalogue, Model, Provider
+from prsm.agents.routers.roster import Release, Roster
+from prsm.federation.model_registry import Catalogue, Model
+from prsm.federation.registry.lineage import Maker, lineage_shares, maker
+from prsm.federation.registry.versions import Ref
+from prsm.node.market import at_posted_prices
 from prsm.node.parts import Node
-from prsm.teachers.arithmetic.teacher import MAX_OUTPUT_TOKENS, ArithmeticTeacher
+from prsm.tokenomics.market.offers import Offer
 
-_BUILT_IN = "local"
-_TEACHER_CONTEXT_TOKENS = 1_000_000
-"""It reads the last message only, so that a conversation before it may have any length."""
+_PPM = 1_000_000
 
 
 async def reload_models(node: Node) -> None:
-    """Read the catalogue anew and give it to the answer path."""
+    """Read what has changed of the catalogue and give it to the answer path."""
     await node.registry.reload()
-    publish_models(node)
+    await publish_models(node)
 
 
-def publish_models(node: Node) -> None:
-    """Give the answer path the catalogue as the registry has it now."""
-    node.path.models = roster(targets(node.registry.catalogue, node.account))
+async def follow_models(node: Node) -> None:
+    """Wait until somebody has changed the catalogue, and follow."""
+    await node.registry.changed()
+    try:
+        await reload_models(node)
+    except BaseException:
+        node.registry.outdate()
+        raise
 
 
-def built_in(teacher: ArithmeticTeacher | None, account: str) -> tuple[Sequence[Provider], Sequence[Model]]:
-    """What answers with no provider configured, priced so that the whole money path runs on a fresh machine."""
-    models = [
-        Model(
-            name=f"{_BUILT_IN}/minilm-l6",
-            provider=_BUILT_IN,
-            upstream_name="minilm-l6",
-            capabilities=frozenset({"embeddings"}),
-            context_tokens=256,
-            max_output_tokens=1,
-            input_price_micro=2_000_000,
-            description="Sentence embeddings for search, routing and clustering; 384 dimensions; English.",
-            version="all-MiniLM-L6-v2-u8",
-            owner_account=account,
-        )
+async def publish_models(node: Node) -> None:
+    """Give the answer path the catalogue and the posted prices as they are now; at once where it has them.
+
+    It is made in a thread, for it takes a while with many instances; requests meanwhile go by what there was.
+    """
+    published = node.published
+    async with published.lock:
+        while not published.stands(catalogue := node.registry.catalogue, offers := node.market.live):
+            made = await asyncio.to_thread(_made, catalogue, offers, node.account)
+            if node.registry.catalogue is catalogue and node.market.live is offers:
+                node.learning.board.rate(evaluations(catalogue))
+                node.path.models = made
+                published.catalogue, published.offers = catalogue, offers
+
+
+def _made(catalogue: Catalogue, offers: Mapping[str, Offer], account: str) -> Roster:
+    releases = [
+        Release(each.model, each.stable, each.candidate, each.candidate_bps, each.shadow_bps, each.aliases)
+        for each in catalogue.releases.values()
     ]
-    if teacher:
-        models.append(
-            Model(
-                name=f"{_BUILT_IN}/arithmetic",
-                provider=_BUILT_IN,
-                upstream_name="arithmetic",
-                capabilities=frozenset({"chat"}),
-                domain="arithmetic",
-                context_tokens=_TEACHER_CONTEXT_TOKENS,
-                max_output_tokens=MAX_OUTPUT_TOKENS,
-                input_price_micro=20_000_000,
-                output_price_micro=60_000_000,
-                description="A small teacher that runs inside the node and answers arithmetic: sums, differences, "
-                "products, greatest common divisors, counting legs of animals.",
-                version=teacher.version,
-                owner_account=account,
-            )
-        )
-    return [Provider(_BUILT_IN, "embedded")], models
+    return roster(at_posted_prices(targets(catalogue, account), offers), releases)
+
+
+def evaluations(catalogue: Catalogue) -> dict[str, list[Evaluation]]:
+    """The evaluation scores of the stable versions that are shares of a whole, by model."""
+    found: dict[str, list[Evaluation]] = {}
+    for model in catalogue.by_model:
+        if registered := catalogue.meant(model):
+            scores = [score for score in registered.version.scores if 0 <= score.value_ppm <= _PPM]
+            found[model] = [Evaluation(s.evaluation, s.value_ppm / _PPM, s.items) for s in scores]
+    return found
 
 
 def targets(catalogue: Catalogue, executor_account: str) -> list[Target]:
+    """The instances that may be asked, with those who earn by them."""
+    makers = {ref: maker(registered) for ref, registered in catalogue.versions.items()}
+    royalties = {ref: _royalties(ref, makers) for ref, made in makers.items() if made.parents}
     return [
         Target(
             name=model.name,
@@ -77,13 +85,36 @@ def targets(catalogue: Catalogue, executor_account: str) -> list[Target]:
             input_price_micro=model.input_price_micro,
             output_price_micro=model.output_price_micro,
             version=model.version,
-            cid=model.cid,
-            owner_account=model.owner_account,
+            cid=model.cid or _weights(model, catalogue),
+            owner_account=_owner(model, version, makers),
             executor_account=executor_account,
             model=model.model,
             licence=model.licence,
             region=model.region,
             cached_input_price_micro=model.cached_input_price_micro,
+            royalties=royalties.get(version, ()),
         )
-        for model in catalogue.models.values()
+        for model in catalogue.offered()
+        for version in [_answering(model, catalogue)]
     ]
+
+
+def _answering(model: Model, catalogue: Catalogue) -> Ref:
+    """The version that earns by an instance: its own, or what is stable where it names none."""
+    release = catalogue.releases.get(model.serves)
+    return model.serves, model.version or (release.stable if release else "")
+
+
+def _weights(model: Model, catalogue: Catalogue) -> str:
+    """The CID of the weights that answer, where the instance names a version that states it."""
+    registered = catalogue.versions.get((model.serves, model.version))
+    return registered.version.weights_cid if registered else ""
+
+
+def _owner(model: Model, version: Ref, makers: Mapping[Ref, Maker]) -> str:
+    """The owner of the version; else whoever the instance names."""
+    return (makers[version].owner if version in makers else "") or model.owner_account
+
+
+def _royalties(ref: Ref, makers: Mapping[Ref, Maker]) -> tuple[tuple[str, int], ...]:
+    return tuple((royalty.account, royalty.bps) for royalty in lineage_shares(ref, makers))

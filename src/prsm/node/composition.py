@@ -9,24 +9,11 @@ import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import structlog
 
-from prsm.agents.answer import AnswerPath
-from prsm.agents.attempts import Attempts
-from prsm.agents.billing import Biller, Economy
 from prsm.agents.conversations import Conversations
-from prsm.agents.executors.anthropic import AnthropicExecutor
-from prsm.agents.executors.embedded import EmbeddedExecutor
-from prsm.agents.executors.http_client import HttpClient
-from prsm.agents.executors.http_connection import Limits
-from prsm.agents.executors.huggingface import HuggingFaceExecutor
-from prsm.agents.executors.openai_compatible import OpenAICompatibleExecutor
-from prsm.agents.executors.retry import RetryPolicy
-from prsm.agents.plan import PathLimits
-from prsm.agents.seams import Executor
 from prsm.core import database
 from prsm.core.cache import Cache
 from prsm.core.cancellation import end_tasks
@@ -46,17 +33,23 @@ from prsm.data_layer.network.mdns import OwnGateway
 from prsm.data_layer.provenance.statement_store import Statements
 from prsm.data_layer.storage_watch import StorageWatch
 from prsm.federation.model_registry import ModelRegistry
+from prsm.federation.registry.version_store import Signer, VersionStore
 from prsm.monitoring.metrics import Metrics
+from prsm.node.answering import Grounds, open_answering
 from prsm.node.background import background, catch_up, listener, repeat
-from prsm.node.catalogue import built_in, reload_models
+from prsm.node.built_in import PROVIDER, built_in
+from prsm.node.catalogue import reload_models
+from prsm.node.discovery import open_discovery
 from prsm.node.gauges import expose
+from prsm.node.market import open_market
 from prsm.node.parts import Node
+from prsm.node.published import Published
+from prsm.node.releases import register_built_in
 from prsm.safety.circuit_breaker import BreakerBoard, BreakerPolicy
 from prsm.teachers.arithmetic.teacher import ArithmeticTeacher
 from prsm.tokenomics.enrolment import Enrolment
 from prsm.tokenomics.ftns_service import Ledger, LedgerLimits
 from prsm.tokenomics.idempotency import IdempotencyKeys
-from prsm.tokenomics.receipts import NodeSigner
 
 _PRESENCE_S = 1.0
 _log: Any = structlog.get_logger("node")
@@ -115,29 +108,14 @@ async def _assemble(
     breakers = BreakerBoard(time.monotonic, _breaker_policy(settings))
     encoder = await asyncio.to_thread(TextEncoder.load, None, settings.encoder_threads)
     teacher = await asyncio.to_thread(ArithmeticTeacher.load)
-    executors = _executors(settings, teacher, encoder)
-    for executor in dict.fromkeys(executors.values()):
-        stack.push_async_callback(executor.aclose)
     storage_breakers = BreakerBoard(time.monotonic, _breaker_policy(settings))
     storage = await asyncio.to_thread(_storage, settings, key, store, storage_breakers)
     stack.push_async_callback(storage.aclose)
     registry = await _registry(settings, key, store, encoder, teacher)
+    versions = _versions(key, store, registry)
+    grounds = Grounds(settings, key, account, store, cache, ledger, metrics, breakers, encoder, teacher, versions)
+    answering = await open_answering(grounds, stack)
     identities = Identities(store.pool, key.derive("api-keys"))
-    attempts = Attempts(
-        breakers,
-        metrics,
-        RetryPolicy(settings.retry_attempts, total_s=settings.retry_budget_s),
-        timeout_s=settings.request_timeout_s,
-    )
-    path = AnswerPath(
-        ledger=ledger,
-        executors=executors,
-        attempts=attempts,
-        biller=_biller(settings, key),
-        domains={"arithmetic": teacher.understands},
-        metrics=metrics,
-        limits=PathLimits(settings.default_max_output_tokens, settings.answer_limit_bytes, settings.request_timeout_s),
-    )
     node = Node(
         settings=settings,
         key=key,
@@ -148,25 +126,39 @@ async def _assemble(
         enrolment=Enrolment(identities, ledger, welcome_grant_micro=settings.welcome_grant_micro),
         ledger=ledger,
         registry=registry,
+        versions=versions,
+        published=Published(),
         conversations=Conversations(store.pool, cache, max_messages=settings.conversation_max_messages),
         idempotency=IdempotencyKeys(store.pool),
-        path=path,
+        path=answering.path,
         limiter=RateLimiter() if settings.workers == 1 else LeasedLimiter(cache.client, settings.workers),
         rate=Rate.per_minute(settings.rate_limit_per_minute, settings.rate_limit_burst),
         breakers=breakers,
         metrics=metrics,
         outbox=OutboxPublisher(store.pool, cache.publish),
         encoder=encoder,
-        executors=MappingProxyType(executors),
+        executors=answering.executors,
         storage=storage,
         storage_breakers=storage_breakers,
         storage_watch=StorageWatch(storage, metrics.storage_moved),
         statements=Statements(storage.catalog, key.public_key_hex, key.sign, now),
+        learning=answering.learning,
+        market=await open_market(settings, key, store, ledger, metrics.tokens),
+        discovery=await open_discovery(settings, key, store, encoder, registry, PROVIDER),
+        rollouts=answering.rollouts,
+        liveness=answering.liveness,
     )
+    await _load(node)
+    return node
+
+
+async def _load(node: Node) -> None:
+    """What a node has in memory before it answers."""
     await node.storage_watch.refresh()
     await reload_models(node)
-    await registry.index(tuple(registry.catalogue.models.values()))
-    return node
+    await register_built_in(node)
+    await node.rollouts.trials.reload()
+    await node.registry.index(tuple(node.registry.catalogue.models.values()))
 
 
 async def recover(node: Node) -> None:
@@ -202,17 +194,16 @@ async def _registry(
         store.pool,
         seal=key.seal,
         unseal=key.unseal,
-        built_in=built_in(teacher if settings.teacher_enabled else None, _account(key)),
+        built_in=built_in(encoder, teacher if settings.teacher_enabled else None, _account(key)),
         index=await pgvector_index.open_index(store.pool, "models", DIMENSION),
         embed=lambda texts: asyncio.to_thread(encoder.encode, texts),
         embedder=encoder.sha256,
     )
 
 
-def _biller(settings: Settings, key: NodeKey) -> Biller:
-    shares = settings.split_owner_bps, settings.split_executor_bps, settings.split_treasury_bps
-    signer = NodeSigner(key.node_id, key.public_key_hex, key.sign)
-    return Biller(signer, Economy(*shares, _account(key)), now, screened_by=())
+def _versions(key: NodeKey, store: Database, registry: ModelRegistry) -> VersionStore:
+    served = frozenset((model.serves, model.version) for model in registry.catalogue.models.values())
+    return VersionStore(store.pool, Signer(key.public_key_hex, key.sign), served=served)
 
 
 def _account(key: NodeKey) -> str:
@@ -239,24 +230,3 @@ def _storage(settings: Settings, key: NodeKey, store: Database, breakers: Breake
     )
     folder = settings.home / "storage"
     return assembly.assemble(folder, store.pool, breakers, places, policy, settings.storage_rate_limit_bytes_s or None)
-
-
-def _executors(settings: Settings, teacher: ArithmeticTeacher, encoder: TextEncoder) -> dict[str, Executor]:
-    client = HttpClient(
-        Limits(
-            connect_s=settings.upstream_connect_timeout_s,
-            first_byte_s=settings.upstream_first_byte_timeout_s,
-            idle_s=settings.upstream_idle_timeout_s,
-            total_s=settings.request_timeout_s,
-            max_body_bytes=settings.answer_limit_bytes * 4,
-            max_connections_per_origin=settings.upstream_connections_per_origin,
-        )
-    )
-    openai: Executor = OpenAICompatibleExecutor(client)
-    kinds = dict.fromkeys(("openai", "ollama", "vllm", "openrouter", "prsm"), openai)
-    return {
-        **kinds,
-        "anthropic": AnthropicExecutor(client),
-        "huggingface": HuggingFaceExecutor(client),
-        "embedded": EmbeddedExecutor(teacher, encoder.encode, encoder.count_tokens),
-    }

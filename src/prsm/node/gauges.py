@@ -5,6 +5,9 @@ from typing import Any
 
 from prsm.core.errors import PrsmError, Unavailable
 from prsm.monitoring.metrics import breaker_level
+from prsm.node.learning import expose_learning
+from prsm.node.liveness import expose_liveness
+from prsm.node.market import offers_by_state
 from prsm.node.parts import Node
 
 
@@ -19,7 +22,10 @@ def expose(node: Node) -> None:
         "model",
         lambda: {name: breaker_level(view.state) for name, view in node.breakers.snapshot().items()},
     )
+    metrics.levels("prsm_market_offers", "Live offers by state.", "state", lambda: offers_by_state(node.market))
+    expose_liveness(node.liveness, metrics)
     _expose_storage(node)
+    expose_learning(node.learning, metrics)
 
 
 def _expose_storage(node: Node) -> None:

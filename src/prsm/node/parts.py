@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from prsm.agents.answer import AnswerPath
 from prsm.agents.conversations import Conversations
+from prsm.agents.learning.learning import Learning
 from prsm.agents.seams import Executor
 from prsm.core.cache import Cache
 from prsm.core.config import Settings
@@ -18,11 +19,17 @@ from prsm.data_layer.enhanced_ipfs import EnhancedIPFS
 from prsm.data_layer.provenance.statement_store import Statements
 from prsm.data_layer.storage_watch import StorageWatch
 from prsm.federation.model_registry import ModelRegistry
+from prsm.federation.registry.version_store import VersionStore
 from prsm.monitoring.metrics import Metrics
+from prsm.node.discovery import Discovery
+from prsm.node.liveness import Watch
+from prsm.node.published import Published
+from prsm.node.rollouts import Rollouts
 from prsm.safety.circuit_breaker import BreakerBoard
 from prsm.tokenomics.enrolment import Enrolment
 from prsm.tokenomics.ftns_service import Ledger
 from prsm.tokenomics.idempotency import IdempotencyKeys
+from prsm.tokenomics.marketplace import Marketplace
 
 KEY_REVOKED = "keys.revoked"
 
@@ -40,6 +47,8 @@ class Node:
     enrolment: Enrolment
     ledger: Ledger
     registry: ModelRegistry
+    versions: VersionStore
+    published: Published
     conversations: Conversations
     idempotency: IdempotencyKeys
     path: AnswerPath
@@ -54,3 +63,8 @@ class Node:
     storage_breakers: BreakerBoard
     storage_watch: StorageWatch
     statements: Statements
+    learning: Learning
+    liveness: Watch
+    rollouts: Rollouts
+    market: Marketplace
+    discovery: Discovery

@@ -7,7 +7,7 @@ transaction. A batch whose fate a lost connection hides is sent again as it was:
 import asyncio
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
@@ -202,6 +202,21 @@ class Ledger:
         if outcome == 6:
             raise PrsmError("The transfer id was used already.", kind=Kind.CONFLICT, code="duplicate_transfer")
         return outcome == 0
+
+    async def refund(self, request_id: UUID, owed: Mapping[str, int]) -> int:
+        """Give back what a request was charged: from each account of ``owed`` what it owes in all and has not given.
+
+        ``owed`` sums up all grants for the request, so that this can be asked again at any time. Answers what has to
+        wait because an account has too little available. Raises PrsmError when nothing was captured.
+        """
+        row = await self._pool.fetchrow(
+            "SELECT outcome, left_micro FROM ledger_refund($1,$2,$3)", request_id, list(owed), list(owed.values())
+        )
+        if row["outcome"] == 2:
+            raise PrsmError(f"Request {request_id} was charged nothing.", kind=Kind.NOT_FOUND, code="nothing_captured")
+        if row["outcome"] == 5:
+            raise PrsmError("An account that owes does not exist.", kind=Kind.NOT_FOUND, code="unknown_account")
+        return row["left_micro"]
 
     async def account_id(self, name: str) -> int:
         """The id of an account, opened when it is new."""

@@ -16,10 +16,14 @@ BYTES_PER_TOKEN = 4
 
 
 class Price(Struct, frozen=True, gc=False):
-    """Micro-FTNS per million input and output tokens."""
+    """Micro-FTNS per million input and output tokens; ``cached_input_micro``, at most that of input, of cached ones.
+
+    None: a cached input token costs as any.
+    """
 
     input_micro: int
     output_micro: int
+    cached_input_micro: int | None = None
 
 
 class Quote(Struct, frozen=True, gc=False):
@@ -30,9 +34,18 @@ class Quote(Struct, frozen=True, gc=False):
     output_tokens: int
 
 
-def charge_micro(price: Price, input_tokens: int, output_tokens: int) -> int:
-    """The price of metered tokens; each side rounded up to a whole micro-FTNS. Cached input counts as input."""
-    return tokens_cost_micro(input_tokens, price.input_micro) + tokens_cost_micro(output_tokens, price.output_micro)
+def charge_micro(price: Price, input_tokens: int, output_tokens: int, cached_input_tokens: int = 0) -> int:
+    """The price of metered tokens; each side rounded up, once, to a whole micro-FTNS.
+
+    ``cached_input_tokens`` are part of ``input_tokens``. They never raise the charge, so that a hold for none of them
+    covers it.
+    """
+    written = tokens_cost_micro(output_tokens, price.output_micro)
+    if price.cached_input_micro is None or not cached_input_tokens:
+        return tokens_cost_micro(input_tokens, price.input_micro) + written
+    cached = min(cached_input_tokens, input_tokens)
+    read_micro = (input_tokens - cached) * price.input_micro + cached * price.cached_input_micro
+    return -(-read_micro // TOKENS_PER_PRICE) + written
 
 
 def quote(price: Price, input_tokens: int, output_tokens: int, *, choices: int, cap_micro: int | None) -> Quote | None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
+import msgspec
 from msgspec import Struct
 
 from prsm.core import canonical
@@ -26,10 +27,21 @@ class NodeSigner:
     sign: Callable[[bytes], bytes]
 
 
+class Segment(Struct, frozen=True, gc=False):
+    """A part of an answer that several instances made one after the other."""
+
+    model: str
+    provider: str
+    output_tokens: int
+
+
 class ReceiptFacts(Struct, frozen=True):
     """What a receipt binds. Digests are SHA-256 in hex; prices are micro-FTNS per million tokens.
 
     ``metered_by`` is ``upstream`` where the provider counted the tokens, ``node`` where this node estimated them.
+    ``cached_input_price_micro`` None: as any input token. ``quote_id`` names the quote whose prices applied.
+    ``segments`` are empty where one instance made the whole answer. ``cached_from`` names the request whose answer was
+    given again; no model was asked then.
     """
 
     request_id: UUID
@@ -52,13 +64,38 @@ class ReceiptFacts(Struct, frozen=True):
     completed: bool
     screened_by: Sequence[str]
     at: datetime
+    cached_input_price_micro: int | None = None
+    quote_id: UUID | None = None
+    segments: Sequence["Segment"] = ()
+    cached_from: UUID | None = None
+
+
+class Amounts(Struct, frozen=True):
+    """What was set aside and what was charged."""
+
+    held_micro: int
+    captured_micro: int
+
+
+class ReceiptMoney(Struct, frozen=True):
+    """What a receipt, of any version, says of the money."""
+
+    id: UUID
+    account: str
+    amounts: Amounts
+    splits: tuple[Leg, ...]
 
 
 def sign_receipt(facts: ReceiptFacts, legs: Sequence[Leg], signer: NodeSigner) -> bytes:
-    """The receipt as JSON bytes ``{"receipt": {...}, "signature": hex}``, ready to be stored and shown."""
+    """The receipt as JSON bytes ``{"receipt": {...}, "signature": hex}``, ready to be stored and shown.
+
+    Version 2 states the price of cached input, which version 1 charged as any input, the quote, and who
+    else than the model named took part: other instances of it, or an earlier answer.
+    """
+    cached_price_micro = facts.cached_input_price_micro
     body = canonical.encode_trusted(
         {
-            "version": 1,
+            "version": 2,
             "id": str(facts.request_id),
             "time": facts.at.isoformat(timespec="milliseconds"),
             "node": {"id": signer.node_id, "public_key": signer.public_key_hex},
@@ -78,7 +115,16 @@ def sign_receipt(facts: ReceiptFacts, legs: Sequence[Leg], signer: NodeSigner) -
             "prices": {
                 "input_micro_per_mtok": facts.input_price_micro,
                 "output_micro_per_mtok": facts.output_price_micro,
+                "cached_input_micro_per_mtok": (
+                    facts.input_price_micro if cached_price_micro is None else cached_price_micro
+                ),
             },
+            "quote": str(facts.quote_id) if facts.quote_id else "",
+            "segments": [
+                {"model": one.model, "provider": one.provider, "output_tokens": one.output_tokens}
+                for one in facts.segments
+            ],
+            "cached_from": str(facts.cached_from) if facts.cached_from else "",
             "amounts": {"held_micro": facts.held_micro, "captured_micro": facts.captured_micro},
             "splits": [{"account": leg.account, "kind": leg.kind, "amount_micro": leg.amount_micro} for leg in legs],
             "screened_by": list(facts.screened_by),
@@ -86,3 +132,15 @@ def sign_receipt(facts: ReceiptFacts, legs: Sequence[Leg], signer: NodeSigner) -
     )
     signature = signer.sign(DOMAIN + body)
     return b'{"receipt":' + body + b',"signature":"' + signature.hex().encode() + b'"}'
+
+
+def money_of(signed: bytes) -> ReceiptMoney:
+    """What a stored receipt says of the money; not its signature. Raises DecodeError, UnicodeDecodeError."""
+    return _decoder.decode(signed).receipt
+
+
+class _Signed(Struct):
+    receipt: ReceiptMoney
+
+
+_decoder = msgspec.json.Decoder(_Signed)

@@ -3,6 +3,7 @@
 Pure: events in, recomputed balances and violations out. Memory is bounded by what can still matter: a hold is kept
 from its placing to its ending, after which no event may name it but the legs of its capture. The ledger writes the
 legs of a batch directly after the endings of that batch, so a capture is kept until anything else follows its legs.
+A refund comes with what its capture was, as that has been replayed before; what was given back is kept by request.
 """
 
 from collections.abc import Iterable, Mapping
@@ -13,6 +14,8 @@ from uuid import UUID
 from prsm.tokenomics.orders import Resolution
 from prsm.tokenomics.splits import Leg
 
+REFUND = "refund"
+"""The kind of a posting that gives back what a request was charged, and of no other."""
 VIOLATIONS_KEPT = 1000
 """Sentences kept; further violations are only counted."""
 
@@ -52,8 +55,21 @@ class ResolutionEvent:
 
 
 @dataclass(frozen=True, slots=True)
+class RefundedCapture:
+    """The capture that a refund gives back: its position, who paid how much, and its receipt as in ResolutionEvent."""
+
+    position: int
+    payer_account_id: int
+    captured_micro: int
+    receipt: ReceiptAmounts | str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class TransferEvent:
-    """A row of ``ledger_transfers``: a leg of a capture where it names a hold."""
+    """A row of ``ledger_transfers``: a leg of a capture where it names a hold, a refund where it names ``refund_of``.
+
+    ``refunded`` is the capture of ``refund_of``, None where there is none.
+    """
 
     position: int
     hold_id: UUID | None
@@ -61,6 +77,8 @@ class TransferEvent:
     credit_account_id: int
     amount_micro: int
     kind: str
+    refund_of: UUID | None = None
+    refunded: RefundedCapture | None = None
 
 
 Event: TypeAlias = HoldEvent | ResolutionEvent | TransferEvent
@@ -117,6 +135,7 @@ class Replay:
     releases: int
     expiries: int
     transfers: int
+    refunds: int
     open_holds: int
     captures_without_receipt: int
     accounts: Mapping[int, Sums]
@@ -155,6 +174,8 @@ class Replayer:
         self._budgets = {budget.api_key_id: Sums() for budget in stored.budgets}
         self._open: dict[UUID, HoldEvent] = {}
         self._captures: dict[UUID, _Capture] = {}
+        self._refunded: dict[UUID, dict[int, int]] = {}
+        self._refund_count = 0
         self._in_legs = False
         self._position = 0
         self._holds = self._transfers = self._without_receipt = 0
@@ -188,6 +209,7 @@ class Replayer:
             releases=self._ended[Resolution.RELEASE],
             expiries=self._ended[Resolution.EXPIRE],
             transfers=self._transfers,
+            refunds=self._refund_count,
             open_holds=len(self._open),
             captures_without_receipt=self._without_receipt,
             accounts=self._accounts,
@@ -287,6 +309,10 @@ class Replayer:
             self._close_captures()
         else:
             self._leg(event, event.hold_id, at)
+        if event.refund_of is not None:
+            self._refund(event, event.refund_of, at)
+        elif event.kind == REFUND:
+            self.violate(f"{at} is called a refund and names no request.")
         if event.amount_micro <= 0:
             self.violate(f"{at} is of {event.amount_micro}, which is not positive.")
         if event.hold_id is None and event.debit_account_id == event.credit_account_id:
@@ -307,6 +333,35 @@ class Replayer:
         capture.paid_micro += event.amount_micro
         name = self._names.get(event.credit_account_id, "")
         capture.legs.append(Leg(name, event.kind, event.amount_micro))
+
+    def _refund(self, event: TransferEvent, request_id: UUID, at: str) -> None:
+        """What goes back goes to who paid, from those who were paid, and never exceeds either."""
+        self._refund_count += 1
+        capture = event.refunded
+        if event.hold_id is not None or event.kind != REFUND:
+            self.violate(f"{at} refunds request {request_id} and is of the kind {event.kind}, hold {event.hold_id}.")
+        if capture is None or capture.position >= event.position:
+            self.violate(f"{at} refunds request {request_id}, which had captured nothing.")
+            return
+        if event.credit_account_id != capture.payer_account_id:
+            self.violate(
+                f"{at} refunds account {event.credit_account_id}; request {request_id} was paid by "
+                f"{capture.payer_account_id}."
+            )
+        given = self._refunded.setdefault(request_id, {})
+        giver = event.debit_account_id
+        given[giver] = given.get(giver, 0) + event.amount_micro
+        if (total := sum(given.values())) > capture.captured_micro:
+            self.violate(
+                f"{at} makes {total} refunded of request {request_id}, which captured {capture.captured_micro}."
+            )
+        if isinstance(capture.receipt, ReceiptAmounts):
+            name = self._names.get(giver)
+            paid = sum(leg.amount_micro for leg in capture.receipt.splits if leg.account == name)
+            if given[giver] > paid:
+                self.violate(
+                    f"{at} makes account {giver} give back {given[giver]} of request {request_id}; it got {paid}."
+                )
 
     # -- the checks ---------------------------------------------------------------------------------------------
 

@@ -1,8 +1,15 @@
-"""How one captured amount is divided; exact to the last micro-FTNS, with a stated remainder rule."""
+"""How one captured amount is divided; exact to the last micro-FTNS, with a stated remainder rule.
+
+The owner's part goes on upstream, to those whose models and data the owner's was made of, by the shares it declared.
+"""
+
+from collections.abc import Sequence
 
 from msgspec import Struct
 
 BPS = 10_000
+MAX_ROYALTIES = 16
+"""Accounts upstream that one answer pays, at most; with owner, executor and treasury, a capture has 19 legs at most."""
 
 
 class Share(Struct, frozen=True, gc=False):
@@ -34,3 +41,14 @@ def split(amount_micro: int, shares: tuple[Share, ...]) -> tuple[Leg, ...]:
     return tuple(
         [Leg(share.account, share.kind, amount) for share, amount in zip(shares, amounts, strict=True) if amount]
     )
+
+
+def pay_upstream(owner: Leg, royalties: Sequence[tuple[str, int]]) -> tuple[Leg, ...]:
+    """Divide the owner's leg among it and ``royalties``, (account, basis points of the leg), each rounded down.
+
+    What is left is the owner's, and stands first. Raises ValueError when there are too many, or they exceed the whole.
+    """
+    if len(royalties) > MAX_ROYALTIES:
+        raise ValueError(f"an answer pays at most {MAX_ROYALTIES} royalties")
+    own = Share(owner.account, owner.kind, BPS - sum([bps for _, bps in royalties]))
+    return split(owner.amount_micro, (own, *[Share(account, "royalty", bps) for account, bps in royalties]))

@@ -6,15 +6,16 @@ verified while it grows and memory stays that of the open holds, the accounts an
 
 from collections.abc import AsyncIterator, Callable
 from typing import Any
-from uuid import UUID
 
 import msgspec
 
 from prsm.core.database import Connection
+from prsm.tokenomics.receipts import money_of
 from prsm.tokenomics.replay import (
     Event,
     HoldEvent,
     ReceiptAmounts,
+    RefundedCapture,
     Replay,
     Replayer,
     ResolutionEvent,
@@ -23,21 +24,25 @@ from prsm.tokenomics.replay import (
     StoredBudget,
     TransferEvent,
 )
-from prsm.tokenomics.splits import Leg
 
 PREFETCH_ROWS = 500
 PROGRESS_EVERY = 10_000
 FETCH_TIMEOUT_S = 60
 
-_IMMUTABLE = ("ledger_holds", "ledger_resolutions", "ledger_transfers", "receipts")
+_IMMUTABLE = (
+    *("ledger_holds", "ledger_resolutions", "ledger_transfers", "receipts"),
+    *("market_offer_revisions", "market_prices", "market_refunds", "market_refund_decisions"),
+)
 _HOLDS = "SELECT position, id, account_id, api_key_id, amount_micro FROM ledger_holds ORDER BY position"
 _RESOLUTIONS = """
     SELECT r.position, r.hold_id, r.kind, r.captured_micro, c.account_id, c.body
     FROM ledger_resolutions r LEFT JOIN receipts c ON c.id = r.hold_id ORDER BY r.position
 """
 _TRANSFERS = """
-    SELECT position, hold_id, debit_account_id, credit_account_id, amount_micro, kind
-    FROM ledger_transfers ORDER BY position
+    SELECT t.position, t.hold_id, t.debit_account_id, t.credit_account_id, t.amount_micro, t.kind, t.refund_of,
+        r.position AS captured_at, h.account_id AS payer, r.captured_micro, c.account_id, c.body
+    FROM ledger_transfers t LEFT JOIN ledger_resolutions r ON r.hold_id = t.refund_of AND r.kind = 1
+        LEFT JOIN ledger_holds h ON h.id = r.hold_id LEFT JOIN receipts c ON c.id = r.hold_id ORDER BY t.position
 """
 _ORPHANS = """
     SELECT c.id FROM receipts c LEFT JOIN ledger_resolutions r ON r.hold_id = c.id
@@ -120,7 +125,12 @@ def _hold(row: Any) -> HoldEvent:
 
 
 def _transfer(row: Any) -> TransferEvent:
-    return TransferEvent(*row)
+    position, hold_id, debit, credit, amount, kind, refund_of, captured_at, payer, captured, account_id, body = row
+    refunded = None
+    if captured_at is not None:
+        receipt = None if body is None else _receipt(account_id, body)
+        refunded = RefundedCapture(captured_at, payer, captured, receipt)
+    return TransferEvent(position, hold_id, debit, credit, amount, kind, refund_of, refunded)
 
 
 def _resolution(row: Any) -> ResolutionEvent:
@@ -128,34 +138,9 @@ def _resolution(row: Any) -> ResolutionEvent:
     return ResolutionEvent(position, hold_id, kind, captured, None if body is None else _receipt(account_id, body))
 
 
-class _Amounts(msgspec.Struct):
-    held_micro: int
-    captured_micro: int
-
-
-class _Split(msgspec.Struct):
-    account: str
-    kind: str
-    amount_micro: int
-
-
-class _Receipt(msgspec.Struct):
-    id: UUID
-    account: str
-    amounts: _Amounts
-    splits: list[_Split]
-
-
-class _Signed(msgspec.Struct):
-    receipt: _Receipt
-
-
-_decoder = msgspec.json.Decoder(_Signed)
-
-
 def _receipt(account_id: int, body: bytes) -> ReceiptAmounts | str:
     try:
-        receipt = _decoder.decode(body).receipt
+        receipt = money_of(body)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         return str(error)
     return ReceiptAmounts(
@@ -164,5 +149,5 @@ def _receipt(account_id: int, body: bytes) -> ReceiptAmounts | str:
         account=receipt.account,
         held_micro=receipt.amounts.held_micro,
         captured_micro=receipt.amounts.captured_micro,
-        splits=tuple(Leg(split.account, split.kind, split.amount_micro) for split in receipt.splits),
+        splits=receipt.splits,
     )

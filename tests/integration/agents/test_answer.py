@@ -247,8 +247,22 @@ async def test_who_leaves_before_the_first_piece_pays_nothing(world: World) -> N
     assert await payer.open_holds() == model.open_streams == 0
 
 
-@pytest.mark.parametrize("error", [BROKEN, ZeroDivisionError("a defect"), PrsmError("odd", code="odd")])
-async def test_a_stream_that_the_model_breaks_off_costs_nothing(world: World, error: Exception) -> None:
+async def test_a_stream_that_the_model_breaks_off_costs_what_was_delivered_without_the_input(world: World) -> None:
+    payer, model = await new_payer(world), Model(says("one"), error=BROKEN)
+    ask = payer.ask()
+    stream = await answer_path(world, model).chat_stream(ask)
+    await stream.next()
+    assert (await refused(stream.next())).code == "upstream_cut_off"
+    assert await payer.open_holds() == 1
+    assert await stream.leave(render) == b"one for 2"
+    assert await payer.charged_micro() == 2 * 1
+    assert await payer.open_holds() == model.open_streams == 0
+    receipt = await receipt_of(payer, ask.call.request_id)
+    assert (receipt["completed"], receipt["usage"]["input_tokens"]) == (False, 0)
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError("a defect"), PrsmError("odd", code="odd")])
+async def test_a_stream_that_a_defect_ends_costs_nothing(world: World, error: Exception) -> None:
     payer, model = await new_payer(world), Model(says("one"), error=error)
     metrics = Metrics()
     stream = await answer_path(world, model, metrics=metrics).chat_stream(payer.ask())
@@ -277,10 +291,13 @@ async def test_the_time_of_a_request_covers_its_whole_stream(world: World) -> No
     await asyncio.sleep(0.55)
     model.resume.set()
     stream = await asking
+    await stream.next()
     await asyncio.sleep(0.55)
     error = await refused(all_of(stream))
     assert (error.kind, error.code) == (Kind.TIMEOUT, "upstream_timeout")
-    assert await payer.charged_micro() == model.open_streams == 0
+    await stream.leave(render)
+    assert await payer.charged_micro() == 2 * 1  # what came in time
+    assert model.open_streams == 0
 
 
 async def test_closing_the_path_waits_for_what_is_still_being_charged(world: World) -> None:

@@ -4,13 +4,18 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
+from tests.support.answering import Model, says
+from tests.support.asks import chat, target
 
-from prsm.agents.rollouts.assignment import CANDIDATE, STABLE
+from prsm.agents.rollouts.assignment import CANDIDATE, SHADOW, STABLE
 from prsm.agents.rollouts.evidence import Mean
+from prsm.agents.rollouts.shadow import Shadow
 from prsm.agents.rollouts.trial import Limits
-from prsm.agents.rollouts.trials import Trials
+from prsm.agents.rollouts.trials import Trial, Trials
+from prsm.agents.seams import UpstreamError
 from prsm.core import database
 from prsm.core.database import Database
+from prsm.core.errors import InvalidRequest
 
 
 @pytest.fixture
@@ -26,6 +31,10 @@ class Registry:
 
     def __init__(self) -> None:
         self.withdrawn: list[tuple[str, str, str]] = []
+        self.rated: dict[str, Mean] = {}
+
+    async def ratings(self, _trial: Trial) -> dict[str, Mean]:
+        return self.rated
 
     async def withdraw(self, model: str, candidate: str, reason: str) -> None:
         self.withdrawn.append((model, candidate, reason))
@@ -33,14 +42,14 @@ class Registry:
 
 async def test_workers_count_together_and_one_of_them_withdraws(store: Database) -> None:
     registry = Registry()
-    workers = [Trials(store.pool, registry.withdraw) for _ in range(2)]
+    workers = [Trials(store.pool, registry.withdraw, registry.ratings) for _ in range(2)]
     await workers[0].start("m", "1", "2", Limits(slow_ms=1000))
     await workers[1].reload()
     for worker in workers:
         for number in range(400):
-            worker.answered("m", STABLE, ok=True, first_token_ms=2000 if number % 20 == 0 else 10)
+            worker.seen("m", "1", ok=True, first_token_ms=2000 if number % 20 == 0 else 10)
     for number in range(10):
-        workers[number % 2].answered("m", CANDIDATE, ok=False, first_token_ms=None)
+        workers[number % 2].seen("m", "2", ok=False, first_token_ms=None)
     await workers[0].settle()
     assert not registry.withdrawn, "five failures may be one blip"
     assert workers[0].open["m"].counts[STABLE, "error"] == Mean(400, 0)
@@ -55,15 +64,17 @@ async def test_workers_count_together_and_one_of_them_withdraws(store: Database)
 
 
 async def test_the_same_trial_goes_on_and_another_takes_its_place(store: Database) -> None:
-    trials = Trials(store.pool, Registry().withdraw)
+    registry = Registry()
+    trials = Trials(store.pool, registry.withdraw, registry.ratings)
     await asyncio.gather(*(trials.start("m", "1", "2", Limits()) for _ in range(5)))
     first = trials.open["m"]
-    trials.observe("m", CANDIDATE, "quality", 0.75)
+    registry.rated = {CANDIDATE: Mean(1, 0.75)}
     await trials.settle()
     await trials.start("m", "1", "2", Limits(error_increase=0.5))
     assert trials.open["m"].id == first.id
     assert trials.open["m"].limits.error_increase == 0.5
     assert trials.open["m"].counts[CANDIDATE, "quality"] == Mean(1, 0.75)
+    registry.rated = {}
     await trials.start("m", "1", "3", Limits())
     assert trials.open["m"].id != first.id
     assert not trials.open["m"].counts
@@ -73,16 +84,65 @@ async def test_the_same_trial_goes_on_and_another_takes_its_place(store: Databas
 
 
 async def test_what_could_not_be_added_is_added_later(store: Database) -> None:
-    trials = Trials(store.pool, Registry().withdraw)
+    registry = Registry()
+    trials = Trials(store.pool, registry.withdraw, registry.ratings)
     await trials.start("m", "1", "2", Limits())
-    trials.observe("m", STABLE, "error", 1)
+    trials.seen("m", "1", ok=False, first_token_ms=None)
     await store.pool.execute("ALTER TABLE rollout_counts RENAME TO away")
     with pytest.raises(Exception, match="rollout_counts"):
         await trials.settle()
-    trials.observe("m", STABLE, "error", 0)
+    trials.seen("m", "1", ok=True, first_token_ms=None)
     await store.pool.execute("ALTER TABLE away RENAME TO rollout_counts")
     await trials.settle()
     assert trials.open["m"].counts[STABLE, "error"] == Mean(2, 1)
-    trials.observe("other", STABLE, "error", 1)
+    trials.seen("other", "1", ok=False, first_token_ms=None)
+    trials.seen("m", "an older one", ok=False, first_token_ms=None)
     await trials.settle()
     assert set(trials.open) == {"m"}
+
+
+async def test_copies_are_counted_and_never_more_than_allowed_at_once(store: Database) -> None:
+    registry = Registry()
+    trials = Trials(store.pool, registry.withdraw, registry.ratings)
+    await trials.start("m", "1", "2", Limits())
+    model = Model(says("hello"), pause=0)
+    shadow = Shadow({"fake": model}, trials, at_once=2, timeout_s=5)
+    candidate = target("up/m", model="m", version="2")
+    shadow.copy(candidate, chat("never"), 0)
+    for _ in range(3):
+        shadow.copy(candidate, chat("copied"), 10_000)
+    await model.reached.wait()
+    assert (len(model.asked), shadow.left_out) == (2, 1)
+    model.resume.set()
+    await until_counted(trials, 2)
+    assert trials.open["m"].counts[SHADOW, "error"] == Mean(2, 0)
+    assert trials.open["m"].counts[SHADOW, "slow"] == Mean(2, 0)
+
+
+@pytest.mark.parametrize(
+    ("error", "timeout_s", "counted"),
+    [
+        (UpstreamError("away", retryable=True), 5, Mean(1, 1)),
+        (None, 0.01, Mean(1, 1)),
+        (InvalidRequest("no tools here"), 5, None),
+    ],
+)
+async def test_what_a_copy_ends_with_is_told_apart(
+    store: Database, error: Exception | None, timeout_s: float, counted: Mean | None
+) -> None:
+    registry = Registry()
+    trials = Trials(store.pool, registry.withdraw, registry.ratings)
+    await trials.start("m", "1", "2", Limits())
+    model = Model(says("hello"), error=error, pause=None if error else 0)
+    shadow = Shadow({"fake": model}, trials, at_once=2, timeout_s=timeout_s)
+    shadow.copy(target("up/m", model="m", version="2"), chat("copied"), 10_000)
+    await asyncio.sleep(0.1)
+    await trials.settle()
+    assert trials.open["m"].counts.get((SHADOW, "error")) == counted
+    await shadow.close()
+
+
+async def until_counted(trials: Trials, answers: int) -> None:
+    async with asyncio.timeout(10):
+        while trials.open["m"].counts.get((SHADOW, "error"), Mean()).count < answers:
+            await trials.settle()

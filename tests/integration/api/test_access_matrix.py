@@ -33,10 +33,15 @@ from prsm.core.identity import SCOPES, USER_SCOPES, Grant
 from prsm.data_layer.codec.cid import Cid
 from prsm.node import Node, open_node
 from prsm.tokenomics.enrolment import account_of
+from prsm.tokenomics.market.quote_book import Wish
+from prsm.tokenomics.orders import HoldOrder
+from prsm.tokenomics.quotes import Price
+from prsm.tokenomics.receipts import NodeSigner, ReceiptFacts, sign_receipt
+from prsm.tokenomics.splits import Leg
 
 # Who asks. Each is one API key (or none); the comment says whose.
 DEAD = ("no key", "malformed key", "foreign key", "expired", "revoked", "disabled principal")
-USER = ("chat only", "embeddings only", "read only", "storage only", "keys only", "all user scopes")
+USER = ("chat only", "embeddings only", "read only", "storage only", "market only", "keys only", "all user scopes")
 ADMINS = ("admin role, user scopes", "admin scope only", "admin")
 LIVE = (*USER, *ADMINS)
 
@@ -47,6 +52,7 @@ MAY: dict[str, frozenset[str]] = {
     "embeddings": frozenset({"embeddings only", "all user scopes", "admin role, user scopes", "admin"}),
     "read": frozenset({"read only", "all user scopes", "admin role, user scopes", "admin"}),
     "storage": frozenset({"storage only", "all user scopes", "admin role, user scopes", "admin"}),
+    "market": frozenset({"market only", "all user scopes", "admin role, user scopes", "admin"}),
     "keys": frozenset({"keys only", "all user scopes", "admin role, user scopes", "admin"}),
     "admin": frozenset({"admin scope only", "admin"}),
 }
@@ -73,7 +79,12 @@ ADMIN_REACHES = frozenset({"admin"})
 ASK = {"model": "auto", "messages": [{"role": "user", "content": "What is 1 + 2?"}]}
 MODEL = {"input_price_micro": 0, "output_price_micro": 0}
 PROVIDER = {"kind": "vllm", "base_url": "http://127.0.0.1:9/v1"}
+SOURCE = {"kind": "vllm", "address": "http://127.0.0.1:9/v1"}
+BAND = {"base_micro": 1, "floor_micro": 1, "ceiling_micro": 1}
+OFFER = {"input": BAND, "output": BAND, "capacity_tokens_per_minute": 1}
+WISH = {"model": "local/arithmetic", "input_tokens": 9, "output_tokens": 9}
 THE_MODEL = {"provider": "matrix", "upstream_name": "a/b"}
+BUILT_IN = {"model": "arithmetic", "reference": "arithmetic"}
 
 ROUTES: dict[str, Route] = {
     "GET /openapi.json": Route(PUBLIC),
@@ -89,6 +100,10 @@ ROUTES: dict[str, Route] = {
     "POST /v1/responses": Route("chat", body={"model": "auto", "input": "What is 1 + 2?"}),
     "POST /v1/messages": Route("chat", body=ASK | {"max_tokens": 64}),
     "POST /v1/messages/count_tokens": Route("chat", body=ASK),
+    "POST /node/v1/route/explain": Route("chat", body=ASK),
+    "POST /v1/feedback": Route("chat", body={"rating": "good"}, thing="receipt"),
+    "GET /node/v1/feedback": Route("admin"),
+    "GET /node/v1/quality": Route("read"),
     "POST /v1/embeddings": Route("embeddings", body={"model": "auto", "input": "a text"}),
     "GET /node/v1/wallet": Route("read"),
     "GET /node/v1/receipts": Route("read"),
@@ -96,6 +111,7 @@ ROUTES: dict[str, Route] = {
     "GET /node/v1/sessions": Route("read"),
     "GET /node/v1/sessions/{session_id}": Route("read", thing="session"),
     "DELETE /node/v1/sessions/{session_id}": Route("read", 204, thing="session"),
+    "GET /node/v1/liveness": Route("read"),
     "GET /node/v1/models/search": Route("read", query="?q=sums"),
     "GET /node/v1/keys": Route("keys"),
     "POST /node/v1/keys": Route("keys", 201, {"name": "n", "scopes": ["keys"]}, "principal", ADMIN_REACHES),
@@ -111,7 +127,49 @@ ROUTES: dict[str, Route] = {
     "PUT /node/v1/providers/{name}": Route("admin", body=PROVIDER, fill={"name": "matrix"}),
     "PUT /node/v1/models/{provider}/{upstream_name:path}": Route("admin", body=MODEL, fill=THE_MODEL),
     "DELETE /node/v1/models/{provider}/{upstream_name:path}": Route("admin", 204, fill=THE_MODEL, thing="model"),
+    "GET /node/v1/discovery/sources": Route("admin"),
+    "PUT /node/v1/discovery/sources/{name}": Route("admin", body=SOURCE, fill={"name": "elsewhere"}),
+    "DELETE /node/v1/discovery/sources/{name}": Route("admin", 204, fill={"name": "elsewhere"}, thing="source"),
+    "POST /node/v1/discovery/sync": Route("admin", 202),
+    "GET /node/v1/discovery/listings": Route("read", query="?q=sums"),
+    "GET /node/v1/discovery/listings/{source}/{name:path}": Route(
+        "read", fill={"source": "local", "name": "arithmetic"}
+    ),
+    "POST /node/v1/discovery/adopt": Route("admin", 409, {"source": "local", "name": "arithmetic"}),  # built in
+    "GET /node/v1/registry/models": Route("read"),
+    "GET /node/v1/registry/models/{model:path}": Route("read", fill=BUILT_IN),
+    "GET /node/v1/registry/versions/{reference:path}": Route("read", fill=BUILT_IN),
+    "GET /node/v1/registry/history/{model:path}": Route("read", fill=BUILT_IN),
+    "GET /node/v1/registry/compare": Route("read", query="?left=arithmetic&right=minilm-l6"),
+    "POST /node/v1/registry/versions": Route("admin", 201, {"model": "matrix", "version": "v1"}),
+    "POST /node/v1/registry/imports": Route("admin", 400, {"source": "hf:nobody"}),  # no ORG/NAME
+    "PUT /node/v1/registry/states/{reference:path}": Route(
+        "admin", 409, {"state": "retired"}, fill=BUILT_IN
+    ),  # it lives
+    "PUT /node/v1/registry/limits/{reference:path}": Route("admin", body={}, fill=BUILT_IN),
+    "POST /node/v1/registry/promotions": Route("admin", 409, {"model": "arithmetic"}),  # no candidate
+    "POST /node/v1/registry/rollbacks": Route("admin", 409, {"model": "arithmetic"}),  # no former version
+    "PUT /node/v1/registry/aliases/{model:path}": Route("admin", body={"alias": "a", "version": ""}, fill=BUILT_IN),
     "GET /node/v1/ledger/verify": Route("admin"),
+    "GET /node/v1/rollouts": Route("read"),
+    "GET /node/v1/rollouts/{model:path}": Route("read", fill=BUILT_IN),
+    "PUT /node/v1/rollouts/{model:path}": Route("admin", 404, {"candidate": "unheard-of"}, fill=BUILT_IN),
+    "DELETE /node/v1/rollouts/{model:path}": Route("admin", 404, fill=BUILT_IN),  # none runs
+    "GET /node/v1/market/offers": Route("read"),
+    "GET /node/v1/market/offers/{offer_id}": Route("read", thing="listed"),
+    "POST /node/v1/market/offers": Route("market", 201, OFFER, "instance", ADMIN_REACHES),
+    "PUT /node/v1/market/offers/{offer_id}": Route("market", 200, {"state": "paused"}, "offer", ADMIN_REACHES),
+    "DELETE /node/v1/market/offers/{offer_id}": Route("market", 200, None, "offer", ADMIN_REACHES),
+    "POST /node/v1/market/quotes": Route("read", 201, WISH),
+    "GET /node/v1/market/quotes/{quote_id}": Route("read", thing="quote"),
+    "GET /node/v1/market/earnings": Route("read"),
+    "GET /node/v1/market/statements/{month}": Route("read", fill={"month": "2026-01"}),
+    "GET /node/v1/market/refunds": Route("read"),
+    "POST /node/v1/market/refunds": Route("read", 201, {"reason": "other"}, "answered"),
+    "GET /node/v1/market/refunds/{refund_id}": Route("read", thing="refund", reach=ADMIN_REACHES),
+    "POST /node/v1/market/refunds/{refund_id}/decisions": Route(
+        "market", 201, {"amount_micro": 0}, "refund", ADMIN_REACHES
+    ),
     "POST /node/v1/storage/content": Route("storage", 201, {"some": "bytes"}),
     "GET /node/v1/storage/content/{cid}": Route("read", thing="object"),
     "GET /ipfs/{cid}": Route(PUBLIC, thing="object", query="?format=raw"),
@@ -135,6 +193,9 @@ ROUTES: dict[str, Route] = {
 }
 
 
+_HIDDEN = ("key", "principal", "receipt", "session", "pinned", "quote", "answered", "refund")
+
+
 def expected(route: Route, role: str, *, mine: bool) -> int:
     """The status that the tables say."""
     if route.needs == PUBLIC:
@@ -143,7 +204,11 @@ def expected(route: Route, role: str, *, mine: bool) -> int:
         return 401
     if role not in MAY[route.needs]:
         return 403
-    if route.thing in ("key", "principal", "receipt", "session", "pinned") and not mine and role not in route.reach:
+    if mine or role in route.reach:
+        return route.ok
+    if route.thing in ("offer", "instance"):  # whose anybody may see
+        return 403
+    if route.thing in _HIDDEN:
         return 404
     return route.ok
 
@@ -188,9 +253,66 @@ class World:
             return session
         if thing == "receipt":
             return await self.receipt(owner)
+        if thing in ("offer", "listed", "instance"):
+            return await self.offered(owner, offer=thing != "instance")
+        if thing == "quote":
+            wish = Wish(account_of(owner), "local/arithmetic", 9, 9, 60)
+            made = await node.market.quotes.make(wish, "local/arithmetic", Price(1, 1))
+            return UUID(json.loads(made)["quote"]["id"])
+        if thing == "answered":
+            return await self.sold(account_of(owner), "principal:seller")
+        if thing == "refund":
+            request_id = await self.sold("principal:buyer", account_of(owner))
+            return (await node.market.refunds.ask(request_id, "principal:buyer", "other")).id
         if thing == "stranger":
             return (await node.enrolment.principal("stranger", "user")).id
         return owner
+
+    async def offered(self, owner: UUID, *, offer: bool) -> UUID:
+        """An instance of somebody's, with an offer; answers the offer's id, or the name of the instance's model."""
+        name = uuid4()
+        await self.send("PUT", "/node/v1/providers/matrix", "admin", PROVIDER)
+        model = MODEL | {"owner_principal_id": str(owner)}
+        await self.send("PUT", f"/node/v1/models/matrix/{name}", "admin", model)
+        if not offer:
+            return name
+        new = OFFER | {"instance": f"matrix/{name}"}
+        return UUID((await self.send("POST", "/node/v1/market/offers", "admin", new))[1]["id"])
+
+    async def sold(self, payer: str, seller: str) -> UUID:
+        """A request that one account was charged for and another paid by."""
+        ledger = self.node.ledger
+        payer_id = await ledger.account_id(payer)
+        await ledger.transfer(uuid4(), "issuance", payer, 9, "grant")
+        order = HoldOrder(uuid7(), payer_id, None, 9)
+        await ledger.hold(order)
+        legs = (Leg(seller, "owner", 9),)
+        facts = ReceiptFacts(
+            request_id=order.id,
+            account=payer,
+            operation="chat",
+            request_digest="0" * 64,
+            output_digest="0" * 64,
+            model="m",
+            model_version="",
+            model_cid="",
+            provider="p",
+            input_tokens=9,
+            output_tokens=0,
+            cached_input_tokens=0,
+            metered_by="node",
+            input_price_micro=1_000_000,
+            output_price_micro=0,
+            held_micro=9,
+            captured_micro=9,
+            completed=True,
+            screened_by=(),
+            at=datetime.now(UTC),
+        )
+        key = self.node.key
+        receipt = sign_receipt(facts, legs, NodeSigner(key.node_id, key.public_key_hex, key.sign))
+        await ledger.capture(order.id, legs, receipt=receipt)
+        return order.id
 
     async def receipt(self, owner: UUID) -> UUID:
         account_id = await self.node.ledger.account_id(account_of(owner))
@@ -216,6 +338,16 @@ class World:
             return await node.storage.object(thing_id), await node.storage.catalog.pins(thing_id)
         if thing == "model":
             return sorted(node.path.models.by_name)
+        if thing == "offer":
+            return await node.market.offers.history(thing_id)
+        if thing == "instance":
+            return f"matrix/{thing_id}" in node.market.live
+        if thing == "answered":
+            return await node.market.refunds.refunds(account_of(owner), limit=1000)
+        if thing == "refund":
+            return await node.market.refunds.refund(thing_id)
+        if thing == "source":
+            return [(each.name, each.removing) for each in await node.discovery.book.all()]
         return None
 
 
@@ -301,6 +433,9 @@ def routes_of(node: Node) -> set[str]:
     return found
 
 
+_IDS = ("cid", "key_id", "receipt_id", "session_id", "principal_id", "offer_id", "quote_id", "refund_id")
+
+
 async def ask(world: World, name: str, role: str, *, mine: bool) -> str | None:
     """Send one request of the matrix; what is wrong about its answer, if anything is."""
     route = ROUTES[name]
@@ -309,13 +444,21 @@ async def ask(world: World, name: str, role: str, *, mine: bool) -> str | None:
     if route.thing == "model":
         await world.send("PUT", "/node/v1/providers/matrix", "admin", PROVIDER)
         await world.send("PUT", "/node/v1/models/matrix/a/b", "admin", MODEL)
+    if route.thing == "source":
+        await world.send("PUT", "/node/v1/discovery/sources/elsewhere", "admin", SOURCE)
     thing_id = await world.make(route.thing, owner)
     body = route.body
     if name == "POST /node/v1/keys":
         body = body | {"principal_id": str(owner)}
+    if name == "POST /v1/feedback":
+        body = body | {"request_id": str(thing_id)}
+    if name == "POST /node/v1/market/offers":
+        body = body | {"instance": f"matrix/{thing_id}"}
+    if name == "POST /node/v1/market/refunds":
+        body = body | {"request_id": str(thing_id)}
     if name.endswith("/grants"):
         body = body | {"id": str(uuid4())}
-    fill = {**dict.fromkeys(("cid", "key_id", "receipt_id", "session_id", "principal_id"), str(thing_id)), **route.fill}
+    fill = {**dict.fromkeys(_IDS, str(thing_id)), **route.fill}
     path = re.sub(r"\{(\w+)(:path)?\}", lambda part: fill[part[1]], path) + route.query
     before = await world.state(route.thing, thing_id, owner)
     status, answer = await world.send(method, path, role, body)

@@ -106,15 +106,16 @@ async def test_what_was_put_is_there_after_a_restart(place: Place) -> None:
         assert registry.catalogue.models["local/sums"] == BUILT_IN[1][0]
 
 
-async def test_a_model_is_found_by_its_full_and_by_its_short_name(place: Place) -> None:
+async def test_instances_stand_under_the_model_they_serve(place: Place) -> None:
     registry = place.registry(findable=False)
     for name in ("a", "b"):
         await registry.put_provider(provider(name))
         await registry.put_model(model(f"{name}/org/m"))
-    found = registry.catalogue.find
-    assert [one.name for one in found("a/org/m")] == ["a/org/m"]
-    assert [one.name for one in found("org/m")] == ["a/org/m", "b/org/m"]
-    assert found("m") == found("") == ()
+    await registry.put_model(model("a/other", model="org/m", version="v2"))
+    assert [one.name for one in registry.catalogue.by_model["org/m"]] == ["a/org/m", "a/other", "b/org/m"]
+    assert [one.name for one in registry.catalogue.serving("org/m", "v2")] == ["a/other"]
+    assert "m" not in registry.catalogue.by_model
+    assert "other" not in registry.catalogue.by_model
 
 
 async def test_a_change_replaces_and_a_removal_takes_the_provider_with_its_last_model(place: Place) -> None:
@@ -139,6 +140,47 @@ async def test_a_snapshot_does_not_change_under_who_reads_it(place: Place) -> No
     assert "up" not in before.providers
     with pytest.raises(TypeError):
         before.models["x"] = model()  # type: ignore[index]
+
+
+async def test_the_catalogue_is_another_only_when_something_has_changed(place: Place) -> None:
+    writer, reader = place.registry(findable=False), place.registry(findable=False)
+    await writer.put_provider(provider())
+    await writer.put_model(model("up/m"))
+    await writer.put_model(model("up/n"))
+    before = await reader.reload()
+    assert await reader.reload() is before
+    await writer.put_model(replace(model("up/n"), input_price_micro=5))
+    after = await reader.reload()
+    assert after is not before
+    assert after.models["up/m"] is before.models["up/m"]
+    assert after.models["up/n"].input_price_micro == 5
+    # What somebody wrote by hand is read as well.
+    await place.db.pool.execute("UPDATE models SET output_price_micro = 7 WHERE name = 'up/m'")
+    assert (await reader.reload()).models["up/m"].output_price_micro == 7
+    await writer.put_provider(provider(base_url="http://127.0.0.1:10"))
+    assert (await reader.reload()).providers["up"].base_url == "http://127.0.0.1:10"
+    await writer.remove_model("up/m")
+    assert "up/m" not in (await reader.reload()).models
+
+
+async def test_many_who_reload_at_once_all_see_what_was_written_before(place: Place) -> None:
+    writer, reader = place.registry(findable=False), place.registry(findable=False)
+    await writer.put_provider(provider())
+
+    async def written_and_read(name: str) -> bool:
+        await writer.put_model(model(name))
+        return name in (await reader.reload()).models
+
+    assert all(await asyncio.gather(*[written_and_read(f"up/{number}") for number in range(20)]))
+
+
+async def test_many_changes_are_followed_by_one_look(place: Place) -> None:
+    registry = place.registry(findable=False)
+    for _ in range(3):
+        registry.outdate()
+    await asyncio.wait_for(registry.changed(), 5)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(registry.changed(), 0.05)
 
 
 async def test_every_change_is_announced_with_it_and_a_refused_one_is_not(place: Place) -> None:

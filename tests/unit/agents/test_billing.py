@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import Any
 from uuid import UUID
 
@@ -19,7 +20,7 @@ from prsm.core.keys import NodeKey
 from prsm.receipt_verifier import verify
 from prsm.tokenomics.quotes import Price, charge_micro
 from prsm.tokenomics.receipts import NodeSigner
-from prsm.tokenomics.splits import Leg, Share
+from prsm.tokenomics.splits import MAX_ROYALTIES, Leg, Share
 
 KEY = NodeKey(Ed25519PrivateKey.from_private_bytes(bytes(32)))
 AT = datetime(2026, 1, 2, 3, 4, 5, 678_000, tzinfo=UTC)
@@ -51,6 +52,24 @@ def test_what_is_metered_beyond_the_hold_is_not_charged_and_shown_as_uncovered()
     assert made.captured_micro == made.held_micro == 240
     assert made.metered_micro == 3_000_000
     assert receipt(made)["usage"]["output_tokens"] == 10**6
+
+
+def test_cached_input_costs_what_it_is_priced_at() -> None:
+    mine = target(cached_input_price_micro=100_000)
+    made = bill(plan(mine), Usage(10, 20, 4))
+    assert (made.held_micro, made.captured_micro) == (240, 7 + 40)  # 6 + 0.4, rounded up once
+    assert receipt(made)["prices"]["cached_input_micro_per_mtok"] == 100_000
+    assert verify(made.receipt)[0] == []
+
+
+def test_those_upstream_are_paid_of_the_owners_part() -> None:
+    mine = target(owner_account="owner", royalties=(("base", 5000), ("data", 1)))
+    assert bill(plan(mine), Usage(10, 20)).legs == (
+        Leg("owner", "owner", 18),
+        Leg("base", "royalty", 17),
+        Leg("node:self", "executor", 10),
+        Leg("treasury", "treasury", 5),
+    )
 
 
 def test_shares_go_to_owner_executor_and_treasury() -> None:
@@ -85,7 +104,7 @@ def test_the_receipt_states_every_fact_of_the_request() -> None:
     made = bill(plan(mine), Usage(10, 20, 4), completed=False)
     assert verify(made.receipt, node_key=KEY.public_key_hex) == ([], KEY.public_key_hex)
     assert receipt(made) == {
-        "version": 1,
+        "version": 2,
         "id": str(UUID(int=1)),
         "time": "2026-01-02T03:04:05.678+00:00",
         "node": {"id": KEY.node_id, "public_key": KEY.public_key_hex},
@@ -97,7 +116,14 @@ def test_the_receipt_states_every_fact_of_the_request() -> None:
         "model": {"name": "up/m", "version": "v3", "cid": "bafy123"},
         "provider": "up",
         "usage": {"input_tokens": 10, "output_tokens": 20, "cached_input_tokens": 4, "metered_by": "upstream"},
-        "prices": {"input_micro_per_mtok": 1_000_000, "output_micro_per_mtok": 2_000_000},
+        "prices": {
+            "input_micro_per_mtok": 1_000_000,
+            "output_micro_per_mtok": 2_000_000,
+            "cached_input_micro_per_mtok": 1_000_000,
+        },
+        "quote": "",
+        "segments": [],
+        "cached_from": "",
         "amounts": {"held_micro": 240, "captured_micro": 50},
         "splits": [
             {"account": "principal:owner", "kind": "owner", "amount_micro": 35},
@@ -127,12 +153,38 @@ def economies(draw: st.DrawFn) -> Economy:
     return Economy(owner, executor, 10_000 - owner - executor, "node:self")
 
 
-@given(economies(), st.integers(0, 10**9), st.integers(0, 10**9), st.integers(0, 10**4), st.integers(0, 10**4))
+@st.composite
+def royalties(draw: st.DrawFn) -> tuple[tuple[str, int], ...]:
+    cuts = sorted(draw(st.lists(st.integers(0, 10_000), max_size=MAX_ROYALTIES)))
+    return tuple((f"up{place}", cut - before) for place, (before, cut) in enumerate(pairwise([0, *cuts])))
+
+
+@given(
+    economies(),
+    st.integers(0, 10**9),
+    st.integers(0, 10**9),
+    st.none() | st.integers(0, 10**9),
+    st.builds(Usage, st.integers(0, 10**4), st.integers(0, 10**4), st.integers(0, 10**4)),
+    royalties(),
+)
 def test_every_bill_is_exact_and_every_receipt_verifies(
-    economy: Economy, price_in: int, price_out: int, read: int, written: int
+    economy: Economy,
+    price_in: int,
+    price_out: int,
+    price_cached: int | None,
+    usage: Usage,
+    upstream: tuple[tuple[str, int], ...],
 ) -> None:
-    made = bill(plan(target(price_in=price_in, price_out=price_out)), Usage(read, written), economy)
-    assert made.metered_micro == charge_micro(Price(price_in, price_out), read, written)
+    cached = None if price_cached is None else min(price_cached, price_in)
+    mine = target(price_in=price_in, price_out=price_out, cached_input_price_micro=cached, royalties=upstream)
+    made = bill(plan(mine), usage, economy)
+    price = Price(price_in, price_out, cached)
+    assert made.metered_micro == charge_micro(price, usage.input_tokens, usage.output_tokens, usage.cached_input_tokens)
+    assert verify(made.receipt)[0] == []
+    owners = sum(leg.amount_micro for leg in made.legs if leg.kind in ("owner", "royalty"))
+    assert owners == made.captured_micro - sum(
+        made.captured_micro * bps // 10_000 for bps in (economy.executor_bps, economy.treasury_bps)
+    )
     assert made.captured_micro == min(made.metered_micro, made.held_micro)
     assert sum(leg.amount_micro for leg in made.legs) == made.captured_micro
     assert all(leg.amount_micro > 0 for leg in made.legs)

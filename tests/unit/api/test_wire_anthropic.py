@@ -326,7 +326,11 @@ def test_more_of_a_call_that_had_ended_is_refused() -> None:
 
 def test_a_failure_in_the_stream_is_raised_by_the_sdk() -> None:
     stream = MessagesStream(answer_id="msg_1", model="m")
-    body = stream.start() + stream.feed([Delta(content="x")]) + stream.fail(PrsmError("It broke."), "req_1")
+    body = (
+        stream.start()
+        + stream.feed([Delta(content="x")])
+        + stream.fail(PrsmError("It broke."), {"request_id": "req_1"})
+    )
     served = Served(body, headers=EVENTS)
     with (
         pytest.raises(anthropic.APIStatusError, match="It broke"),

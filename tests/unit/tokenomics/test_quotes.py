@@ -46,6 +46,23 @@ def test_what_is_metered_within_the_limits_never_exceeds_the_worst_case(
     assert charge_micro(price, metered_in, metered_out) <= fitted.worst_micro
 
 
+@given(prices, tokens, tokens, tokens, st.integers(0, 10**12))
+def test_cached_input_never_raises_a_charge_and_its_price_bounds_it(
+    price: Price, read: int, written: int, cached: int, cached_price: int
+) -> None:
+    cheaper = Price(price.input_micro, price.output_micro, min(cached_price, price.input_micro))
+    charged = charge_micro(cheaper, read, written, cached)
+    assert charged <= charge_micro(price, read, written)
+    assert charged == charge_micro(cheaper, read, written, min(cached, read))
+    assert charged >= charge_micro(Price(cheaper.cached_input_micro or 0, price.output_micro), read, written)
+    assert charge_micro(price, read, written, cached) == charge_micro(price, read, written)
+
+
+def test_input_is_rounded_up_once_whatever_it_is_made_of() -> None:
+    assert charge_micro(Price(1_000_000, 0, 100_000), 10, 0, 4) == 7  # 6 + 0.4
+    assert charge_micro(Price(500_000, 0, 500_000), 3, 0, 1) == 2  # not 1 + 1
+
+
 def test_embeddings_have_no_answer_to_shorten() -> None:
     assert quote(Price(2_000_000, 5), 10, 0, choices=1, cap_micro=20) == Quote(20, 10, 0)
     assert quote(Price(2_000_000, 5), 10, 0, choices=1, cap_micro=19) is None

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from prsm.core import canonical
-from prsm.tokenomics.receipts import DOMAIN, NodeSigner, ReceiptFacts, sign_receipt
+from prsm.tokenomics.receipts import DOMAIN, NodeSigner, ReceiptFacts, Segment, money_of, sign_receipt
 from prsm.tokenomics.splits import Leg
 
 PRIVATE = Ed25519PrivateKey.from_private_bytes(b"\x07" * 32)
@@ -54,6 +54,7 @@ def test_it_binds_every_fact() -> None:
         "request_id": UUID(int=6),
         "completed": False,
         "screened_by": (),
+        "segments": (Segment("m", "p", 4),),
         "at": datetime(2026, 1, 2, 3, 4, 5, 679_000, UTC),
     }
     for name in ReceiptFacts.__struct_fields__:
@@ -61,6 +62,12 @@ def test_it_binds_every_fact() -> None:
         other = others.get(name, value + 1 if isinstance(value, int) else f"{value}x")
         assert sign_receipt(replace(FACTS, **{name: other}), LEGS, SIGNER) != signed, name
     assert sign_receipt(FACTS, LEGS[:1], SIGNER) != signed
+
+
+def test_what_it_says_of_the_money_can_be_read_again() -> None:
+    money = money_of(sign_receipt(FACTS, LEGS, SIGNER))
+    assert (money.id, money.account, money.splits) == (FACTS.request_id, FACTS.account, LEGS)
+    assert (money.amounts.held_micro, money.amounts.captured_micro) == (FACTS.held_micro, FACTS.captured_micro)
 
 
 def test_time_is_utc_with_milliseconds() -> None:

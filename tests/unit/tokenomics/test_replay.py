@@ -13,6 +13,7 @@ from prsm.tokenomics.replay import (
     Event,
     HoldEvent,
     ReceiptAmounts,
+    RefundedCapture,
     Replay,
     Replayer,
     ResolutionEvent,
@@ -307,3 +308,55 @@ def test_any_single_change_is_found(
     # Closing the gap in the positions hides nothing either.
     renumbering = replace(history[1], head=len(events))
     assert check(renumbered(events), renumbering).violation_count > 0
+
+
+# -- refunds ----------------------------------------------------------------------------------------------------
+
+REFUNDED = RefundedCapture(5, PAYER, 250, EVENTS[4].receipt)  # type: ignore[union-attr]
+
+
+def refund(position: int, amount: int, giver: int = OWNER, **changes: object) -> TransferEvent:
+    event = TransferEvent(position, None, giver, PAYER, amount, "refund", A, REFUNDED)
+    return replace(event, **changes)
+
+
+def refunded(*refunds: TransferEvent) -> Replay:
+    """The history with refunds after it, and the balances that come of them."""
+    sums = {account.id: account.balance_micro for account in STORED.accounts}
+    for event in refunds:
+        sums[event.debit_account_id] -= event.amount_micro
+        sums[event.credit_account_id] += event.amount_micro
+    accounts = tuple(replace(account, balance_micro=sums[account.id]) for account in STORED.accounts)
+    return replay((*EVENTS, *refunds), replace(STORED, head=13 + len(refunds), accounts=accounts))
+
+
+def test_refunds_within_what_was_captured_and_paid_are_sound() -> None:
+    found = refunded(refund(14, 199), refund(15, 50, TREASURY), refund(16, 1))
+    assert found.violations == ()
+    assert (found.refunds, found.transfers) == (3, 7)
+
+
+UNSOUND_REFUNDS: dict[str, tuple[tuple[TransferEvent, ...], str]] = {
+    "more than was captured": ((refund(14, 251),), "makes 251 refunded of request"),
+    "more in two steps": ((refund(14, 200), refund(15, 51, TREASURY)), "makes 251 refunded of request"),
+    "more than the account was paid": ((refund(14, 201),), "give back 201 of request"),
+    "more in two steps of an account": ((refund(14, 150), refund(15, 51)), "give back 201 of request"),
+    "from who was not paid": ((refund(14, 1, ISSUANCE),), "it got 0"),
+    "to who did not pay": ((refund(14, 1, credit_account_id=TREASURY),), "refunds account 4; request"),
+    "of what captured nothing": ((refund(14, 1, refunded=None),), "which had captured nothing"),
+    "before its capture": ((refund(14, 1, refunded=replace(REFUNDED, position=15)),), "which had captured nothing"),
+    "by another name": ((refund(14, 1, kind="gift"),), "is of the kind gift"),
+    "of no request": ((refund(14, 1, refund_of=None, refunded=None),), "names no request"),
+}
+
+
+@pytest.mark.parametrize(("refunds", "sentence"), UNSOUND_REFUNDS.values(), ids=UNSOUND_REFUNDS.keys())
+def test_an_unsound_refund_is_found(refunds: tuple[TransferEvent, ...], sentence: str) -> None:
+    found = refunded(*refunds)
+    assert any(sentence in violation for violation in found.violations), found.violations
+
+
+def test_a_capture_without_receipt_bounds_its_refunds_all_the_same() -> None:
+    bare = replace(REFUNDED, receipt=None)
+    assert refunded(refund(14, 250, refunded=bare)).violations == ()
+    assert refunded(refund(14, 251, refunded=bare)).violation_count == 1

@@ -1,11 +1,13 @@
 """Splits: exact to the last micro-FTNS, whatever the shares."""
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from prsm.core.money import MAX_AMOUNT_MICRO
-from prsm.tokenomics.splits import BPS, Leg, Share, split
+from prsm.tokenomics.splits import BPS, MAX_ROYALTIES, Leg, Share, pay_upstream, split
 
 amounts = st.integers(0, MAX_AMOUNT_MICRO)
 
@@ -31,6 +33,33 @@ def test_all_but_the_first_are_rounded_down_and_the_first_gets_the_rest(amount: 
         assert paid.get(share.account, 0) == amount * share.bps // BPS
     over = paid.get(parts[0].account, 0) - amount * parts[0].bps // BPS
     assert 0 <= over < len(parts)
+
+
+@st.composite
+def royalties(draw: st.DrawFn) -> tuple[tuple[str, int], ...]:
+    cuts = sorted(draw(st.lists(st.integers(0, BPS), max_size=MAX_ROYALTIES)))
+    return tuple((f"up{place}", cut - before) for place, (before, cut) in enumerate(pairwise([0, *cuts])))
+
+
+@given(amounts, royalties())
+def test_what_goes_upstream_is_exact_and_never_more_than_the_owners_part(
+    amount: int, upstream: tuple[tuple[str, int], ...]
+) -> None:
+    legs = pay_upstream(Leg("owner", "owner", amount), upstream)
+    assert sum(leg.amount_micro for leg in legs) == amount
+    paid = {leg.account: leg.amount_micro for leg in legs}
+    for account, bps in upstream:
+        assert paid.get(account, 0) == amount * bps // BPS
+    assert [leg.kind for leg in legs if leg.account != "owner"] == ["royalty"] * len(legs[1:]) or "owner" not in paid
+
+
+def test_too_many_or_too_much_upstream_is_refused() -> None:
+    owner = Leg("owner", "owner", 100)
+    with pytest.raises(ValueError, match="at most 16"):
+        pay_upstream(owner, [(f"up{number}", 1) for number in range(MAX_ROYALTIES + 1)])
+    with pytest.raises(ValueError, match="basis points"):
+        pay_upstream(owner, [("one", BPS), ("other", 1)])
+    assert pay_upstream(owner, [("all", BPS)]) == (Leg("all", "royalty", 100),)
 
 
 def test_an_example() -> None:

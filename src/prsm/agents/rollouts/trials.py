@@ -5,7 +5,7 @@ killed worker had not added yet is lost to the trial, nothing else is.
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -13,12 +13,14 @@ from uuid import UUID
 import msgspec
 import structlog
 
-from prsm.agents.rollouts.assignment import CANDIDATE, SHADOW
+from prsm.agents.rollouts.assignment import CANDIDATE, SHADOW, STABLE
 from prsm.agents.rollouts.evidence import Mean
 from prsm.agents.rollouts.trial import Limits, judge
 from prsm.core.clock import uuid7
 from prsm.core.database import Pool
 
+Ratings = Callable[["Trial"], Awaitable[Mapping[str, Mean]]]
+"""What callers said of the answers of a trial, by arm."""
 Withdraw = Callable[[str, str, str], Awaitable[None]]
 """Takes the share of a model's candidate away: model, candidate, the sentence why. Idempotent."""
 _log: Any = structlog.get_logger("rollouts")
@@ -42,9 +44,10 @@ class Trial:
 class Trials:
     """Opens, counts, judges and ends trials; ``withdraw`` is the registry's."""
 
-    def __init__(self, pool: Pool, withdraw: Withdraw) -> None:
+    def __init__(self, pool: Pool, withdraw: Withdraw, ratings: Ratings) -> None:
         self._pool = pool
         self._withdraw = withdraw
+        self._ratings = ratings
         self._waiting: dict[tuple[UUID, str, str], Mean] = {}
         self.open: Mapping[str, Trial] = {}
         """Those that run, by model."""
@@ -70,21 +73,19 @@ class Trials:
         """The model's trials, the newest first."""
         return await self._read("model = $1", model, limit=limit)
 
-    def observe(self, model: str, arm: str, metric: str, value: float) -> None:
-        """Count one observation, 0 to 1, of the model's open trial; without one, nothing happens."""
-        trial = self.open.get(model)
-        if trial is not None:
-            key = trial.id, arm, metric
-            self._waiting[key] = self._waiting.get(key, Mean()).plus(value)
-
     def answered(self, model: str, arm: str, *, ok: bool, first_token_ms: float | None) -> None:
         """Count one answer: whether it failed and, where it did not, whether it was slow."""
         trial = self.open.get(model)
         if trial is None:
             return
-        self.observe(model, arm, "error", float(not ok))
+        self._count(trial, arm, "error", float(not ok))
         if ok and first_token_ms is not None:
-            self.observe(model, arm, "slow", float(first_token_ms >= trial.limits.slow_ms))
+            self._count(trial, arm, "slow", float(first_token_ms >= trial.limits.slow_ms))
+
+    def seen(self, model: str, version: str, *, ok: bool, first_token_ms: float | None) -> None:
+        """Count an answer by the version that gave it; one that takes no part in a trial counts nowhere."""
+        if (arm := self._arm(model, version)) is not None:
+            self.answered(model, arm, ok=ok, first_token_ms=first_token_ms)
 
     async def settle(self) -> None:
         """Add what was counted, read the sums of all workers, and withdraw every candidate that broke a limit."""
@@ -101,6 +102,14 @@ class Trials:
             raise
         for trial in tuple(self.open.values()):
             await self._judge(trial)
+
+    def _count(self, trial: Trial, arm: str, metric: str, value: float) -> None:
+        key = trial.id, arm, metric
+        self._waiting[key] = self._waiting.get(key, Mean()).plus(value)
+
+    def _arm(self, model: str, version: str) -> str | None:
+        trial = self.open.get(model)
+        return {trial.stable: STABLE, trial.candidate: CANDIDATE}.get(version) if trial else None
 
     async def _judge(self, trial: Trial) -> None:
         for arm in (CANDIDATE, SHADOW):
@@ -119,7 +128,11 @@ class Trials:
         counted = await self._pool.fetch(
             "SELECT * FROM rollout_counts WHERE trial_id = ANY ($1::uuid[])", [row["id"] for row in rows]
         )
-        return [_trial(row, [count for count in counted if count["trial_id"] == row["id"]]) for row in rows]
+        trials = [_trial(row, [count for count in counted if count["trial_id"] == row["id"]]) for row in rows]
+        return [replace(trial, counts={**trial.counts, **await self._rated(trial)}) for trial in trials]
+
+    async def _rated(self, trial: Trial) -> dict[tuple[str, str], Mean]:
+        return {(arm, "quality"): mean for arm, mean in (await self._ratings(trial)).items()}
 
 
 _END_OTHERS = """

@@ -71,15 +71,23 @@ def load_reader(folder: Path | None = None) -> Reader:
     manifest says.
     """
     folder = folder or ASSETS
+    manifest = read_manifest(folder)
     try:
-        manifest = msgspec.json.decode((folder / "manifest.json").read_bytes(), type=Manifest)
         with (folder / "model.safetensors").open("rb") as file:
             content = file.read(MAX_FILE_BYTES + 1)
-    except (OSError, msgspec.MsgspecError) as error:
-        raise ConfigError(f"The difficulty estimate cannot be read: {error}.", remedy=_REMEDY) from error
+    except OSError as error:
+        raise _unreadable(error) from error
     if len(content) > MAX_FILE_BYTES or hashlib.sha256(content).hexdigest() != manifest.sha256:
         raise ConfigError(f"{folder / 'model.safetensors'} is not the file its manifest names.", remedy=_REMEDY)
     return _checked(content)
+
+
+def read_manifest(folder: Path | None = None) -> "Manifest":
+    """What the shipped reader, or the one in ``folder``, says of itself. Raises ConfigError."""
+    try:
+        return msgspec.json.decode(((folder or ASSETS) / "manifest.json").read_bytes(), type=Manifest)
+    except (OSError, msgspec.MsgspecError) as error:
+        raise _unreadable(error) from error
 
 
 class Manifest(msgspec.Struct, frozen=True):
@@ -135,6 +143,10 @@ def item_law(figures: npt.NDArray[np.float64], reference: Array) -> npt.NDArray[
     apart = 2 * np.arctanh(gap / 2 / mean) + 2 * np.arctanh(gap / 2 / (1 - mean))
     discrimination = apart / float(reference[1] - reference[0])
     return np.stack([discrimination * float(reference[0]) - np.log(weak / (1 - weak)), discrimination], axis=1)
+
+
+def _unreadable(error: Exception) -> ConfigError:
+    return ConfigError(f"The difficulty estimate cannot be read: {error}.", remedy=_REMEDY)
 
 
 def _checked(content: bytes) -> Reader:

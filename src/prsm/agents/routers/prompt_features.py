@@ -65,7 +65,7 @@ def count(text: str) -> npt.NDArray[np.float32]:
 def words(text: str) -> npt.NDArray[np.intp]:
     """Which of WORD_BUCKETS the words, digits and signs of ``text`` fall into (CRC-32), each once, in order."""
     tokens = set(_WORD.findall(text[:MAX_CHARS].lower()))
-    return np.array(sorted({zlib.crc32(token.encode()) % WORD_BUCKETS for token in tokens}), np.intp)
+    return np.array(sorted({zlib.crc32(token.encode("utf-8", "replace")) % WORD_BUCKETS for token in tokens}), np.intp)
 
 
 def _marks(text: str, lower: str) -> list[float]:

@@ -64,9 +64,10 @@ class MessagesStream:
         self._event("message_stop")
         return self._take()
 
-    def fail(self, error: PrsmError, request_id: str | None = None) -> bytes:
+    def fail(self, error: PrsmError, prsm: Json | None = None) -> bytes:
         """The error as the last event; the SDK raises it."""
-        return b"event: error\ndata: " + anthropic_error(error, request_id) + b"\n\n"
+        request_id = prsm["request_id"] if prsm else None
+        return b"event: error\ndata: " + anthropic_error(error, request_id, prsm) + b"\n\n"
 
     def _event(self, kind: str, **fields: object) -> None:
         self._events += (b"event: ", kind.encode(), b"\ndata: ", _encode({"type": kind, **fields}), b"\n\n")

@@ -8,6 +8,7 @@ import math
 
 import msgspec
 
+from prsm.agents.call import Json
 from prsm.core.errors import Kind, PrsmError
 
 _STATUS = {
@@ -70,9 +71,13 @@ def error_body(error: PrsmError, path: str, anthropic_version: str | None, reque
     return openai_error(error)
 
 
-def openai_error(error: PrsmError) -> bytes:
-    """The body of a refusal as the OpenAI API writes it; the remedy stands in the message."""
-    return msgspec.json.encode({"error": openai_error_object(error)})
+def openai_error(error: PrsmError, prsm: Json | None = None) -> bytes:
+    """The body of a refusal as the OpenAI API writes it; the remedy stands in the message.
+
+    ``prsm`` stands under ``error``, where the SDK shows it as ``body`` of what it raises.
+    """
+    shown = openai_error_object(error)
+    return msgspec.json.encode({"error": shown if prsm is None else {**shown, "prsm": prsm}})
 
 
 def openai_error_object(error: PrsmError) -> dict[str, str | None]:
@@ -85,10 +90,11 @@ def openai_error_object(error: PrsmError) -> dict[str, str | None]:
     }
 
 
-def anthropic_error(error: PrsmError, request_id: str | None = None) -> bytes:
+def anthropic_error(error: PrsmError, request_id: str | None = None, prsm: Json | None = None) -> bytes:
     """The body of a refusal as the Anthropic API writes it; ``details.error_code`` is our stable code."""
     return msgspec.json.encode(
-        {
+        ({} if prsm is None else {"prsm": prsm})
+        | {
             "type": "error",
             "error": {
                 "type": _ANTHROPIC_TYPE.get(error.kind, "invalid_request_error"),

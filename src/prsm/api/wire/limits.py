@@ -59,10 +59,13 @@ def decode(body: bytes, max_bytes: int) -> Json:
     return cast("Json", value)
 
 
-def convert(value: Any, type_: type[T], at: str = "") -> T:
-    """``value`` checked as ``type_``; raises InvalidRequest with ``param``, the path from ``at`` on."""
+def convert(value: Any, type_: type[T], at: str = "", *, strict: bool = True) -> T:
+    """``value`` checked as ``type_``; raises InvalidRequest with ``param``, the path from ``at`` on.
+
+    Where not ``strict``, numbers may be written as text.
+    """
     try:
-        return msgspec.convert(value, type_)
+        return msgspec.convert(value, type_, strict=strict)
     except msgspec.ValidationError as error:
         raise _wrong_type(str(error), at, type_) from None
 

@@ -102,9 +102,9 @@ class ChatStream:
         chunks.append(_DONE)
         return b"".join(chunks)
 
-    def fail(self, error: PrsmError) -> bytes:
+    def fail(self, error: PrsmError, prsm: Json | None = None) -> bytes:
         """The error as the last event; the SDKs raise it."""
-        return b"data: " + openai_error(error) + b"\n\n" + _DONE
+        return b"data: " + openai_error(error, prsm) + b"\n\n" + _DONE
 
     def _chunk(
         self, index: int, delta: Json, *, reason: str | None = None, logprobs: Json | None = None, tail: bytes = b""

@@ -71,8 +71,10 @@ class ResponsesStream:
         self._event(f"response.{self._response['status']}", response=self._response)
         return self._take()
 
-    def fail(self, error: PrsmError) -> bytes:
+    def fail(self, error: PrsmError, prsm: Json | None = None) -> bytes:
         """The response failed; what was said so far stands in it as incomplete."""
+        if prsm is not None:
+            self._response["prsm"] = prsm
         self._close_all("incomplete")
         self._response["status"] = "failed"
         code = "rate_limit_exceeded" if error.kind is Kind.RATE_LIMITED else "server_error"

@@ -92,7 +92,10 @@ class LedgerResolutionRow(Base):
 
 
 class LedgerTransferRow(Base):
-    """One posting: the amount leaves ``debit_account_id`` and arrives at ``credit_account_id``."""
+    """One posting: the amount leaves ``debit_account_id`` and arrives at ``credit_account_id``.
+
+    A leg of a capture names its hold; a refund names, as ``refund_of``, the hold whose capture it gives back.
+    """
 
     __tablename__ = "ledger_transfers"
     __table_args__ = (
@@ -100,6 +103,8 @@ class LedgerTransferRow(Base):
         CheckConstraint(
             "debit_account_id <> credit_account_id or hold_id is not null", name="ledger_transfers_accounts"
         ),
+        CheckConstraint("hold_id is null or refund_of is null", name="ledger_transfers_refund"),
+        Index("ledger_transfers_refunds", "refund_of", postgresql_where=text("refund_of is not null")),
         Index("ledger_transfers_id", "id", unique=True, postgresql_where=text("id is not null")),
         Index("ledger_transfers_credit", "credit_account_id", "position"),
     )
@@ -112,6 +117,7 @@ class LedgerTransferRow(Base):
     amount_micro: Mapped[int] = mapped_column(BigInteger)
     kind: Mapped[str]
     created_at: Mapped[datetime]
+    refund_of: Mapped[UUID | None]
 
 
 class ReceiptRow(Base):

@@ -16,6 +16,8 @@ MAX_ITEMS: Final = 10_000
 MAX_FILTERS: Final = 16
 MAX_FILTER_VALUES: Final = 128
 MAX_ATTRIBUTES: Final = 32
+MAX_FILTERED_CHARS: Final = 40
+"""Of a collection and an attribute together, or the name of their index would be cut."""
 MAX_TEXT_CHARS: Final = 1_024
 MAX_INT: Final = 2**53 - 1
 
@@ -59,6 +61,18 @@ def unit_rows(vectors: Sequence[Vector], dimension: int) -> npt.NDArray[np.float
     if not np.all(np.isfinite(lengths) & (lengths > 0)):
         raise _bad("vector", "must be finite and not all zero")
     return (rows / lengths).astype(np.float32)
+
+
+def check_filtered(collection: str, attributes: Sequence[str]) -> None:
+    """Raise InvalidRequest unless a collection can keep an index of each of these attributes."""
+    if len(attributes) > MAX_ATTRIBUTES:
+        raise _bad("attributes", f"must be at most {MAX_ATTRIBUTES}, not {len(attributes)}")
+    for name in attributes:
+        _check_name(name)
+        if len(collection) + len(name) > MAX_FILTERED_CHARS:
+            raise _bad(
+                "attributes", f"must be shorter: {collection} and {name} have over {MAX_FILTERED_CHARS} characters"
+            )
 
 
 def check_search(limit: int, filters: Sequence[Filter]) -> None:

@@ -35,7 +35,7 @@ def upgrade() -> None:
         sa.Column("count", sa.BigInteger(), nullable=False),
         sa.Column("total", sa.Float(53), nullable=False),
         sa.CheckConstraint("arm in ('stable', 'candidate', 'shadow')", name="rollout_counts_arm"),
-        sa.CheckConstraint("metric in ('error', 'slow', 'quality')", name="rollout_counts_metric"),
+        sa.CheckConstraint("metric in ('error', 'slow')", name="rollout_counts_metric"),
         sa.CheckConstraint("total between 0 and count", name="rollout_counts_total"),
         sa.ForeignKeyConstraint(["trial_id"], ["rollout_trials.id"], ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("trial_id", "arm", "metric"),

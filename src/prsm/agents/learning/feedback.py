@@ -1,0 +1,134 @@
+"""What callers say of answers: stored at once and durably, one word per request, the later in place of the earlier.
+
+Only who asked may speak, by any key of the same principal, and only while the answer is recent. What is said is learnt
+from later; the comment is for the operator alone.
+"""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+from uuid import UUID
+
+import msgspec
+
+from prsm.agents.learning.outcomes import Reason
+from prsm.core.database import Pool
+from prsm.core.errors import InvalidRequest, Kind, PrsmError
+
+MAX_COMMENT_CHARS: Final = 2_000
+_PREFIXES = ("chatcmpl-", "resp_", "msg_")
+
+_RECEIPT = (
+    "SELECT body, created_at < now() - make_interval(secs => $3) AS old FROM receipts WHERE id = $1 AND account_id = $2"
+)
+_STORE = """
+INSERT INTO quality_feedback AS f (request_id, principal_id, model, score, reason, comment)
+VALUES ($1, $2, $3, $4, $5, $6)
+ON CONFLICT (request_id) DO UPDATE SET
+    score = excluded.score, reason = excluded.reason, comment = excluded.comment, updated_at = now(),
+    pending = f.pending OR (f.score, f.reason) IS DISTINCT FROM (excluded.score, excluded.reason)
+WHERE (f.score, f.reason, f.comment) IS DISTINCT FROM (excluded.score, excluded.reason, excluded.comment)
+"""
+_LIST = """
+SELECT request_id, principal_id, model, score, reason, comment, created_at, updated_at FROM quality_feedback
+WHERE ($1::uuid IS NULL OR request_id < $1) ORDER BY request_id DESC LIMIT $2
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Feedback:
+    """One caller's word on one answer; ``model`` is the instance that gave it, ``score`` 0 (bad) to 1 (good)."""
+
+    request_id: UUID
+    principal_id: UUID
+    model: str
+    score: float
+    reason: str | None
+    comment: str
+    created_at: datetime
+    updated_at: datetime
+
+
+class _Model(msgspec.Struct):
+    name: str
+
+
+class _Body(msgspec.Struct):
+    model: _Model
+    operation: str
+
+
+class _Receipt(msgspec.Struct):
+    receipt: _Body
+
+
+_decode_receipt = msgspec.json.Decoder(_Receipt).decode
+
+
+class FeedbackBook:
+    """Takes and lists feedback. ``account_id`` is ``tokenomics/ftns_service.py: Ledger.account_id``."""
+
+    def __init__(self, pool: Pool, account_id: Callable[[str], Awaitable[int]], *, ttl_s: int) -> None:
+        self._pool = pool
+        self._account_id = account_id
+        self._ttl_s = ttl_s
+
+    async def give(
+        self, request_id: UUID, principal_id: UUID, account: str, score: float, reason: Reason | None, comment: str
+    ) -> str:
+        """Store what a principal says of an answer that its ``account`` paid for; answers the model that gave it.
+
+        Saying the same again changes nothing. Raises PrsmError: NOT_FOUND for what is not this account's, CONFLICT
+        when it is too old, INVALID for what is no answer in text.
+        """
+        row = await self._pool.fetchrow(_RECEIPT, request_id, await self._account_id(account), self._ttl_s)
+        if row is None:
+            raise _unknown(request_id)
+        if row["old"]:
+            raise _too_late(self._ttl_s)
+        receipt = _decode_receipt(row["body"]).receipt
+        if receipt.operation != "chat":
+            raise InvalidRequest("Feedback is on answers in text; this request embedded texts.", param="request_id")
+        await self._pool.execute(_STORE, request_id, principal_id, receipt.model.name, score, reason, comment)
+        return receipt.model.name
+
+    async def newest(self, limit: int, before: UUID | None = None) -> list[Feedback]:
+        """The feedback on the newest requests first, of all callers; page by the last id seen."""
+        rows = await self._pool.fetch(_LIST, before, limit)
+        return [Feedback(**row) for row in rows]
+
+
+def parse_request_id(text: str) -> UUID:
+    """The request that a client's id names: a response's ``id``, ``x-request-id``, or the receipt's id.
+
+    Raises InvalidRequest.
+    """
+    bare = next((text.removeprefix(prefix) for prefix in _PREFIXES if text.startswith(prefix)), text)
+    try:
+        return UUID(bare)
+    except ValueError:
+        raise InvalidRequest(
+            "request_id is not the id of a request.",
+            param="request_id",
+            remedy="Send the response's id (chatcmpl-..., resp_..., msg_...), or its x-request-id header.",
+        ) from None
+
+
+def _unknown(request_id: UUID) -> PrsmError:
+    return PrsmError(
+        f"No request {request_id} of yours was answered.",
+        kind=Kind.NOT_FOUND,
+        code="unknown_request",
+        remedy="Send the id of a response, once it has ended.",
+        param="request_id",
+    )
+
+
+def _too_late(ttl_s: int) -> PrsmError:
+    return PrsmError(
+        f"Feedback is taken for {ttl_s} seconds after an answer; this one is older.",
+        kind=Kind.CONFLICT,
+        code="feedback_too_late",
+        param="request_id",
+    )

@@ -1,0 +1,141 @@
+"""How the answer path is put together: watched executors, the router, attempts, bills, and what learns from them."""
+
+import contextlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from prsm.agents.answer import AnswerPath
+from prsm.agents.attempts import Attempts
+from prsm.agents.billing import Biller, Economy
+from prsm.agents.executors.anthropic import AnthropicExecutor
+from prsm.agents.executors.embedded import EmbeddedExecutor
+from prsm.agents.executors.http_client import HttpClient
+from prsm.agents.executors.http_connection import Limits
+from prsm.agents.executors.huggingface import HuggingFaceExecutor
+from prsm.agents.executors.openai_compatible import OpenAICompatibleExecutor
+from prsm.agents.executors.retry import RetryPolicy
+from prsm.agents.learning.learning import Learning
+from prsm.agents.liveness.board import Liveness
+from prsm.agents.liveness.prober import Prober
+from prsm.agents.plan import PathLimits
+from prsm.agents.routers.model_router import Rates, Router
+from prsm.agents.seams import Executor
+from prsm.core.cache import Cache
+from prsm.core.clock import now
+from prsm.core.config import Settings
+from prsm.core.database import Database
+from prsm.core.encoder import TextEncoder
+from prsm.core.keys import NodeKey
+from prsm.federation.registry.version_store import VersionStore
+from prsm.monitoring.metrics import Metrics
+from prsm.node.failures import open_hedger, open_response_cache
+from prsm.node.learning import open_learning
+from prsm.node.liveness import Watch, open_liveness, probe_policy, watched
+from prsm.node.rollouts import Rollouts
+from prsm.safety.circuit_breaker import BreakerBoard
+from prsm.teachers.arithmetic.teacher import ArithmeticTeacher
+from prsm.tokenomics.ftns_service import Ledger
+from prsm.tokenomics.receipts import NodeSigner
+
+
+@dataclass(frozen=True, slots=True)
+class Grounds:
+    """What the answer path stands on."""
+
+    settings: Settings
+    key: NodeKey
+    account: str
+    store: Database
+    cache: Cache
+    ledger: Ledger
+    metrics: Metrics
+    breakers: BreakerBoard
+    encoder: TextEncoder
+    teacher: ArithmeticTeacher
+    versions: VersionStore
+
+
+@dataclass(frozen=True, slots=True)
+class Answering:
+    """The answer path, and the parts of it that others look at."""
+
+    path: AnswerPath
+    executors: Mapping[str, Executor]
+    learning: Learning
+    liveness: Watch
+    rollouts: Rollouts
+
+
+async def open_answering(on: Grounds, stack: contextlib.AsyncExitStack) -> Answering:
+    """Everything between a request and its receipt; ``stack`` ends it."""
+    settings, metrics = on.settings, on.metrics
+    speaking = _executors(settings, on.teacher, on.encoder)
+    for executor in dict.fromkeys(speaking.values()):
+        stack.push_async_callback(executor.aclose)
+    rollouts = Rollouts(settings, on.store.pool, on.versions, speaking, lambda: path.models, on.account)
+    stack.push_async_callback(rollouts.close)
+    liveness = open_liveness(settings, on.breakers, rollouts.tell)
+    executors = watched(speaking, liveness)
+    learning = await open_learning(settings, on.key, on.store, on.encoder, on.ledger)
+    stack.push_async_callback(learning.close)
+    attempts = Attempts(
+        on.breakers,
+        metrics,
+        RetryPolicy(settings.retry_attempts, total_s=settings.retry_budget_s),
+        timeout_s=settings.request_timeout_s,
+        hedger=open_hedger(settings, liveness.silence),
+        observe=learning.observe,
+        draining=lambda: liveness.draining,
+    )
+    path = AnswerPath(
+        ledger=on.ledger,
+        executors=executors,
+        attempts=attempts,
+        biller=_biller(settings, on.key, on.account),
+        router=_router(settings, on.teacher, liveness, learning),
+        metrics=metrics,
+        limits=PathLimits(settings.default_max_output_tokens, settings.answer_limit_bytes, settings.request_timeout_s),
+        observe=rollouts.observing(learning.observe),
+        cache=await open_response_cache(settings, on.store, on.cache, on.encoder, metrics),
+    )
+    prober = Prober(liveness, on.breakers, speaking, lambda: path.models.by_name, probe_policy(settings))
+    watch = Watch(liveness, prober, lambda: path.models.by_name)
+    return Answering(path, executors, learning, watch, rollouts)
+
+
+def _router(settings: Settings, teacher: ArithmeticTeacher, liveness: Liveness, learning: Learning) -> Router:
+    return Router(
+        {"arithmetic": teacher.understands},
+        liveness.health,
+        board=learning.board,
+        order=liveness.order,
+        rates=Rates(settings.route_answer_micro_per_mtok, settings.route_second_micro),
+        explore_bps=settings.explore_share_bps,
+    )
+
+
+def _biller(settings: Settings, key: NodeKey, account: str) -> Biller:
+    shares = settings.split_owner_bps, settings.split_executor_bps, settings.split_treasury_bps
+    signer = NodeSigner(key.node_id, key.public_key_hex, key.sign)
+    return Biller(signer, Economy(*shares, account), now, screened_by=())
+
+
+def _executors(settings: Settings, teacher: ArithmeticTeacher, encoder: TextEncoder) -> dict[str, Executor]:
+    client = HttpClient(
+        Limits(
+            connect_s=settings.upstream_connect_timeout_s,
+            first_byte_s=settings.upstream_first_byte_timeout_s,
+            idle_s=settings.upstream_idle_timeout_s,
+            total_s=settings.request_timeout_s,
+            max_body_bytes=settings.answer_limit_bytes * 4,
+            max_connections_per_origin=settings.upstream_connections_per_origin,
+        )
+    )
+    openai: Executor = OpenAICompatibleExecutor(client)
+    kinds = dict.fromkeys(("openai", "ollama", "vllm", "openrouter", "prsm"), openai)
+    return {
+        **kinds,
+        "anthropic": AnthropicExecutor(client),
+        "huggingface": HuggingFaceExecutor(client),
+        "embedded": EmbeddedExecutor(teacher, encoder.encode, encoder.count_tokens),
+    }

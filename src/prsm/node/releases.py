@@ -1,0 +1,85 @@
+"""What this node does with releases by itself: registers what is built in, retires what is due, deprecates what breaks
+its declared limits. Each is a line of history, by this node.
+"""
+
+import asyncio
+
+from prsm.agents.liveness.observed import Ending
+from prsm.agents.liveness.observed import Observed as Seen
+from prsm.core.errors import PrsmError
+from prsm.core.money import BASIS_POINTS
+from prsm.federation.registry.lifecycle import Limits, Observed, State
+from prsm.federation.registry.versions import Ref
+from prsm.node.built_in import PROVIDER, statement_of
+from prsm.node.catalogue import reload_models
+from prsm.node.parts import Node
+
+_ASKS_NOTHING = Limits()
+
+
+async def register_built_in(node: Node) -> None:
+    """Register what is built in, once a version; a new one is stable at once where nothing serves the stable one.
+
+    On a database that several homes share, the first one's statement stands.
+    """
+    fresh = False
+    for model in [each for each in node.registry.catalogue.models.values() if each.provider == PROVIDER]:
+        catalogue = node.registry.catalogue
+        if (model.serves, model.version) in catalogue.versions:
+            continue
+        release = catalogue.releases.get(model.serves)
+        taken = release is not None and release.stable and catalogue.serving(model.serves, release.stable)
+        try:
+            await node.versions.register(
+                await asyncio.to_thread(statement_of, model),
+                by=node.account,
+                owner_account=model.owner_account,
+                state=State.CANDIDATE if taken else State.LIVE,
+                reason="built in",
+            )
+        except PrsmError as error:
+            if error.code != "version_taken":
+                raise
+        fresh = True
+    if fresh:
+        await reload_models(node)
+
+
+async def retire_due(node: Node) -> None:
+    """Retire what was deprecated until now."""
+    if await node.versions.retire_due(by=node.account):
+        await _spread(node)
+
+
+async def deprecate_broken(node: Node) -> None:
+    """Deprecate what breaks its declared limits, by what this worker has seen of it lately."""
+    statuses = node.registry.catalogue.statuses
+    limited = [
+        ref
+        for ref, status in statuses.items()
+        if status.limits != _ASKS_NOTHING and status.state in (State.CANDIDATE, State.LIVE)
+    ]
+    observed = {ref: _observed(node, ref) for ref in limited}
+    if observed and await node.versions.deprecate_broken(observed, by=node.account):
+        await _spread(node)
+
+
+def _observed(node: Node, ref: Ref) -> Observed:
+    """How the instances of a version did together."""
+    board = node.liveness.board
+    now_s = board.clock()
+    together = Seen(now_s)
+    for model in node.registry.catalogue.serving(*ref):
+        if instance := board.instance(model.name):
+            together.merge(instance.observed, now_s)
+    counts = together.counts(now_s)
+    told = sum(counts) - counts[Ending.REFUSED]
+    if told <= 0:
+        return Observed(0)
+    answered_bps = round(counts[Ending.OK] / told * BASIS_POINTS)
+    return Observed(int(told), availability_bps=answered_bps, error_bps=BASIS_POINTS - answered_bps)
+
+
+async def _spread(node: Node) -> None:
+    node.outbox.hint()
+    await reload_models(node)

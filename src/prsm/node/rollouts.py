@@ -1,0 +1,149 @@
+"""Trials of candidates as this node runs them: the registry deals the shares, the trials count, one ends the other."""
+
+from collections.abc import Callable, Mapping
+
+from prsm.agents.call import ChatCall, Target
+from prsm.agents.learning.observation import Observe
+from prsm.agents.learning.outcomes import Ended
+from prsm.agents.plan import Ask
+from prsm.agents.rollouts.assignment import CANDIDATE, STABLE
+from prsm.agents.rollouts.evidence import Mean
+from prsm.agents.rollouts.shadow import Shadow
+from prsm.agents.rollouts.trial import Limits
+from prsm.agents.rollouts.trials import Trial, Trials
+from prsm.agents.routers.roster import Roster, served_model
+from prsm.agents.seams import Executor
+from prsm.core.config import Settings
+from prsm.core.database import Pool
+from prsm.core.errors import Kind, PrsmError
+from prsm.federation.registry.lifecycle import State
+from prsm.federation.registry.version_store import VersionStore
+
+MAX_RATINGS = 3
+"""Of one caller that count for one version in one trial: the first ones."""
+_RATED = """
+SELECT arm, count(*) AS count, sum(score) AS total FROM (
+    SELECT arm, score, row_number() OVER (PARTITION BY principal_id, arm ORDER BY request_id) AS nth
+    FROM quality_feedback JOIN unnest($1::text[], $2::text[]) AS taking_part (model, arm) USING (model)
+    WHERE created_at >= $3 AND created_at <= coalesce($4, now())
+) rated WHERE nth <= $5 GROUP BY arm
+"""
+
+
+class Rollouts:
+    """Begins, watches and ends trials; ``models`` is the answer path's roster as of now."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        pool: Pool,
+        versions: VersionStore,
+        executors: Mapping[str, Executor],
+        models: Callable[[], Roster],
+        account: str,
+    ) -> None:
+        self.trials = Trials(pool, self._withdraw, self._ratings)
+        self._pool = pool
+        self._shadow = Shadow(
+            executors, self.trials, at_once=settings.shadow_at_once, timeout_s=settings.request_timeout_s
+        )
+        self._versions = versions
+        self._models = models
+        self._account = account
+        self._changed = False
+
+    async def close(self) -> None:
+        """End the copies that are under way."""
+        await self._shadow.close()
+
+    async def begin(
+        self, model: str, candidate: str, share_bps: int, shadow_bps: int, limits: Limits, *, by: str
+    ) -> None:
+        """Make ``candidate`` the model's candidate, with these shares. Raises PrsmError.
+
+        The trial is open before the first session is dealt to it, so that nothing it answers goes uncounted.
+        """
+        standing = await self._versions.standing(model)
+        stable = standing.release.stable
+        if not stable:
+            raise PrsmError(
+                f"{model[:200]} has no stable version to compare with.",
+                kind=Kind.CONFLICT,
+                code="no_stable_version",
+                remedy="Promote one first: prsm models promote MODEL@VERSION.",
+            )
+        if standing.release.candidate != candidate:
+            await self._versions.move((model, candidate), State.CANDIDATE, by=by, reason="on trial")
+        await self.trials.start(model, stable, candidate, limits)
+        await self._versions.set_shares(model, share_bps, shadow_bps, by=by, reason="on trial")
+
+    async def stop(self, model: str, *, by: str) -> None:
+        """End the model's trial. Raises PrsmError where none runs."""
+        if model not in self.trials.open:
+            raise PrsmError(f"No trial of {model[:200]} runs.", kind=Kind.NOT_FOUND, code="no_trial")
+        await self._versions.set_shares(model, 0, 0, by=by, reason="the trial was ended")
+        await self.trials.end(model, f"Ended by {by}.")
+
+    async def settle(self) -> bool:
+        """Add up and judge the trials, and end those whose release has changed; whether a candidate was withdrawn."""
+        await self.trials.settle()
+        for trial in tuple(self.trials.open.values()):
+            release = (await self._versions.standing(trial.model)).release
+            if (release.stable, release.candidate) != (trial.stable, trial.candidate):
+                now = f"stable is {release.stable or 'none'}, candidate {release.candidate or 'none'}"
+                await self.trials.end(trial.model, f"The release has changed: {now}.")
+        changed, self._changed = self._changed, False
+        return changed
+
+    def tell(self, target: Target, waited_s: float | None) -> None:
+        """A call was answered, with the seconds to its first piece; or it failed (None)."""
+        if self.trials.open:
+            waited_ms = None if waited_s is None else waited_s * 1000
+            self.trials.seen(served_model(target), target.version, ok=waited_s is not None, first_token_ms=waited_ms)
+
+    def observing(self, others: Observe) -> Observe:
+        """``others``, and copies of whole answers for candidates that get some."""
+
+        def observe(ask: Ask, target: Target, ended: Ended) -> None:
+            others(ask, target, ended)
+            if ended is Ended.WHOLE and self.trials.open:
+                self._copy(ask, target)
+
+        return observe
+
+    def _copy(self, ask: Ask, target: Target) -> None:
+        """Only what carries no policy: its caller has not said who may read it."""
+        models, model = self._models(), served_model(target)
+        release = models.releases.get(model)
+        if release is None or not release.shadow_bps or target.version != release.stable:
+            return
+        if not isinstance(ask.call, ChatCall) or ask.policy is not None:
+            return
+        rows = models.of_model.get(model, ())
+        heirs = [each for row in rows if (each := models.targets[int(row)]).version == release.candidate]
+        if heirs:
+            self._shadow.copy(heirs[0], ask.call, release.shadow_bps)
+
+    async def _ratings(self, trial: Trial) -> dict[str, Mean]:
+        """A caller counts with MAX_RATINGS of each version, however much he says: nobody decides a trial alone."""
+        models = self._models()
+        arms = {trial.stable: STABLE, trial.candidate: CANDIDATE}
+        serving = [models.targets[int(row)] for row in models.of_model.get(trial.model, ())]
+        taking_part = [(target.name, arms[target.version]) for target in serving if target.version in arms]
+        rows = await self._pool.fetch(
+            _RATED,
+            [name for name, _ in taking_part],
+            [arm for _, arm in taking_part],
+            trial.started_at,
+            trial.ended_at,
+            MAX_RATINGS,
+        )
+        return {row["arm"]: Mean(row["count"], row["total"]) for row in rows}
+
+    async def _withdraw(self, model: str, candidate: str, reason: str) -> None:
+        try:
+            await self._versions.withdraw(model, candidate, by=self._account, reason=reason)
+        except PrsmError as error:
+            if error.code != "release_moved":  # somebody else was first
+                raise
+        self._changed = True
