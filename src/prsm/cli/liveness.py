@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from prsm.cli.context import context
 
@@ -21,11 +21,12 @@ def health(
         print(json.dumps(found, indent=2))
         return
     if not found["models"]:
-        print(f"{model or 'No model'} was not asked since the node started.")
+        who = f"{model} was not" if model else "No model was"
+        print(f"{who} asked since the node started.")
         return
     table = Table(
-        "model", "state", "answered", "first token p50/p95", "tokens/s", "in flight", "budget left", "last call",
-        box=None, pad_edge=False,
+        Column("model", overflow="fold"), "state", "answered", "first token p50/p95", "tokens/s", "in flight",
+        "budget left", "last call", box=None, pad_edge=False,
     )  # fmt: skip
     for one in found["models"]:
         sla = one["sla"]

@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from prsm.cli import registry
 from prsm.cli.context import context
@@ -34,7 +34,8 @@ def list_models(as_json: Annotated[bool, typer.Option("--json", help="Print JSON
     if as_json:
         print(json.dumps(found, indent=2))
         return
-    table = Table("model", "serves", "can", "good for", "in FTNS/M", "out FTNS/M", "state", box=None, pad_edge=False)
+    names = [Column(name, overflow="fold") for name in ("model", "serves")]  # whole, or nobody could type them
+    table = Table(*names, "can", "good for", "in FTNS/M", "out FTNS/M", "state", box=None, pad_edge=False)
     for model in found:
         more = model["prsm"]
         table.add_row(
