@@ -20,10 +20,5 @@ def place(trial: str, session: str) -> int:
     return int.from_bytes(digest) % BASIS_POINTS
 
 
-def arm(trial: str, session: str, candidate_bps: int) -> str:
-    """STABLE or CANDIDATE; ``candidate_bps`` of all sessions get the candidate."""
-    return CANDIDATE if candidate_bps and place(trial, session) < candidate_bps else STABLE
-
-
 def _key(trial: str) -> bytes:
     return hashlib.blake2b(trial.encode(), digest_size=32).digest()
