@@ -121,7 +121,7 @@ class RepairReport(BaseModel):
 
 
 class CollectedShown(BaseModel):
-    """What was deleted; ``busy`` were being read and stayed; with ``elsewhere`` another worker collects just now."""
+    """What was deleted; ``busy`` are or were being read, and stayed; with ``elsewhere`` another worker collects now."""
 
     objects: int
     freed_bytes: int

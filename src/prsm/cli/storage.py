@@ -229,7 +229,8 @@ def gc() -> None:
     if done["elsewhere"]:
         print("another worker collects just now; this call deleted nothing")
         return
-    print(f"deleted {done['objects']} objects, {decimal(done['freed_bytes'])}; {done['busy']} in use")
+    later = "; those of the last minute may go with the next call" if done["busy"] else ""
+    print(f"deleted {done['objects']} objects, {decimal(done['freed_bytes'])}; {done['busy']} in use{later}")
 
 
 def _object(cid: str) -> str:

@@ -17,6 +17,7 @@ from prsm.agents.seams import UpstreamError
 from prsm.core.errors import PrsmError
 from prsm.monitoring.metrics import Metrics
 from prsm.receipt_verifier import verify as verify_receipt
+from prsm.tokenomics.idempotency import IdempotencyKeys, Stored
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -232,6 +233,23 @@ async def test_an_instance_that_does_not_declare_it_or_is_another_model_is_never
     assert b'prsm_broken_off_answers_total{model="up/m",outcome="partial"} 1.0' in metrics.render()
     assert await stream.leave(render) is None
     assert await payer.charged_micro() == 2 * 4
+
+
+async def test_a_retry_under_the_same_key_is_shown_the_partial_result_that_was_paid_for(world: World) -> None:
+    payer, keys, digest = await new_payer(world), IdempotencyKeys(world.db.pool), bytes(32)
+    paid, free = payer.ask(keep=lambda body: b"kept " + body), payer.ask(keep=lambda body: b"kept " + body)
+    for ask, model in ((paid, Writer(PIECES, 1)), (free, Calls([]))):
+        assert await keys.claim(payer.key_id, str(ask.call.request_id), ask.call.request_id, digest) is None
+        stream = await path_of(world, model).chat_stream(ask)
+        await read_broken(stream)
+        await stream.leave(render)
+    assert await payer.charged_micro() == 2 * 1
+
+    async def again(ask: Ask) -> Stored | None:
+        return await keys.claim(payer.key_id, str(ask.call.request_id), payer.ask().call.request_id, digest)
+
+    assert await again(paid) == Stored(paid.call.request_id, b"kept four for 2")
+    assert await again(free) is None  # nothing was charged: the key is free for a try that costs the whole answer
 
 
 class Calls(Writer):

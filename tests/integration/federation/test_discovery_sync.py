@@ -289,17 +289,17 @@ async def test_a_secret_of_another_key_puts_its_source_off_and_no_other(discover
 
 
 async def test_a_removed_source_goes_with_all_it_listed(discovery: Discovery) -> None:
-    discovery.source.pages = [tuple(listing(f"m{n}", f"about cats {n}") for n in range(300))]
+    discovery.source.pages = [tuple(listing(f"m{n}", f"about cats {n}") for n in range(600))]
     await discovery.read()
     await discovery.indexed()
-    assert await discovery.index.count() == 300
+    assert await discovery.index.count() == 600
     await discovery.book.remove("hub")
     assert await discovery.names("cats") == []
     with pytest.raises(PrsmError, match="being removed"):
         await discovery.book.put(SourceConfig("hub", "openai", "http://127.0.0.1:9/v1"))
     await discovery.book.finish_removals()
     assert (await discovery.state()).removing  # the index has not forgotten them yet
-    assert await discovery.indexed() == 300
+    assert await discovery.indexed() == 600
     await discovery.book.finish_removals()
     assert await discovery.book.all() == []
     assert await discovery.index.count() == 0

@@ -24,9 +24,20 @@ _COLLECTOR_LOCK = 7032
 _BATCH = 64
 
 
+_LEASED = """
+SELECT count(DISTINCT cid) FROM storage_leases JOIN storage_objects USING (cid)
+WHERE until > now() AND NOT EXISTS (SELECT FROM storage_pins p WHERE p.cid = storage_leases.cid)
+"""
+"""Objects that nothing but a lease keeps, those under them not counted."""
+
+
 @dataclass(frozen=True, slots=True)
 class Collected:
-    """What a collection took. ``busy`` were open somewhere and stayed; ``elsewhere`` another worker collects now."""
+    """What a collection took.
+
+    ``busy`` stayed for the moment: open somewhere, or leased (all under them stayed too). ``elsewhere``: another worker
+    collects now.
+    """
 
     objects: int = 0
     freed_bytes: int = 0
@@ -62,7 +73,9 @@ class Collector:
                 "AND greatest(created_at, last_read_at) <= now() - make_interval(secs => $1) ORDER BY cid",
                 unread_s,
             )
-            return await self._take([row["cid"] for row in rows])
+            leased = await self._pool.fetchval(_LEASED)
+            done = await self._take([row["cid"] for row in rows])
+            return replace(done, busy=done.busy + leased)
 
     async def evict(self, limit_bytes: int) -> Collected:
         """Bring what is stored within the limit by S3-FIFO, as far as it is not kept."""
