@@ -21,7 +21,7 @@ from prsm.agents.hedging import Hedger
 from prsm.agents.learning.observation import Observe, unobserved
 from prsm.agents.plan import Ask, Caller, PathLimits
 from prsm.agents.response_cache import ResponseCache
-from prsm.agents.routers.model_router import Router, roster
+from prsm.agents.routers.model_router import Health, Router, roster
 from prsm.agents.seams import Screen
 from prsm.core.clock import uuid7
 from prsm.core.errors import Kind, PrsmError
@@ -196,7 +196,7 @@ def answer_path(
         executors=executors,
         attempts=attempts,
         biller=biller,
-        router=Router({}, attempts.health),
+        router=Router({}, lambda name: Health(breakers.resting(name))),
         metrics=metrics,
         limits=limits,
         screens=screens,

@@ -1,7 +1,6 @@
 """Trying models until one answers: each candidate in turn, each again as the retry policy allows, through its breaker.
 
-Only what happens before the first byte is tried again, at other instances of the same model before other models. Keeps
-what was seen of each model for the router.
+Only what happens before the first byte is tried again, at other instances of the same model before other models.
 """
 
 import asyncio
@@ -19,7 +18,7 @@ from prsm.agents.learning.observation import Observe, unobserved
 from prsm.agents.learning.outcomes import Ended
 from prsm.agents.plan import Plan
 from prsm.agents.resuming import same_model_first
-from prsm.agents.routers.model_router import Candidate, Health
+from prsm.agents.routers.model_router import Candidate
 from prsm.agents.seams import UpstreamError
 from prsm.core.cancellation import SharedTimeout, end_tasks
 from prsm.core.errors import InvalidRequest, Kind, PrsmError
@@ -28,7 +27,6 @@ from prsm.safety.circuit_breaker import BreakerBoard
 
 T = TypeVar("T")
 
-_SMOOTHING = 0.2
 _RESTING = "model_resting"
 _log: Any = structlog.get_logger("answer")
 
@@ -60,7 +58,6 @@ class Attempts:
         self._metrics = metrics
         self._policy = policy
         self._budget = RetryBudget()
-        self._first_answer_ms: dict[str, float] = {}
         self._hedger = hedger
         self._draining = draining
         self._observe_outcome = observe
@@ -69,10 +66,6 @@ class Attempts:
     async def close(self) -> None:
         """Wait until the attempts that lost a race have ended."""
         await asyncio.gather(*self._ending)
-
-    def health(self, name: str) -> Health:
-        """What was seen of a model lately."""
-        return Health(self._breakers.resting(name), self._first_answer_ms.get(name, 0.0))
 
     async def first_answer(
         self,
@@ -186,7 +179,7 @@ class Attempts:
     async def _timed(self, target: Target, run: Callable[[Target], Awaitable[T]], deadline_s: float) -> T:
         started_s = self._clock()
         answer = await self._try(target, run, deadline_s)
-        self._observe(target.name, self._clock() - started_s)
+        self._metrics.first_answer(target.name, self._clock() - started_s)
         return answer
 
     async def _try(self, target: Target, run: Callable[[Target], Awaitable[T]], deadline_s: float) -> T:
@@ -228,11 +221,6 @@ class Attempts:
         """Report an attempt without answer; ``ok`` where the model itself is well and refused the request."""
         self._breakers.record(target.name, ok=ok, admitted_s=admitted_s)
         self._metrics.upstream_failed(target.name, code)
-
-    def _observe(self, name: str, seconds: float) -> None:
-        self._metrics.first_answer(name, seconds)
-        before_ms = self._first_answer_ms.get(name, seconds * 1000)
-        self._first_answer_ms[name] = before_ms + _SMOOTHING * (seconds * 1000 - before_ms)
 
 
 class _Lost(NamedTuple):

@@ -124,7 +124,7 @@ async def test_a_refusal_that_blames_the_caller_is_told_at_once_and_no_mark_agai
         error = await refused(here.attempts.first_answer(plan(A, B), models))
         assert error.code == "content_refused"
     assert models.asked == ["a/m"] * 5
-    assert not here.attempts.health("a/m").resting
+    assert not here.breakers.resting("a/m")
     assert here.failures("a/m", "content_refused") == 5
 
 
@@ -133,7 +133,7 @@ async def test_an_unexpected_error_goes_up_and_is_no_mark_against_the_model(here
     for _ in range(5):
         with pytest.raises(ZeroDivisionError):
             await here.attempts.first_answer(plan(A, B), models)
-    assert not here.attempts.health("a/m").resting
+    assert not here.breakers.resting("a/m")
 
 
 async def test_where_no_model_takes_the_form_the_caller_is_told_why(here: Setting) -> None:
@@ -145,7 +145,7 @@ async def test_a_resting_model_is_passed_over_and_its_calls_are_refused_without_
     models = here.scripted(a=[failure(retryable=False)], b=[OK])
     for _ in range(2):
         await here.attempts.first_answer(plan(A, B), models)
-    assert here.attempts.health("a/m").resting
+    assert here.breakers.resting("a/m")
     models.asked.clear()
     assert (await here.attempts.first_answer(plan(A, B), models))[0].target == B
     assert models.asked == ["b/m"]
@@ -201,8 +201,8 @@ async def test_all_attempts_together_have_a_time_and_who_used_it_up_is_marked() 
     for _ in range(2):
         error = await refused(here.attempts.first_answer(plan(A, B), _never))
         assert (error.kind, error.code) == (Kind.TIMEOUT, "upstream_timeout")
-    assert here.attempts.health("a/m").resting
-    assert not here.attempts.health("b/m").resting
+    assert here.breakers.resting("a/m")
+    assert not here.breakers.resting("b/m")
     assert here.failures("a/m", "upstream_timeout") == 2
 
 
@@ -214,23 +214,10 @@ async def test_retries_stop_when_the_budget_of_all_requests_is_spent() -> None:
     assert 20 + 10 <= len(models.asked) <= 20 + 10 + 20 * 0.2
 
 
-async def test_the_time_to_the_first_answer_is_smoothed(here: Setting) -> None:
-    assert here.attempts.health("a/m").first_token_ms == 0
-    await here.attempts.first_answer(plan(A), here.scripted(a=[OK]))
-    assert here.attempts.health("a/m").first_token_ms == pytest.approx(100)
-
-    async def slow(model: Target) -> str:
-        here.clock.now_s += 1.1
-        return OK
-
-    await here.attempts.first_answer(plan(A), slow)
-    assert here.attempts.health("a/m").first_token_ms == pytest.approx(100 + 0.2 * 1000)
-
-
 async def test_a_stream_that_breaks_off_is_a_mark_against_its_model(here: Setting) -> None:
     for _ in range(2):
         here.attempts.failed_midway(A)
-    assert here.attempts.health("a/m").resting
+    assert here.breakers.resting("a/m")
     assert here.failures("a/m", "cut_off") == 2
 
 
