@@ -181,7 +181,7 @@ def test_what_many_say_is_learnt_and_stays_over_a_restart(node: StartedNode) -> 
         node.call("POST", "/v1/feedback", {"request_id": request_id, "rating": "bad"}, key=key)
     until(lambda: standing(node, "poor")["outcomes"] == 12, "all of it is learnt")
     after = standing(node, "poor")
-    assert after["chance"] < before["chance"] - 0.2
+    assert after["chance"] < before["chance"] - 0.1, "one batch moves a mean by half a log-odd at most"
     assert after["evidence"] > before["evidence"] == 0
     assert after["clusters"]
     assert node.stop() == 0
