@@ -126,12 +126,14 @@ def open_source(config: SourceConfig, built_in: Callable[[], Sequence[Model]]) -
     if config.kind == EMBEDDED:
         return EmbeddedSource(name, built_in)
     if config.kind == "huggingface":
+        # Of the millions on the public hub: where nobody says which, those that somebody serves.
+        usual = "" if config.query or address else "all"
         query = HubQuery(
             search=config.query.get("search", ""),
             author=config.query.get("author", ""),
             filter=tuple(filter(None, config.query.get("filter", "").split(","))),
             pipeline_tag=config.query.get("pipeline_tag", ""),
-            inference_provider=config.query.get("inference_provider", ""),
+            inference_provider=config.query.get("inference_provider", usual),
         )
         return HuggingFaceSource(name, address or DEFAULT_ENDPOINT, secret=secret, query=query)
     if config.kind == "openrouter":
