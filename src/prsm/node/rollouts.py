@@ -99,7 +99,8 @@ class Rollouts:
         """A call was answered, with the seconds to its first piece; or it failed (None)."""
         if self.trials.open:
             waited_ms = None if waited_s is None else waited_s * 1000
-            self.trials.seen(served_model(target), target.version, ok=waited_s is not None, first_token_ms=waited_ms)
+            model = served_model(target)
+            self.trials.seen(model, self._version(target), ok=waited_s is not None, first_token_ms=waited_ms)
 
     def observing(self, others: Observe) -> Observe:
         """``others``, and copies of whole answers for candidates that get some."""
@@ -111,11 +112,16 @@ class Rollouts:
 
         return observe
 
+    def _version(self, target: Target) -> str:
+        """An instance that names none serves what is stable."""
+        release = self._models().releases.get(served_model(target))
+        return target.version or (release.stable if release else "")
+
     def _copy(self, ask: Ask, target: Target) -> None:
         """Only what carries no policy: its caller has not said who may read it."""
         models, model = self._models(), served_model(target)
         release = models.releases.get(model)
-        if release is None or not release.shadow_bps or target.version != release.stable:
+        if release is None or not release.shadow_bps or self._version(target) != release.stable:
             return
         if not isinstance(ask.call, ChatCall) or ask.policy is not None:
             return
@@ -129,7 +135,7 @@ class Rollouts:
         models = self._models()
         arms = {trial.stable: STABLE, trial.candidate: CANDIDATE}
         serving = [models.targets[int(row)] for row in models.of_model.get(trial.model, ())]
-        taking_part = [(target.name, arms[target.version]) for target in serving if target.version in arms]
+        taking_part = [(each.name, arm) for each in serving if (arm := arms.get(self._version(each)))]
         rows = await self._pool.fetch(
             _RATED,
             [name for name, _ in taking_part],

@@ -53,6 +53,14 @@ async def test_a_share_of_the_requests_gets_the_candidate_and_is_counted(served:
     assert (await served.refused("DELETE", f"/node/v1/rollouts/{model}"))["code"] == "no_trial"
 
 
+async def test_an_instance_without_a_version_counts_as_the_stable_one(served: Served) -> None:
+    model = await served.model("v1", "v2")
+    await served.done("PUT", f"/node/v1/models/up/{model}-v1", {**PRICES, "model": model})
+    await begin(served, model, share_bps=0)
+    assert await served.ask(model) == (200, f"up/{model}-v1")
+    assert seen(await read_out(served, model), "error")["stable"]["count"] == 1
+
+
 async def test_a_session_stays_with_its_version(served: Served) -> None:
     model = await served.model("v1", "v2")
     await begin(served, model, share_bps=5_000)
