@@ -118,7 +118,7 @@ def test_the_next_model_steps_in_before_the_first_byte(node: StartedNode, upstre
                 model="auto", messages=say("Write a poem about rain"), max_tokens=20, stream=streamed
             )
             assert raw.headers["x-prsm-model"] == "up/echo"
-            assert "number 2 of" in raw.headers["x-prsm-reason"]
+            assert raw.headers["x-prsm-reason"].startswith("number 2 ")
             assert upstream.attempts["garbage"] > asked
             raw.http_response.close()
     finally:
