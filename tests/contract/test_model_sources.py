@@ -23,8 +23,8 @@ from prsm.federation.discovery.seams import Ending, ListedPrice, Listing, Source
 from prsm.federation.model_registry import Model
 
 SECRET = "sk-secret-of-a-source-0123456789"
-LIMITS = FetchLimits(connect_s=2, idle_s=0.4, total_s=1.0, max_bytes=400_000)
-HUB_LIMITS = HubLimits(max_entries=1_000, max_bytes=400_000, total_s=1.0, idle_s=0.4, whole_every_s=3_600)
+LIMITS = FetchLimits(connect_s=2, idle_s=1.2, total_s=3.0, max_bytes=400_000)
+HUB_LIMITS = HubLimits(max_entries=1_000, max_bytes=400_000, total_s=3.0, idle_s=1.2, whole_every_s=3_600)
 START = datetime(2026, 6, 1, tzinfo=UTC)
 
 
