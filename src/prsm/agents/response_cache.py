@@ -22,6 +22,7 @@ from prsm.agents.billing import Bill
 from prsm.agents.call import ChatCall, Choice, Completion, Delta, Target, Usage
 from prsm.agents.plan import Ask, Plan
 from prsm.agents.routers.model_router import Candidate
+from prsm.agents.routers.roster import served_model
 from prsm.core.clock import Clock
 from prsm.core.errors import PrsmError
 from prsm.core.money import BASIS_POINTS
@@ -270,8 +271,7 @@ def found(candidate: Candidate, kept: Kept, match: Match, price_bps: int) -> Fou
 
 def _who(ask: Ask, target: Target) -> list[str]:
     """Whose answer, and by which version: an instance without a version stands for itself alone."""
-    model = target.model or target.upstream_name
-    return [ask.caller.account, model if target.version else target.name, target.version, target.cid]
+    return [ask.caller.account, served_model(target) if target.version else target.name, target.version, target.cid]
 
 
 def _digest(parts: list[Any]) -> str:

@@ -16,6 +16,7 @@ from msgspec.structs import replace
 from prsm.agents.call import ChatCall, Choice, Delta, Json, Target, Usage
 from prsm.agents.plan import Ask, Plan, estimated_usage
 from prsm.agents.routers.model_router import Candidate
+from prsm.agents.routers.roster import served_model
 from prsm.agents.seams import UpstreamError
 from prsm.tokenomics.quotes import estimate_tokens
 from prsm.tokenomics.receipts import Segment
@@ -51,7 +52,7 @@ _HARMLESS = frozenset(
 
 def same_model(one: Target, other: Target) -> bool:
     """Whether both are instances of one registered model, or, where none is named, bear one upstream name."""
-    return (one.model or one.upstream_name) == (other.model or other.upstream_name)
+    return served_model(one) == served_model(other)
 
 
 def same_model_first(failed: Target, untried: Sequence[Candidate]) -> list[Candidate]:

@@ -11,6 +11,7 @@ from fastapi import APIRouter, Query, Response
 
 from prsm.agents.call import Target
 from prsm.agents.routers.model_router import Question
+from prsm.agents.routers.roster import served_model
 from prsm.api.door import Door
 from prsm.api.market_schemas import (
     EarningsShown,
@@ -212,7 +213,7 @@ def _listed(node: Node, instance: str) -> Listed:
     target = node.path.models.by_name.get(instance)
     if target is None:
         return Listed("", frozenset(), "")
-    return Listed(target.model or target.upstream_name, target.capabilities, target.licence)
+    return Listed(served_model(target), target.capabilities, target.licence)
 
 
 def _whose(caller: ApiKey, account: str) -> str:

@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException
 
 from prsm import __version__
 from prsm.agents.call import Target
+from prsm.agents.routers.roster import served_model
 from prsm.api.admin_routes import admin_routes
 from prsm.api.discovery_routes import discovery_routes
 from prsm.api.docs import add_docs
@@ -170,7 +171,7 @@ def _entry(node: Node, target: Target) -> wire_models.ModelEntry:
             "max_output_tokens": target.max_output_tokens,
             "input_price_micro_per_mtok": target.input_price_micro,
             "output_price_micro_per_mtok": target.output_price_micro,
-            "model": target.model or target.upstream_name,
+            "model": served_model(target),
             "version": target.version,
             "licence": target.licence,
             "region": target.region,

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from prsm.agents.call import Target
 from prsm.agents.learning.exams import Evaluation
 from prsm.agents.routers.model_router import roster
-from prsm.agents.routers.roster import Release, Roster
+from prsm.agents.routers.roster import Roster
 from prsm.federation.model_registry import Catalogue, Model
 from prsm.federation.registry.lineage import Maker, lineage_shares, maker
 from prsm.federation.registry.versions import Ref
@@ -49,11 +49,8 @@ async def publish_models(node: Node) -> None:
 
 
 def _made(catalogue: Catalogue, offers: Mapping[str, Offer], account: str) -> Roster:
-    releases = [
-        Release(each.model, each.stable, each.candidate, each.candidate_bps, each.shadow_bps, each.aliases)
-        for each in catalogue.releases.values()
-    ]
-    return roster(at_posted_prices(targets(catalogue, account), offers), releases)
+    instances = at_posted_prices(targets(catalogue, account), offers)
+    return roster(instances, tuple(catalogue.releases.values()))
 
 
 def evaluations(catalogue: Catalogue) -> dict[str, list[Evaluation]]:

@@ -24,6 +24,7 @@ from prsm.core.encoder import DIMENSION, TextEncoder
 from prsm.core.events import OutboxPublisher
 from prsm.core.identity import Identities
 from prsm.core.keys import NodeKey
+from prsm.core.money import BASIS_POINTS
 from prsm.core.presence import Presence
 from prsm.core.rate_limit import LeasedLimiter, Rate, RateLimiter
 from prsm.core.vectors import pgvector_index
@@ -184,7 +185,7 @@ def _ledger(settings: Settings, store: Database) -> Ledger:
 
 
 def _breaker_policy(settings: Settings) -> BreakerPolicy:
-    return BreakerPolicy(failure_rate=settings.breaker_failure_ratio_bps / 10_000, open_s=settings.breaker_open_s)
+    return BreakerPolicy(failure_rate=settings.breaker_failure_ratio_bps / BASIS_POINTS, open_s=settings.breaker_open_s)
 
 
 async def _registry(

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
-BPS = 10_000
+from prsm.core.money import BASIS_POINTS
+
 MAX_ROYALTIES = 16
 """Accounts upstream that one answer pays, at most; with owner, executor and treasury, a capture has 19 legs at most."""
 
@@ -34,9 +35,9 @@ def split(amount_micro: int, shares: tuple[Share, ...]) -> tuple[Leg, ...]:
     Legs of zero are left out. Raises ValueError when the shares are not 10,000 basis points together.
     """
     parts = [share.bps for share in shares]
-    if sum(parts) != BPS or min(parts) < 0:
-        raise ValueError(f"shares must be non-negative and sum to {BPS} basis points")
-    amounts = [amount_micro * bps // BPS for bps in parts]
+    if sum(parts) != BASIS_POINTS or min(parts) < 0:
+        raise ValueError(f"shares must be non-negative and sum to {BASIS_POINTS} basis points")
+    amounts = [amount_micro * bps // BASIS_POINTS for bps in parts]
     amounts[0] += amount_micro - sum(amounts)
     return tuple(
         [Leg(share.account, share.kind, amount) for share, amount in zip(shares, amounts, strict=True) if amount]
@@ -50,5 +51,5 @@ def pay_upstream(owner: Leg, royalties: Sequence[tuple[str, int]]) -> tuple[Leg,
     """
     if len(royalties) > MAX_ROYALTIES:
         raise ValueError(f"an answer pays at most {MAX_ROYALTIES} royalties")
-    own = Share(owner.account, owner.kind, BPS - sum([bps for _, bps in royalties]))
+    own = Share(owner.account, owner.kind, BASIS_POINTS - sum([bps for _, bps in royalties]))
     return split(owner.amount_micro, (own, *[Share(account, "royalty", bps) for account, bps in royalties]))

@@ -6,7 +6,7 @@ version of it (``model@stable``, ``model@candidate``, ``model@ALIAS``, ``model@V
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from types import MappingProxyType
 from typing import Final
 
@@ -15,34 +15,13 @@ import numpy.typing as npt
 
 from prsm.agents.call import Target
 from prsm.core.money import BASIS_POINTS
+from prsm.federation.registry.releases import Release
 
-STABLE, CANDIDATE = "stable", "candidate"
 MAX_CAPABILITIES: Final = 63
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Rows = npt.NDArray[np.intp]
-_NO_ALIASES: Mapping[str, str] = MappingProxyType({})
-
-
-@dataclass(frozen=True, slots=True)
-class Release:
-    """What the names of a model mean; '' where there is none.
-
-    ``candidate_bps`` of the model's requests go to the candidate; ``shadow_bps`` are asked of it besides, by others
-    than the router.
-    """
-
-    model: str
-    stable: str = ""
-    candidate: str = ""
-    candidate_bps: int = 0
-    shadow_bps: int = 0
-    aliases: Mapping[str, str] = field(default_factory=lambda: _NO_ALIASES)
-
-    def meaning(self, label: str) -> str:
-        """The version that ``model@label`` means; '' where an alias names none."""
-        return {STABLE: self.stable, CANDIDATE: self.candidate, **self.aliases}.get(label, label)
 
 
 @dataclass(frozen=True, slots=True)

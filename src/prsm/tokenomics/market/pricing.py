@@ -6,11 +6,12 @@ eighth at most, and never past the offer's floor and ceiling.
 
 from msgspec import Struct
 
+from prsm.core.money import BASIS_POINTS
+
 TARGET_BPS = 8_000
 """The utilisation that leaves a price as it is: four fifths of the declared capacity, in basis points."""
 DENOMINATOR = 8
 """A price moves by at most this part of itself in one epoch."""
-_WHOLE_BPS = 10_000
 
 
 class Band(Struct, frozen=True, gc=False):
@@ -34,7 +35,7 @@ def next_price(price_micro: int, used_tokens: int, capacity_tokens: int, band: B
     else a low price could never come down.
     """
     # In tokens x basis points, so that the target itself is exact.
-    target, used = capacity_tokens * TARGET_BPS, used_tokens * _WHOLE_BPS
+    target, used = capacity_tokens * TARGET_BPS, used_tokens * BASIS_POINTS
     over = min(used, 2 * target) - target
     if over == 0:
         return band.clamp(price_micro)
