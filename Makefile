@@ -5,7 +5,7 @@ PYTHON ?= python3
 export PRSM_HOME ?= $(CURDIR)/.prsm
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run demo test check soak bench lock install clean
+.PHONY: run demo train test check soak bench lock install clean
 
 run: $(VENV)/.base
 	$(BIN)/prsm up
@@ -15,11 +15,13 @@ demo: $(VENV)/.base
 
 install: $(VENV)/.base
 
+train: $(VENV)/.train
+
 # Two at a time, a file's tests in one process; those that start nodes, which mostly wait, come first.
 test: check
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-check: $(VENV)/.dev
+check: $(VENV)/.train
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/basedpyright
@@ -57,6 +59,9 @@ lock: | $(BIN)/python
 		--allow-unsafe --upgrade -o requirements/base.lock pyproject.toml
 	$(BIN)/pip-compile -q --strip-extras --generate-hashes --no-emit-index-url --no-emit-find-links --no-header \
 		--allow-unsafe --upgrade --extra dev -c requirements/base.lock -o requirements/dev.lock pyproject.toml
+	$(BIN)/pip-compile -q --strip-extras --generate-hashes --no-emit-index-url --no-emit-find-links --no-header \
+		--unsafe-package torch --upgrade --extra train --extra tensorflow --extra ray -c requirements/dev.lock \
+		-o requirements/train.lock pyproject.toml
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "PRSM needs Python 3.11 or newer; set PYTHON=...")'
@@ -69,6 +74,12 @@ $(VENV)/.base: requirements/base.lock pyproject.toml | $(BIN)/python
 
 $(VENV)/.dev: requirements/dev.lock $(VENV)/.base
 	$(BIN)/python -m pip install -q --require-hashes -r requirements/dev.lock
+	touch $@
+
+# torch has builds of its own for each kind of processor, so that no one hash names it.
+$(VENV)/.train: requirements/train.lock $(VENV)/.dev
+	$(BIN)/python -m pip install -q torch==2.13.0
+	$(BIN)/python -m pip install -q --no-deps --require-hashes -r requirements/train.lock
 	touch $@
 
 clean:

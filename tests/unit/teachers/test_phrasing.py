@@ -4,9 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prsm.teachers.arithmetic.lessons import HELD_OUT_MODULUS, LEGS, held_out, worked
+from prsm.teachers.arithmetic.lessons import LEGS, worked
 from prsm.teachers.arithmetic.phrasing import MAX_TEXT_CHARS, read
 from prsm.teachers.arithmetic.tokens import ANIMALS, FEATURE_SIZES, ID, TOKENS, Locator, encode
+from prsm.teachers.tasks.held_out import HELD_OUT_MODULUS, is_held_out
 
 UNDERSTOOD = [
     ("What is 12 + 30?", "12 + 30"),
@@ -178,13 +179,13 @@ def test_the_split_depends_on_the_problem_and_not_on_its_wording(a: int, b: int)
     assert len(problems) == 1
     (problem,) = problems
     assert problem is not None
-    assert held_out(problem.canonical) in (True, False)
+    assert is_held_out(problem.canonical) in (True, False)
 
 
 def test_about_one_prompt_in_twenty_is_held_out() -> None:
-    share = sum(held_out(f"{a} + {b}") for a in range(100) for b in range(100)) / 10_000
+    share = sum(is_held_out(f"{a} + {b}") for a in range(100) for b in range(100)) / 10_000
     assert abs(share - 1 / HELD_OUT_MODULUS) < 0.01
-    assert held_out("5 + 7") == held_out("5 + 7")
+    assert is_held_out("5 + 7") == is_held_out("5 + 7")
 
 
 def test_token_ids_are_stable() -> None:

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from prsm.core.errors import ConfigError, InvalidRequest
-from prsm.teachers.arithmetic.lessons import held_out
 from prsm.teachers.arithmetic.phrasing import read
 from prsm.teachers.arithmetic.teacher import ASSETS, FILES, ArithmeticTeacher
+from prsm.teachers.tasks.held_out import is_held_out
 
 HELD_OUT = [
     json.loads(line) for line in (Path(__file__).parent / "fixtures" / "heldout.jsonl").read_text("utf-8").splitlines()
@@ -45,7 +45,7 @@ def test_held_out_questions_are_answered_as_the_card_says(teacher: ArithmeticTea
     for row in rows:
         problem = read(row["question"])
         assert problem is not None
-        assert held_out(problem.canonical)
+        assert is_held_out(problem.canonical)
         right[row["level"]].append(_content(teacher, row["question"]) == row["answer"])
     answers = [answer for level in right.values() for answer in level]
     assert sum(answers) / len(answers) >= MINIMUM[family], {level: sum(x) / len(x) for level, x in right.items()}

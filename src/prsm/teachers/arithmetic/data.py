@@ -1,6 +1,6 @@
 """The families and levels the teacher is trained and examined on, drawn from reasoning-gym (extra ``train``).
 
-Which of its prompts are kept from training is decided by their hash (``lessons.held_out``), never by a seed.
+Which of its prompts are kept from training is decided by their hash (``tasks/held_out.py``), never by a seed.
 ``flat`` is this module's own family: sums and products of numbers of unlike length, as people type them.
 """
 

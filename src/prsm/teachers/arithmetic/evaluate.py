@@ -21,9 +21,9 @@ from typing import Any
 
 from prsm.core.clock import now
 from prsm.teachers.arithmetic.data import LEVELS, Item, Level, items
-from prsm.teachers.arithmetic.lessons import HELD_OUT_MODULUS, held_out
 from prsm.teachers.arithmetic.phrasing import DOMAIN
 from prsm.teachers.arithmetic.teacher import ASSETS, ArithmeticTeacher
+from prsm.teachers.tasks.held_out import HELD_OUT_MODULUS, is_held_out
 
 _MAX_DRAWS = 60_000
 _FIXTURE_ITEMS_PER_FAMILY = 60
@@ -60,7 +60,7 @@ def paper(level: Level, seed: int, count: int) -> list[Item]:
     """Up to ``count`` different held-out items of a level; small levels do not have more."""
     found: dict[str, Item] = {}
     for _, item in zip(range(_MAX_DRAWS), items(level, seed), strict=False):
-        if held_out(item.problem.canonical):
+        if is_held_out(item.problem.canonical):
             found.setdefault(item.problem.canonical, item)
         if len(found) == count:
             break

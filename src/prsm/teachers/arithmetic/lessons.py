@@ -4,13 +4,11 @@ This is teaching material for training only; the runtime never imports it. Sums 
 totals, products as one partial product per digit, divisors by Stein's binary algorithm.
 """
 
-import hashlib
 import re
 from collections.abc import Iterator
 
 from prsm.teachers.arithmetic.tokens import GCD_WIDTH, ID, PARTIAL_WIDTH, SUM_WIDTH, encode
 
-HELD_OUT_MODULUS = 20
 LEGS: dict[str, int] = {
     **dict.fromkeys(("snake", "sea slug", "jellyfish", "flatworm", "leech"), 0),
     **dict.fromkeys(("chicken", "bird", "human", "duck"), 2),
@@ -22,11 +20,6 @@ LEGS: dict[str, int] = {
     **dict.fromkeys(("crab", "lobster", "shrimp"), 10),
     "woodlouse": 14,
 }
-
-
-def held_out(canonical: str) -> bool:
-    """Whether this prompt is kept from training: SHA-256 of the canonical prompt is 0 mod 20."""
-    return int.from_bytes(hashlib.sha256(canonical.encode()).digest(), "big") % HELD_OUT_MODULUS == 0
 
 
 def worked(canonical: str) -> list[int]:

@@ -25,9 +25,10 @@ from torch import Tensor, nn
 from torch.nn import functional as fn
 
 from prsm.teachers.arithmetic.data import LEVELS, Level, items
-from prsm.teachers.arithmetic.lessons import held_out, worked
+from prsm.teachers.arithmetic.lessons import worked
 from prsm.teachers.arithmetic.tokens import FEATURE_SIZES, ID, PAD, TOKENS, Locator
 from prsm.teachers.decoder import Shape
+from prsm.teachers.tasks.held_out import is_held_out
 
 _EXAM_SEED_OFFSET = 1_000_000
 _EXAM_ITEMS = 32
@@ -160,7 +161,7 @@ class Mixture:
     def _lesson(self, index: int) -> list[int]:
         while True:
             canonical = next(self._streams[index]).problem.canonical
-            if not held_out(canonical):
+            if not is_held_out(canonical):
                 return worked(canonical)
 
 
@@ -169,7 +170,7 @@ def exam(plan: Plan) -> dict[Level, Batch]:
     papers: dict[Level, Batch] = {}
     for level in LEVELS:
         stream = (item.problem.canonical for item in items(level, plan.seed + _EXAM_SEED_OFFSET))
-        kept = itertools.islice(filter(held_out, stream), _EXAM_ITEMS)
+        kept = itertools.islice(filter(is_held_out, stream), _EXAM_ITEMS)
         papers[level] = collate([worked(canonical) for canonical in kept])
     return papers
 

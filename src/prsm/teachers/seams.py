@@ -1,0 +1,60 @@
+"""What the parts of the room agree on: a problem and a task, and how a text becomes tokens and back.
+
+No torch here: the node that only answers imports this too.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from msgspec import Struct
+
+
+class Problem(Struct, frozen=True):
+    """One question of a task at one level, with its reference answer and whatever else its verifier needs.
+
+    ``facts`` is JSON: it is stored with evaluations, and a problem read back from it verifies the same.
+    """
+
+    task: str
+    level: int
+    prompt: str
+    answer: str
+    facts: Mapping[str, Any] = {}
+
+
+class Task(Protocol):
+    """A family of verifiable problems. ``levels`` are counted from 0, each harder than the one before."""
+
+    @property
+    def name(self) -> str:
+        """The family's name, unique in a curriculum."""
+        ...
+
+    @property
+    def levels(self) -> int:
+        """How many levels there are, at least one."""
+        ...
+
+    def generate(self, level: int, seed: int) -> Problem:
+        """The problem that this seed gives at this level, always the same one."""
+        ...
+
+    def verify(self, problem: Problem, answer: str) -> bool:
+        """Whether ``answer`` is exactly right. No partial credit: what can be gamed is gamed."""
+        ...
+
+
+class Demonstrated(Task, Protocol):
+    """A task that can also show how its problems are worked."""
+
+    def demonstrate(self, problem: Problem) -> str:
+        """A scratchpad that leads to the answer, without the answer; empty where none is needed."""
+        ...
+
+
+class Learner(Protocol):
+    """Whatever answers prompts: a network here, a model behind an executor, a person. Used by every evaluation."""
+
+    def answers(self, prompts: Sequence[str], *, seed: int | None = None) -> Sequence[str]:
+        """One answer a prompt, in order: greedy without a seed, else sampled by it; '' where none was given."""
+        ...
