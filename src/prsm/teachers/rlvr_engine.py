@@ -1,0 +1,256 @@
+"""Learning from verified answers: groups of samples, rewarded where exactly right, each compared with its own group.
+
+GRPO (Shao et al. 2024, arXiv:2402.03300) with what DAPO found to matter (Yu et al. 2025, arXiv:2503.14476): an upper
+clip that is wider than the lower, a mean over tokens, and no groups of which all are right or all are wrong. The
+reward is 1 for an answer that is exactly right and properly ended, else 0. ``Rollouts`` is the source and
+``objective`` the objective of the shared loop (``training/objective.py``).
+"""
+
+# torch is in the extra ``train`` and may be absent where types are checked.
+# pyright: basic, reportMissingImports=false
+
+import itertools
+import random
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+import msgspec
+import torch
+from msgspec import Meta, Struct
+from torch import Tensor, nn
+
+from prsm.teachers.alphabet import END_ID, PAD_ID, prompt_ids, read
+from prsm.teachers.curriculum import Curriculum, CurriculumPlan, chosen, observed
+from prsm.teachers.networks.decoder import Decoder
+from prsm.teachers.networks.sampling import Said, sample
+from prsm.teachers.seams import Problem, Task
+from prsm.teachers.tasks.held_out import problems
+from prsm.teachers.training.objective import Batch, Loss, Objective
+from prsm.teachers.training.plan import Positive, Share
+
+
+class RlvrPlan(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How answers are drawn and what is learnt from them.
+
+    ``prompts`` groups of ``group`` answers make a rollout, which is learnt from in ``minibatches`` updates. Groups
+    without a difference are dropped and others drawn, at most ``redraws`` times; what then lacks counts as groups that
+    teach nothing, so that a rest of few groups takes small steps. An answer that does not end within ``max_tokens`` is
+    ``"wrong"``, or ``"left_out"`` of the loss (it still counts in its group's mean). Advantages are in units of the
+    group's deviation (GRPO) or not (Liu et al. 2025, arXiv:2503.20783). Ratios of probabilities are clipped to
+    1 - ``clip_low`` and 1 + ``clip_high``. ``kl`` weighs the distance to the reference, where there is one.
+    """
+
+    max_tokens: Positive
+    prompts: Positive = 32
+    group: Annotated[int, Meta(ge=2)] = 8
+    minibatches: Positive = 1
+    redraws: Annotated[int, Meta(ge=0)] = 4
+    temperature: Annotated[float, Meta(gt=0)] = 1.0
+    overlong: Literal["wrong", "left_out"] = "wrong"
+    by_deviation: bool = True
+    clip_low: Share = 0.2
+    clip_high: Annotated[float, Meta(ge=0)] = 0.28
+    kl: Annotated[float, Meta(ge=0)] = 0.0
+
+
+class Answered(Struct, frozen=True):
+    """One answer: what was read and written, how likely each token was, and how much better it was than its group."""
+
+    prompt: list[int]
+    ids: list[int]
+    log_probabilities: list[float]
+    advantage: float
+    learnt: bool = True
+
+
+class Rollout(Struct, frozen=True):
+    """The answers of one or more updates. ``missing`` is how many were to be had and did not differ; means over all."""
+
+    answers: list[Answered]
+    missing: int
+    reward: float
+    differing: float
+
+
+def reward(task: Task, problem: Problem, ids: list[int]) -> float:
+    """1 where what was written is whole and exactly right, else 0."""
+    written = read(ids)
+    return float(written.is_whole and task.verify(problem, written.answer))
+
+
+def advantages(rewards: Sequence[float], *, by_deviation: bool) -> list[float]:
+    """Rewards of one group about their mean, in units of their deviation if asked; all 0 where none differs."""
+    mean = sum(rewards) / len(rewards)
+    apart = [each - mean for each in rewards]
+    deviation = (sum(each * each for each in apart) / len(apart)) ** 0.5
+    return [each / deviation for each in apart] if by_deviation and deviation else apart
+
+
+class Rollouts:
+    """Batches of verified answers of ``network`` as it is at the moment, on the problems that the curriculum chooses.
+
+    Only prompts that are not held out are asked. Each process (``rank``) draws its own and keeps its own curriculum.
+    """
+
+    def __init__(
+        self,
+        network: Decoder,
+        tasks: Mapping[str, Task],
+        curriculum: Curriculum,
+        curriculum_plan: CurriculumPlan,
+        plan: RlvrPlan,
+        *,
+        seed: int,
+        rank: int = 0,
+    ) -> None:
+        self._network, self._tasks, self._plan = network, tasks, plan
+        self._curriculum_plan = curriculum_plan
+        self._seed = f"{seed}/{rank}"
+        self.curriculum = curriculum
+        self._drawn = 0
+        self._pending: list[Rollout] = []
+
+    def draw(self) -> Batch:
+        """The next minibatch; answers are drawn anew when all of the last rollout were given out."""
+        if not self._pending:
+            self._pending = _parts(self._rollout(), self._plan)
+        return batch(self._pending.pop(0), next(self._network.parameters()).device)
+
+    def state(self) -> dict[str, Any]:
+        """How many draws there were, the curriculum, and the answers that were not given out yet."""
+        state = {"drawn": self._drawn, "curriculum": self.curriculum, "pending": self._pending}
+        return msgspec.to_builtins(state)
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from ``state``, with the network as it was then."""
+        self._drawn = int(state["drawn"])
+        self.curriculum = msgspec.convert(state["curriculum"], Curriculum)
+        self._pending = msgspec.convert(state["pending"], list[Rollout])
+
+    def _rollout(self) -> Rollout:
+        plan, groups, rewards, asked = self._plan, [], [], 0
+        for _ in range(1 + plan.redraws):
+            for group, rewarded in self._groups():
+                rewards += rewarded
+                asked += 1
+                if len(set(rewarded)) > 1:
+                    groups.append(group)
+            if len(groups) >= plan.prompts:
+                break
+        differing = len(groups) / asked
+        answers = [answer for group in groups[: plan.prompts] for answer in group]
+        missing = plan.prompts * plan.group - len(answers)
+        return Rollout(answers, missing, sum(rewards) / len(rewards), differing)
+
+    def _groups(self) -> list[tuple[list[Answered], list[float]]]:
+        """One draw of ``prompts`` groups, of which the curriculum learns how they went."""
+        plan = self._plan
+        self._drawn += 1
+        draw = random.Random(f"{self._seed}/{self._drawn}")  # noqa: S311 - problems, not secrets
+        asked = [self._problem(draw) for _ in range(plan.prompts)]
+        read_first = [prompt_ids(problem.prompt) for problem in asked for _ in range(plan.group)]
+        generator = torch.Generator(next(self._network.parameters()).device).manual_seed(draw.getrandbits(63))
+        said = sample(
+            self._network, read_first, max_tokens=plan.max_tokens, temperature=plan.temperature, generator=generator
+        )
+        groups: list[tuple[list[Answered], list[float]]] = []
+        for index, problem in enumerate(asked):
+            these = said[index * plan.group : (index + 1) * plan.group]
+            rewards = [reward(self._tasks[problem.task], problem, each.ids) for each in these]
+            self.curriculum = observed(
+                self._curriculum_plan, self.curriculum, problem.task, problem.level, sum(rewards) / len(rewards)
+            )
+            groups.append((_answered(prompt_ids(problem.prompt), these, rewards, plan), rewards))
+        return groups
+
+    def _problem(self, draw: random.Random) -> Problem:
+        name, level = chosen(self._curriculum_plan, self.curriculum, draw.random())
+        return next(problems(self._tasks[name], level, draw.getrandbits(48), held_out=False))
+
+
+def _answered(prompt: list[int], said: list[Said], rewards: list[float], plan: RlvrPlan) -> list[Answered]:
+    better = advantages(rewards, by_deviation=plan.by_deviation)
+    return [
+        Answered(prompt, each.ids, each.log_probabilities, advantage, plan.overlong == "wrong" or END_ID in each.ids)
+        for each, advantage in zip(said, better, strict=True)
+    ]
+
+
+def _parts(rollout: Rollout, plan: RlvrPlan) -> list[Rollout]:
+    """A rollout in ``minibatches`` parts of whole groups that differ by at most one; none that has no answer."""
+    groups = len(rollout.answers) // plan.group
+    parts = min(plan.minibatches, max(groups, 1))
+    cuts = [groups * part // parts * plan.group for part in range(parts + 1)]
+    return [
+        Rollout(rollout.answers[start:end], rollout.missing // parts, rollout.reward, rollout.differing)
+        for start, end in itertools.pairwise(cuts)
+    ]
+
+
+def batch(rollout: Rollout, device: torch.device) -> Batch:
+    """Its answers as rows padded on the right: ``ids`` (rows, tokens), and of each token but the first whether it is
+    learnt (``said``) and its log-probability when it was drawn (``then``); ``advantage`` a row, the rest one figure.
+    """
+    rows = rollout.answers or [Answered([PAD_ID], [PAD_ID], [0.0], 0.0)]
+    longest = max(len(row.prompt) + len(row.ids) for row in rows)
+    ids = torch.full((len(rows), longest), PAD_ID)
+    said = torch.zeros(len(rows), longest - 1)
+    then = torch.zeros(len(rows), longest - 1)
+    for index, row in enumerate(rows):
+        start, end = len(row.prompt), len(row.prompt) + len(row.ids)
+        ids[index, :end] = torch.tensor(row.prompt + row.ids)
+        said[index, start - 1 : end - 1] = float(row.learnt)
+        then[index, start - 1 : end - 1] = torch.tensor(row.log_probabilities)
+    whole = 1 + rollout.missing / len(rows)
+    figures = {"whole": whole, "reward": rollout.reward, "differing": rollout.differing}
+    made = {"ids": ids, "said": said, "then": then, "advantage": torch.tensor([row.advantage for row in rows])}
+    return {
+        name: tensor.to(device) for name, tensor in (made | {n: torch.tensor(v) for n, v in figures.items()}).items()
+    }
+
+
+def objective(plan: RlvrPlan, reference: nn.Module | None = None) -> Objective:
+    """The clipped loss over the tokens of a batch of ``Rollouts``, with its distance to ``reference`` if ``kl`` is set.
+
+    ``count`` is the number of tokens, those of missing answers guessed from the others. Reported are the mean reward
+    and share of differing groups of the whole draw, entropy, share of clipped tokens, and the distance. Raises
+    ValueError where ``kl`` is set without a reference.
+    """
+    if plan.kl and reference is None:
+        raise ValueError("a distance to the reference needs a reference")
+
+    def loss(network: nn.Module, drawn: Batch) -> Loss:
+        ids, said = drawn["ids"], drawn["said"]
+        scores = _log_softmax(network, ids, plan.temperature)
+        now = _of_tokens(scores, ids)
+        per_token, clipped = surrogate(now, drawn["then"], drawn["advantage"][:, None], plan)
+        sums = {"entropy": -(scores.detach().exp() * scores.detach()).sum(-1), "clipped": clipped}
+        if reference is not None and plan.kl:
+            with torch.no_grad():
+                known = _of_tokens(_log_softmax(reference, ids, plan.temperature), ids)
+            apart = (known - now).exp() - (known - now) - 1  # the k3 estimator: unbiased, and never below 0
+            per_token = per_token + plan.kl * apart
+            sums["distance"] = apart.detach()
+        count = said.sum() * drawn["whole"]
+        metrics = {name: (each * said).sum() * drawn["whole"] for name, each in sums.items()}
+        metrics |= {name: drawn[name] * count for name in ("reward", "differing")}
+        return Loss((per_token * said).sum(), count, metrics)
+
+    return loss
+
+
+def surrogate(now: Tensor, then: Tensor, advantage: Tensor, plan: RlvrPlan) -> tuple[Tensor, Tensor]:
+    """Of each token its loss, minus the smaller of the gains with clipped and free ratio, and 1 where the clip holds."""
+    ratio = (now - then).exp()
+    free = ratio * advantage
+    held = ratio.clamp(1 - plan.clip_low, 1 + plan.clip_high) * advantage
+    return -torch.minimum(free, held), (held < free).float().detach()
+
+
+def _log_softmax(network: nn.Module, ids: Tensor, temperature: float) -> Tensor:
+    """After each token but the last; padding stands on the right, where a causal network never looks."""
+    return (network(ids, None)[:, :-1].float() / temperature).log_softmax(-1)
+
+
+def _of_tokens(scores: Tensor, ids: Tensor) -> Tensor:
+    return scores.gather(2, ids[:, 1:, None])[..., 0]
