@@ -1,9 +1,10 @@
-"""What the parts of the room agree on: a problem and a task, and how a text becomes tokens and back.
+"""What the parts of the room agree on: a problem, a task, who is examined, and who answers requests.
 
 No torch here: the node that only answers imports this too.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from msgspec import Struct
@@ -57,4 +58,43 @@ class Learner(Protocol):
 
     def answers(self, prompts: Sequence[str], *, seed: int | None = None) -> Sequence[str]:
         """One answer a prompt, in order: greedy without a seed, else sampled by it; '' where none was given."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """What one token of an answer adds: text (empty for a mark), and whether it is scratchpad or answer."""
+
+    text: str
+    is_reasoning: bool
+
+
+class Teacher(Protocol):
+    """A teacher that answers in this process, one piece a token. Every method may be called by several threads."""
+
+    @property
+    def version(self) -> str:
+        """The start of its weights' SHA-256."""
+        ...
+
+    @property
+    def domain(self) -> str:
+        """What it answers, to stand after "answers only"."""
+        ...
+
+    @property
+    def max_tokens(self) -> int:
+        """The longest answer it gives, its scratchpad included."""
+        ...
+
+    def understands(self, text: str) -> bool:
+        """Whether ``text`` asks something of a kind and size it was trained for."""
+        ...
+
+    def count_tokens(self, text: str) -> int:
+        """How many tokens it reads for ``text``; 0 where it does not understand it."""
+        ...
+
+    def answer(self, text: str, max_tokens: int) -> Iterator[Piece]:
+        """A piece a token, as it is written, greedily. Raises InvalidRequest where it does not understand ``text``."""
         ...

@@ -5,7 +5,7 @@ Pre-norm with RMS norms, rotary positions (halves rotated, as transformers does)
 """
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from msgspec import Struct
 
@@ -104,16 +104,36 @@ def read_config(config: Mapping[str, Any]) -> Shape:
     """The shape that a ``config.json`` states. Raises ConfigError where it is not such a decoder or lacks a size."""
     if config.get("model_type") != "llama" or config.get("attention_bias") or config.get("mlp_bias"):
         raise ConfigError("The config.json is not of a Llama decoder without biases.", param="model_type")
-    missing = [name for name in _NAMES.values() if not isinstance(config.get(name), int)]
+    if config.get("hidden_act", "silu") != "silu" or config.get("rope_scaling"):
+        raise ConfigError("The config.json asks for another activation or stretched positions.", param="hidden_act")
+    missing = [name for name in _NAMES.values() if type(config.get(name)) is not int]
     if missing:
         raise ConfigError(f"The config.json has no whole number {missing[0]}.", param=missing[0])
     sizes: dict[str, int] = {ours: config[name] for ours, name in _NAMES.items()}
-    if config.get("head_dim", sizes["width"] // sizes["heads"]) != sizes["width"] // sizes["heads"]:
-        raise ConfigError("The config.json has a head_dim of its own, which these teachers have not.", param="head_dim")
-    rope: Mapping[str, Any] = config.get("rope_parameters") or {}
-    return Shape(
+    shape = Shape(
         **sizes,
-        rope_theta=float(rope.get("rope_theta", config.get("rope_theta", 10_000.0))),
-        norm_epsilon=float(config.get("rms_norm_eps", 1e-5)),
-        tied=bool(config.get("tie_word_embeddings", False)),
+        rope_theta=_number(_rope(config), "rope_theta", 10_000.0),
+        norm_epsilon=_number(config, "rms_norm_eps", 1e-5),
+        tied=config.get("tie_word_embeddings", False) is True,
     )
+    if config.get("head_dim") not in (None, shape.head_width):
+        raise ConfigError("The config.json has a head_dim of its own, which these teachers have not.", param="head_dim")
+    return shape
+
+
+def _rope(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Where the base of the positions stands: in ``rope_parameters``, before transformers 5 in the config itself."""
+    rope: Any = config.get("rope_parameters")
+    if rope is None:
+        return config
+    if not isinstance(rope, dict) or cast("dict[str, Any]", rope).get("rope_type", "default") != "default":
+        raise ConfigError("The config.json asks for stretched positions.", param="rope_parameters")
+    return cast("dict[str, Any]", {"rope_theta": config.get("rope_theta")} | rope)
+
+
+def _number(config: Mapping[str, Any], name: str, otherwise: float) -> float:
+    given: Any = config.get(name)
+    value = otherwise if given is None else given
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e12:
+        raise ConfigError(f"The config.json's {name} is no number above 0.", param=name)
+    return float(value)

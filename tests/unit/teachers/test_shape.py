@@ -40,11 +40,29 @@ def test_heads_must_divide() -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"model_type": "gpt2"}, {"hidden_size": None}, {"head_dim": 16}, {"attention_bias": True}, {"vocab_size": "9"}],
+    [
+        {"model_type": "gpt2"},
+        {"hidden_size": None},
+        {"head_dim": 16},
+        {"attention_bias": True},
+        {"vocab_size": "9"},
+        {"num_hidden_layers": True},
+        {"hidden_act": "gelu"},
+        {"rope_scaling": {"factor": 2.0}},
+        {"rope_parameters": {"rope_type": "yarn"}},
+        {"rope_parameters": [1]},
+        {"rope_parameters": {"rope_theta": "many"}},
+        {"rms_norm_eps": 0},
+    ],
 )
 def test_another_models_config_is_refused(change: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):
         read_config(Shape(**SIZES).config() | change)
+
+
+def test_the_base_of_positions_is_read_where_older_programs_keep_it() -> None:
+    config = Shape(**SIZES).config() | {"rope_parameters": None, "rope_theta": 500}
+    assert read_config(config).rope_theta == 500.0
 
 
 @pytest.fixture(params=[1, 2, 4], ids="kv_heads={}".format)

@@ -15,6 +15,7 @@ from prsm.core.errors import ConfigError, InvalidRequest
 from prsm.teachers.arithmetic.phrasing import DOMAIN, read
 from prsm.teachers.arithmetic.tokens import ANSWER, END, FEATURE_SIZES, TOKENS, Locator, encode
 from prsm.teachers.decoder import Decoder, Shape, load_weights
+from prsm.teachers.seams import Piece
 
 ASSETS = Path(__file__).parent.parent / "assets" / "arithmetic"
 FILES = ("model.safetensors", "config.json", "vocab.json")
@@ -24,18 +25,11 @@ _Form = TypeVar("_Form")
 _REMEDY = "Reinstall the package, or point at a folder written by `python -m prsm.teachers.arithmetic.recipe`."
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """What one token adds: text (empty for a blank), and whether it is scratchpad or answer."""
-
-    text: str
-    is_reasoning: bool
-
-
 class ArithmeticTeacher:
     """A loaded teacher; safe to share between threads."""
 
     domain = DOMAIN
+    max_tokens = MAX_OUTPUT_TOKENS
 
     def __init__(self, decoder: Decoder, version: str) -> None:
         self._decoder = decoder

@@ -1,0 +1,65 @@
+"""Which questions a teacher was trained for, as forms such as "What is {integer:3} + {integer:3}?".
+
+``{integer:N}`` is a whole number of at most N digits, ``{text}`` whatever stands before the rest of the form first
+matches; all else is literal. A form costs at most its length times the text's, whoever wrote either.
+"""
+
+import re
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Final
+
+from prsm.core.errors import ConfigError
+
+MAX_FORMS: Final = 200
+MAX_FORM_CHARACTERS: Final = 1_000
+MAX_DIGITS: Final = 100
+_PLACE: Final = re.compile(r"\{(?:integer:(\d{1,3})|(text))\}")
+
+
+class Questions:
+    """The forms of a teacher; with none it understands whatever it can read."""
+
+    def __init__(self, forms: Sequence[str]) -> None:
+        """Raises ConfigError where a form is no such form."""
+        if len(forms) > MAX_FORMS or any(len(form) > MAX_FORM_CHARACTERS for form in forms):
+            raise ConfigError(
+                f"A teacher has at most {MAX_FORMS} questions of at most {MAX_FORM_CHARACTERS} characters.",
+                param="questions",
+            )
+        self._patterns = [_pattern(form) for form in forms]
+
+    def include(self, text: str) -> bool:
+        """Whether ``text`` has one of the forms."""
+        return not self._patterns or any(pattern.fullmatch(text) for pattern in self._compiled)
+
+    @cached_property
+    def _compiled(self) -> list[re.Pattern[str]]:
+        return [re.compile(pattern) for pattern in self._patterns]
+
+
+def _pattern(form: str) -> str:
+    """A regular expression that never tries twice: each part up to the next ``{text}`` is an atomic group."""
+    parts: list[str] = [""]
+    at = 0
+    for place in _PLACE.finditer(form):
+        parts[-1] += _literal(form, at, place.start())
+        at = place.end()
+        if place[2]:
+            parts.append("")
+        elif 1 <= int(place[1]) <= MAX_DIGITS:
+            parts[-1] += rf"-?[0-9]{{1,{place[1]}}}+"
+        else:
+            raise ConfigError(f"The question {form!r} has a number of {place[1]} digits.", param="questions")
+    parts[-1] += _literal(form, at, len(form)) + r"\Z"
+    first, *others = parts
+    return first + "".join(rf"(?>[\s\S]*?{part})" for part in others)
+
+
+def _literal(form: str, start: int, end: int) -> str:
+    text = form[start:end]
+    if "{" in text or "}" in text:
+        raise ConfigError(
+            f"The question {form!r} has a brace that is neither {{integer:N}} nor {{text}}.", param="questions"
+        )
+    return re.escape(text)
