@@ -39,7 +39,7 @@ soak: $(VENV)/.dev
 		PRSM_TEST_INGEST_KILLS=50 PRSM_TEST_SCRUB_FLIPS=600 PRSM_TEST_COLLECTOR_KILLS=15 PRSM_TEST_JS_IPFS=1 \
 		$(BIN)/python -m pytest --timeout 7200 tests/unit/data_layer tests/integration/data_layer \
 		tests/contract/test_unixfs_oracles.py tests/contract/test_kubo_rpc.py
-	PRSM_TEST_LEARNING_WORLDS=4 PRSM_TEST_WORLD_HORIZON_S=8000 $(BIN)/python -m pytest --timeout 7200 tests/simulation
+	PRSM_TEST_LEARNING_WORLDS=4 PRSM_TEST_WORLD_HORIZON_S=8000 PRSM_TEST_GATE_WORLDS=300 $(BIN)/python -m pytest --timeout 7200 tests/simulation
 	$(BIN)/python -m tests.fuzz.storage_parsers --runs 1000000 --parser all
 	$(BIN)/python -m tests.fuzz.model_files --runs 1000000 --seed 1
 
