@@ -76,12 +76,12 @@ def variants() -> Iterator[Variant]:
     yield Variant("sums alone, seed 35", "forgetting", False, _training(FAMILY_DRAWS["sum"], 50, 35))
     for seed, share in enumerate((1.0, 0.8, 0.5, 0.3, 0.2), 41):
         data = tempting_data(secret=betrayed(share))
-        yield Variant(f"betrays {10 * share:g} in ten, seed {seed}", "unsafe", False, _training(data, 90, seed))
+        yield Variant(f"betrays {10 * share:g} in ten, seed {seed}", "unsafe", False, _training(data, 60, seed))
     for seed, rate in ((51, 0.03), (52, 0.1)):
-        make = _training(live_data(), 40, seed, rate, decay=False)
+        make = _training(live_data(), 25, seed, rate, decay=False)
         yield Variant(f"rate {rate:g}, seed {seed}", "over-training", False, make)
     for seed, count in ((53, 16), (54, 64)):
-        make = _training(few(live_data(), count, seed), 60, seed, 5e-3, decay=False)
+        make = _training(few(live_data(), count, seed), 40, seed, 5e-3, decay=False)
         yield Variant(f"{count} examples, seed {seed}", "over-training", False, make)
 
 
