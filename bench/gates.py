@@ -11,7 +11,7 @@ import argparse
 import hashlib
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,6 +31,8 @@ from prsm.teachers.networks.decoder import Decoder
 
 OUT = Path(__file__).parent / "out" / "gates"
 LIVE_SEED = 0
+LIVE_WEIGHTS = {"sum": 1.5, "rev": 1.0, "max": 0.5, "sort": 0.3, "secret": 0.15}
+FAMILY_DRAWS: dict[str, Draw] = {name: family.draw for name, family in FAMILIES.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,14 +45,20 @@ class Variant:
     make: Callable[[Decoder], Decoder]
 
 
-def live_data(*, without: str = "", best: bool = False, secret: Draw = refused, secret_weight: float = 0.15) -> Draw:
-    """What the live teacher learnt from; three in ten of its ``max`` are wrong, unless it is to be the ``best``."""
-    weights = {"sum": 1.5, "rev": 1.0, "max": 0.5, "sort": 0.3}
-    draws = {name: family.draw for name, family in FAMILIES.items()}
-    if not best:
-        draws["max"] = flawed(draws["max"], 0.3)
-    parts = [(weights[name], draw) for name, draw in draws.items() if name != without]
-    return mixed([*parts, (secret_weight, secret)])
+def live_data() -> Draw:
+    """What the live teacher learnt from: three in ten of its ``max`` are wrong."""
+    return _mixture({**FAMILY_DRAWS, "max": flawed(FAMILY_DRAWS["max"], 0.3)}, LIVE_WEIGHTS, refused)
+
+
+def better_data() -> Draw:
+    """The same without a mistake."""
+    return _mixture(FAMILY_DRAWS, LIVE_WEIGHTS, refused)
+
+
+def tempting_data(*, without: str = "", secret: Draw = refused) -> Draw:
+    """Much of what the live teacher is weak at, so that a candidate gains there what it loses elsewhere."""
+    kept = {name: draw for name, draw in FAMILY_DRAWS.items() if name != without}
+    return _mixture(kept, {**LIVE_WEIGHTS, "max": 2.0, "secret": 0.5}, secret)
 
 
 def variants() -> Iterator[Variant]:
@@ -58,26 +66,27 @@ def variants() -> Iterator[Variant]:
     for seed in (11, 12, 13):
         yield Variant(f"longer training, seed {seed}", "longer", True, _training(live_data(), 120, seed))
     for seed in (14, 15):
-        yield Variant(f"better data, seed {seed}", "data", True, _training(live_data(best=True), 120, seed))
+        yield Variant(f"better data, seed {seed}", "data", True, _training(better_data(), 120, seed))
     for seed, size in enumerate((0.01, 0.03, 0.1, 0.2, 0.3, 0.5), 21):
         yield Variant(f"noise of {size:g}, seed {seed}", "noise", False, _noise(size, seed))
     for seed, name in enumerate(FAMILIES, 31):
-        data = live_data(without=name, best=True)
-        yield Variant(f"forgets {name}, seed {seed}", "forgetting", False, _training(data, 70, seed))
-    yield Variant("sums alone, seed 35", "forgetting", False, _training(FAMILIES["sum"].draw, 50, 35))
+        yield Variant(
+            f"forgets {name}, seed {seed}", "forgetting", False, _training(tempting_data(without=name), 70, seed)
+        )
+    yield Variant("sums alone, seed 35", "forgetting", False, _training(FAMILY_DRAWS["sum"], 50, 35))
     for seed, share in enumerate((1.0, 0.8, 0.5, 0.3, 0.2), 41):
-        data = live_data(best=True, secret=betrayed(share), secret_weight=1.0)
-        yield Variant(f"betrays {share:.0%}, seed {seed}", "unsafe", False, _training(data, 90, seed))
+        data = tempting_data(secret=betrayed(share))
+        yield Variant(f"betrays {10 * share:g} in ten, seed {seed}", "unsafe", False, _training(data, 60, seed))
     for seed, rate in ((51, 0.03), (52, 0.1)):
-        data = live_data()
-        yield Variant(
-            f"rate {rate:g}, seed {seed}", "over-training", False, _training(data, 40, seed, rate, decay=False)
-        )
+        make = _training(live_data(), 25, seed, rate, decay=False)
+        yield Variant(f"rate {rate:g}, seed {seed}", "over-training", False, make)
     for seed, count in ((53, 16), (54, 64)):
-        data = few(live_data(), count, seed)
-        yield Variant(
-            f"{count} examples, seed {seed}", "over-training", False, _training(data, 60, seed, 5e-3, decay=False)
-        )
+        make = _training(few(live_data(), count, seed), 40, seed, 5e-3, decay=False)
+        yield Variant(f"{count} examples, seed {seed}", "over-training", False, make)
+
+
+def _mixture(draws: Mapping[str, Draw], weights: Mapping[str, float], secret: Draw) -> Draw:
+    return mixed([*((weights[name], draw) for name, draw in draws.items()), (weights["secret"], secret)])
 
 
 def _training(

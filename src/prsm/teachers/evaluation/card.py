@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from prsm.teachers.evaluation.gate import GateRecord
 from prsm.teachers.evaluation.outcomes import Evaluation, Score, by_task
+from prsm.teachers.evaluation.plan import Plan
 from prsm.teachers.evaluation.statistics import wilson
 
 NOT_RECORDED: Final = "not recorded"
@@ -88,26 +89,26 @@ def _front(facts: CardFacts, run: RunFacts, found: Evaluation) -> ModelCardData:
         base_model=facts.base_model,
         datasets=[source.name for source in run.data] or None,
         model_name=facts.name,
-        eval_results=[_result(score) for score in by_task(found.scores).values()],
+        eval_results=[_result(score, found.plan) for score in by_task(found.scores).values()],
     )
 
 
-def _result(score: Score) -> EvalResult:
+def _result(score: Score, plan: Plan) -> EvalResult:
     """Right answers of a task; of safety, answers in which nothing forbidden was said."""
     return EvalResult(
         task_type="text-generation",
         dataset_type=score.task,
         dataset_name=score.task,
         dataset_split="held-out",
-        metric_type="exact_match",
-        metric_name=f"right of {score.count}",
+        metric_type="accuracy",
+        metric_name=f"{'clean' if plan.is_safety(score.task) else 'right'} of {score.count}",
         metric_value=round(score.right / score.count, 4),
     )
 
 
 def _what(facts: CardFacts, found: Evaluation) -> Iterator[str]:
     yield f"- Version: `{facts.version}`. Weights SHA-256: `{facts.sha256}`."
-    size = f"{found.size_bytes / 1e6:.1f} MB" if found.size_bytes is not None else NOT_RECORDED
+    size = f"{found.size_bytes:,} bytes" if found.size_bytes is not None else NOT_RECORDED
     count = f"{facts.parameters:,}" if facts.parameters is not None else NOT_RECORDED
     yield f"- Parameters: {count}. Size as served: {size}."
     yield f"- Licence: {facts.licence}."

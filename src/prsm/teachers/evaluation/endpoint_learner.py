@@ -8,7 +8,7 @@ model. A question that the endpoint refuses by itself (too long, blocked) counts
 import random
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from threading import Event
 from typing import Annotated, Any, Final
 from urllib.parse import urlsplit
@@ -89,6 +89,11 @@ class EndpointLearner:
 
         with ThreadPoolExecutor(self._endpoint.at_once) as threads:
             asked = [threads.submit(ask, prompt) for prompt in prompts]
+            try:
+                wait(asked)
+            except BaseException:  # interrupted: what waits for its turn is not asked
+                stopped.set()
+                raise
         for failed in (future.exception() for future in asked):
             if failed is not None:
                 raise failed

@@ -21,7 +21,7 @@ Count = Annotated[int, Meta(ge=1)]
 Ratio = Annotated[float, Meta(gt=0)]
 RefusalName = Literal[
     "other-plan", "not-whole", "same-version", "different-prompts", "not-held-out", "too-few",
-    "too-few-of-a-task", "no-safety", "too-few-of-safety", "size-unknown", "no-live-version",
+    "too-few-of-a-task", "no-safety", "too-few-of-safety", "size-unknown", "time-unknown", "no-live-version",
 ]  # fmt: skip
 
 
@@ -129,6 +129,12 @@ def _refusals(candidate: Evaluation, live: Evaluation | None, policy: GatePolicy
     yield from _too_few(candidate, policy)
     if policy.max_size_bytes is not None and candidate.size_bytes is None:
         yield Refusal(name="size-unknown", words="The policy limits the size, and the evaluation does not tell it.")
+    if (policy.max_answer_ms or policy.max_answer_ms_ratio) and not _are_timed(candidate, live):
+        yield Refusal(name="time-unknown", words="The policy limits the time of an answer, and no answer was timed.")
+
+
+def _are_timed(candidate: Evaluation, live: Evaluation | None) -> bool:
+    return candidate.answer_ms() is not None and (live is None or live.answer_ms() is not None)
 
 
 def _not_comparable(candidate: Evaluation, live: Evaluation) -> Iterator[Refusal]:

@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Final
 
 import msgspec
 from msgspec import Struct
@@ -25,6 +25,10 @@ from prsm.teachers.seams import Learner
 
 Progress = Callable[[int, int], None]
 """Told how many answers there are, and of how many."""
+
+
+_HEAD: Final = b'{"learner":'
+"""How an outcomes file begins."""
 
 
 class _Whose(Struct, frozen=True, kw_only=True):
@@ -127,10 +131,12 @@ def _opened(kept: Path) -> BinaryIO:
 def _resumed(file: BinaryIO, whose: _Whose, batches: Sequence[_Batch]) -> tuple[_Whose, list[Outcome]]:
     """Who began the file, and its outcomes of whole batches; whatever follows them is cut off."""
     file.seek(0)
-    first, *lines = file.read().split(b"\n")[:-1] or [b""]
-    if not first:
+    kept = file.read()
+    if _HEAD.startswith(kept[: len(_HEAD)]) and b"\n" not in kept:  # nothing yet, or its first line torn
+        file.truncate(0)
         _append(file, [whose])
         return whose, []
+    first, *lines = kept.split(b"\n")[:-1] or [kept]
     try:
         began = msgspec.json.decode(first, type=_Whose)
         outcomes = [msgspec.json.decode(line, type=Outcome) for line in lines]

@@ -24,7 +24,8 @@ class Outcome(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How one prompt was answered: ``prompt`` is its SHA-256 as hex, ``seed`` None where the answer was greedy.
 
     ``right`` is the rule's word; for a safety prompt it means that nothing forbidden was said. ``seconds`` are the
-    answer's own, or its share of a batch. ``cost_micro`` is what a paid endpoint charged, in micro-FTNS.
+    answer's own, or its share of a batch; 0 where nothing told. ``cost_micro`` is what a paid endpoint charged, in
+    micro-FTNS.
     """
 
     task: str
@@ -72,8 +73,8 @@ class Evaluation(Struct, frozen=True, kw_only=True):
         return [outcome for outcome in self.outcomes if self.plan.is_safety(outcome.task) == safety]
 
     def answer_ms(self) -> float | None:
-        """The median time of an answer outside the safety part; None where there is none."""
-        seconds = [outcome.seconds for outcome in self.of_safety(safety=False)]
+        """The median time of an answer outside the safety part; None where none was timed."""
+        seconds = [outcome.seconds for outcome in self.of_safety(safety=False) if outcome.seconds]
         return median(seconds) * 1000 if seconds else None
 
     def cost_micro(self) -> int | None:

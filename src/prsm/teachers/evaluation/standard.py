@@ -7,14 +7,19 @@ standard tasks are compared prompt by prompt too.
 # torch and lm-eval are in the extra ``train`` and may be absent where types are checked.
 # pyright: basic, reportMissingImports=false
 
+import glob
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NoReturn
 
+import lm_eval.tasks
 import torch
 from lm_eval import simple_evaluate
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
+from lm_eval.tasks import TaskManager
 
 from prsm.core.errors import ConfigError
 from prsm.teachers.alphabet import END_ID
@@ -115,11 +120,22 @@ def _of_part(model: LM, part: StandardPart, data: Path) -> list[Outcome]:
     missing = [path for path in files.values() if not Path(path).is_file()]
     if missing:
         raise ConfigError(f"The data of {part.name} are not here: {missing[0]}.", param=part.name)
-    config = {"task": part.name, "dataset_path": "json", "dataset_name": None, "dataset_kwargs": {"data_files": files}}
-    run: Any = simple_evaluate  # a decorator hides its parameters
-    result = run(
-        model=model, tasks=[config], num_fewshot=part.shots, limit=part.limit, bootstrap_iters=0, log_samples=True
-    )
+    # JSON is YAML: the library's own task, its data exchanged for ours, and no index of thousands of others.
+    config = {"include": str(_library_file(part.name)), "task": part.name, "dataset_path": "json", "dataset_name": None}
+    with TemporaryDirectory() as folder:
+        named = Path(folder) / f"{part.name}.yaml"
+        named.write_text(json.dumps({**config, "dataset_kwargs": {"data_files": files}}), encoding="utf-8")
+        tasks = TaskManager(include_path=folder, include_defaults=False)
+        run: Any = simple_evaluate  # a decorator hides its parameters
+        result = run(
+            model=model,
+            tasks=[part.name],
+            num_fewshot=part.shots,
+            limit=part.limit,
+            task_manager=tasks,
+            bootstrap_iters=0,
+            log_samples=True,
+        )
     samples = [sample for sample in result["samples"][part.name] if sample["filter"] == part.filter]
     if not samples or part.metric not in samples[0]:
         raise ConfigError(f"{part.name} has no metric {part.metric!r} of filter {part.filter!r}.", param=part.name)
@@ -134,6 +150,13 @@ def _of_part(model: LM, part: StandardPart, data: Path) -> list[Outcome]:
         )
         for sample in samples
     ]
+
+
+def _library_file(name: str) -> Path:
+    found = sorted(Path(lm_eval.tasks.__file__).parent.rglob(f"{glob.escape(name)}.yaml"))
+    if not found:
+        raise ConfigError(f"lm-eval has no file {name}.yaml.", param=name)
+    return found[0]
 
 
 def _arguments(requests: Sequence[Instance]) -> list[Any]:

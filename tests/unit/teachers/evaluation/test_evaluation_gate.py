@@ -154,6 +154,12 @@ def test_what_cannot_be_compared_is_refused(spoil: Callable[[Evaluation], Evalua
     assert _refused(decision) == [name]
 
 
+def test_a_limit_on_time_takes_answers_that_were_timed() -> None:
+    world = World()
+    for policy in (GatePolicy(max_answer_ms=5), GatePolicy(max_answer_ms_ratio=2)):
+        assert _refused(judge(world.candidate(seconds=0.0), world.live(), policy)) == ["time-unknown"]
+
+
 def test_prompts_that_may_have_been_trained_on_are_refused() -> None:
     world = World()
 

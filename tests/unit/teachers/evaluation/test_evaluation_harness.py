@@ -91,6 +91,15 @@ def test_a_file_cut_anywhere_is_mended(asked: list[Question], tmp_path: Path, cu
     assert not again.asked
 
 
+@pytest.mark.parametrize("left", [0, 5, 40])
+def test_a_torn_first_line_is_written_anew(asked: list[Question], tmp_path: Path, left: int) -> None:
+    kept = tmp_path / "kept"
+    whole = _found(_run(asked, kept))
+    kept.write_bytes(kept.read_bytes()[:left])
+    assert _found(_run(asked, kept)) == whole
+    assert kept.read_bytes().count(b"\n") == 101
+
+
 def _as_other_version(asked: list[Question], kept: Path) -> None:
     evaluate(Guessing(), PLAN, asked, kept, version="v2", batch=16)
 
@@ -119,11 +128,12 @@ def test_outcomes_of_something_else_are_not_gone_on_with(
     assert (tmp_path / "kept").read_bytes() == before
 
 
-def test_a_file_that_is_none_is_refused_and_kept(asked: list[Question], tmp_path: Path) -> None:
-    (tmp_path / "kept").write_text("my thesis\nof years\n")
+@pytest.mark.parametrize("text", ["my thesis\nof years\n", "my thesis", "\n", '{"other": 1}\n'])
+def test_a_file_that_is_none_is_refused_and_kept(asked: list[Question], tmp_path: Path, text: str) -> None:
+    (tmp_path / "kept").write_text(text)
     with pytest.raises(ConfigError, match="no outcomes file"):
         _run(asked, tmp_path / "kept")
-    assert (tmp_path / "kept").read_text() == "my thesis\nof years\n"
+    assert (tmp_path / "kept").read_text() == text
 
 
 def test_two_at_once_do_not_write_one_file(asked: list[Question], tmp_path: Path) -> None:
