@@ -8,7 +8,7 @@ version of it (``model@stable``, ``model@candidate``, ``model@ALIAS``, ``model@V
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -20,16 +20,18 @@ from prsm.federation.registry.releases import Release
 MAX_CAPABILITIES: Final = 63
 
 Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
+Singles = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.integer[Any]]
 Rows = npt.NDArray[np.intp]
 
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """One number a row. ``row`` is its place in the roster, the ids are places in the roster's lists of names.
+    """One number a row, as narrow as it may be: every decision reads them all.
 
-    Of ten thousand shares of a model's sessions a row answers those from ``low`` up to ``high``; none of them where it
-    is neither stable nor candidate.
+    ``row`` is its place in the roster, the ids are places in the roster's lists of names. Of ten thousand shares
+    of a model's sessions a row answers those from ``low`` up to ``high``; none of them where it is neither stable nor
+    candidate. ``prices`` are both again, one above the other, for estimates.
     """
 
     row: Rows
@@ -44,10 +46,11 @@ class Columns:
     output_price: Floats
     low: Ints
     high: Ints
+    prices: Singles
 
     def take(self, rows: Rows) -> "Columns":
         """Some rows, in the order given."""
-        return Columns(*(getattr(self, each.name)[rows] for each in fields(self)))
+        return Columns(*(getattr(self, each.name)[..., rows] for each in fields(self)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,18 +183,22 @@ def _columns(
     names: dict[str, tuple[str, ...]] = {}
     for column, listed, read in _NAMED:
         ids[column], names[listed] = _numbered([read(target) for target in targets], first=_FIRST.get(column, ()))
-    low, high = np.zeros(count, np.int64), np.full(count, BASIS_POINTS, np.int64)
+    low, high = np.zeros(count, np.int16), np.full(count, BASIS_POINTS, np.int16)
     for model, release in releases.items():
         _share(release, of_model[model], targets, low, high)
+    narrow = np.min_scalar_type((1 << len(capabilities)) - 1)
+    input_price = np.fromiter((t.input_price_micro for t in targets), np.float64, count)
+    output_price = np.fromiter((t.output_price_micro for t in targets), np.float64, count)
     columns = Columns(
         row=np.arange(count),
         **ids,
-        able=np.fromiter((masks[t.capabilities] for t in targets), np.int64, count),
-        context=np.fromiter((t.context_tokens for t in targets), np.int64, count),
-        input_price=np.fromiter((t.input_price_micro for t in targets), np.float64, count),
-        output_price=np.fromiter((t.output_price_micro for t in targets), np.float64, count),
+        able=np.fromiter((masks[t.capabilities] for t in targets), narrow, count),
+        context=np.fromiter((t.context_tokens for t in targets), np.int32, count),
+        input_price=input_price,
+        output_price=output_price,
         low=low,
         high=high,
+        prices=np.stack((input_price, output_price)).astype(np.float32),
     )
     return columns, names
 
