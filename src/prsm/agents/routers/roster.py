@@ -6,7 +6,7 @@ version of it (``model@stable``, ``model@candidate``, ``model@ALIAS``, ``model@V
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -118,11 +118,37 @@ def roster(targets: Sequence[Target], releases: Sequence[Release] = ()) -> Roste
         of_model=MappingProxyType(of_model),
         releases=MappingProxyType(known),
         row_of=MappingProxyType({target.name: row for row, target in enumerate(ordered)}),
-        trials=tuple(
-            (number, f"{model}@{known[model].candidate}")
-            for number, model in enumerate(names["models"])
-            if model in known and known[model].candidate and known[model].candidate_bps
-        ),
+        trials=_trials(names["models"], known),
+    )
+
+
+def released(before: Roster, targets: Sequence[Target], releases: Sequence[Release]) -> Roster:
+    """``before`` with other releases of some models and these ``targets``, which are all the instances of those.
+
+    They stand for themselves as they were, but for who earns by them: no other column is touched.
+    """
+    ordered, low, high = list(before.targets), before.columns.low.copy(), before.columns.high.copy()
+    swapped = {target.name: target for target in targets}
+    for name, target in swapped.items():
+        ordered[before.row_of[name]] = target
+    short = {
+        name: tuple(swapped.get(each.name, each) for each in before.by_short_name[name])
+        for name in {target.upstream_name for target in targets}
+    }
+    changed = {release.model: release for release in releases if release.model in before.of_model}
+    for model, release in changed.items():
+        rows = before.of_model[model]
+        low[rows], high[rows] = 0, BASIS_POINTS
+        _share(release, rows, ordered, low, high)
+    known = {**before.releases, **changed}
+    return replace(
+        before,
+        by_name=MappingProxyType({**before.by_name, **swapped}),
+        by_short_name=MappingProxyType({**before.by_short_name, **short}),
+        targets=tuple(ordered),
+        columns=replace(before.columns, low=low, high=high),
+        releases=MappingProxyType(known),
+        trials=_trials(before.models, known),
     )
 
 
@@ -164,6 +190,14 @@ def versions_of(models: Roster, asked: str) -> list[str]:
 def _version(target: Target, release: Release) -> str:
     """An instance that names no version answers for what is stable."""
     return target.version or release.stable
+
+
+def _trials(models: Sequence[str], releases: Mapping[str, Release]) -> tuple[tuple[int, str], ...]:
+    return tuple(
+        (number, f"{model}@{releases[model].candidate}")
+        for number, model in enumerate(models)
+        if model in releases and releases[model].candidate and releases[model].candidate_bps
+    )
 
 
 def _capabilities(targets: Sequence[Target]) -> dict[str, int]:

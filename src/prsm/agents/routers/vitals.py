@@ -32,6 +32,9 @@ class VitalsBoard:
     def follow(self, models: Roster) -> None:
         """Another roster; what is known of an instance goes with it."""
         before, kept = self._models, self._kept
+        if before is not None and models.row_of is before.row_of:
+            self._models = models
+            return
         count = len(models.targets)
         self._models = models
         columns = np.zeros(count), np.zeros(count), np.ones(count)
