@@ -51,6 +51,7 @@ class Estimate:
         self._chance = np.random.default_rng(seed)
         scores = [[Score(accuracy, 500)] for accuracy in self._chance.uniform(0.3, 0.95, len(models))]
         self._abilities = quality.start(scores, load_reader().clusters, 0.0)
+        self._usual = quality.quality(self._abilities, Item(0.0, 1.0, 0))
 
     def follow(self, models: Sequence[str]) -> None:
         """The models stay."""
@@ -58,6 +59,11 @@ class Estimate:
     async def item(self, text: str) -> Item:
         """Read before."""
         return self._items[text]
+
+    @property
+    def usual(self) -> npt.NDArray[np.float64]:
+        """At any prompt; models do not change."""
+        return self._usual
 
     def chances(self, item: Item, *, explore: bool) -> npt.NDArray[np.float64]:
         """As the law has it."""

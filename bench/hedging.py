@@ -12,6 +12,7 @@ import random
 import time
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from typing import Any
 from uuid import UUID
 
@@ -99,6 +100,7 @@ class Result:
     calls: int
     hedges: int
     given_up: int
+    slow_calls: int
 
 
 async def measure(kind: str, choice: str, share_bps: int, requests: int, rate_s: float, seed: int) -> Result:
@@ -135,6 +137,7 @@ async def measure(kind: str, choice: str, share_bps: int, requests: int, rate_s:
     await load(WARM_UP)
     waits.clear()
     calls, given_up, hedges = _sum(providers, "calls"), _sum(providers, "given_up"), _hedges(metrics)
+    slow_calls = providers[0].calls
     await load(requests)
     await attempts.close()
     await asyncio.sleep(0.05)
@@ -145,6 +148,7 @@ async def measure(kind: str, choice: str, share_bps: int, requests: int, rate_s:
         _sum(providers, "calls") - calls,
         _hedges(metrics) - hedges,
         _sum(providers, "given_up") - given_up,
+        providers[0].calls - slow_calls,
     )
     await client.aclose()
     await asyncio.sleep(0.05)  # for the providers to see that it has gone
@@ -193,20 +197,19 @@ def _hedges(metrics: Metrics) -> int:
 
 
 async def run(arguments: argparse.Namespace) -> None:
-    print("| slow | chosen | hedging | p50 ms | p95 ms | p99 ms | calls per request | hedges | calls given up |")
-    print("|---|---|---|---|---|---|---|---|---|")
+    print("| slow | chosen | hedging | p50 ms | p95 ms | p99 ms | calls a request | hedges | given up | to the slow |")
+    print("|---|---|---|---|---|---|---|---|---|---|")
     rows: list[dict[str, Any]] = []
-    for kind in ("always", "at times"):
-        for choice in ("even", "balanced"):
-            for share_bps in (0, arguments.share_bps):
-                got = await measure(kind, choice, share_bps, arguments.requests, arguments.rate, arguments.seed)
-                name = f"{share_bps / 100:g} %" if share_bps else "off"
-                print(
-                    f"| {kind} | {choice} | {name} | {got.p50} | {got.p95} | {got.p99} | "
-                    f"{got.calls / got.requests:.3f} | {got.hedges} | {got.given_up} |",
-                    flush=True,
-                )
-                rows.append({"slow": kind, "chosen": choice, "share_bps": share_bps, **vars(got)})
+    shares, seeds = (0, arguments.share_bps), range(arguments.seed, arguments.seed + arguments.seeds)
+    for kind, choice, seed, share_bps in product(arguments.slow, arguments.chosen, seeds, shares):
+        got = await measure(kind, choice, share_bps, arguments.requests, arguments.rate, seed)
+        name = f"{share_bps / 100:g} %" if share_bps else "off"
+        print(
+            f"| {kind} | {choice} | {name} | {got.p50} | {got.p95} | {got.p99} | "
+            f"{got.calls / got.requests:.3f} | {got.hedges} | {got.given_up} | {got.slow_calls} |",
+            flush=True,
+        )
+        rows.append({"slow": kind, "chosen": choice, "share_bps": share_bps, "seed": seed, **vars(got)})
     if arguments.json:
         print(json.dumps(rows))
 
@@ -217,6 +220,9 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=200.0, help="requests begun per second")
     parser.add_argument("--share-bps", type=int, default=500)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--seeds", type=int, default=1, help="how many, one after another")
+    parser.add_argument("--slow", nargs="+", choices=("always", "at times"), default=("always", "at times"))
+    parser.add_argument("--chosen", nargs="+", choices=("even", "balanced"), default=("even", "balanced"))
     parser.add_argument("--json", action="store_true")
     asyncio.run(run(parser.parse_args()))
 

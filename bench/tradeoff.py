@@ -26,8 +26,10 @@ from prsm.agents.routers.difficulty import item_law
 from prsm.agents.routers.difficulty_fit import FOLDS, Recipe, Rows, figures, fit, pick
 from prsm.agents.routers.model_router import Health, Question, roster
 from prsm.agents.routers.policy import AIMS, BALANCED
-from prsm.agents.routers.selection import Rates, Terms, choose, sift, terms_of, weigh
+from prsm.agents.routers.selection import choose
+from prsm.agents.routers.sifting import sift
 from prsm.agents.routers.vitals import read
+from prsm.agents.routers.weighing import Rates, Terms, terms_of, weigh
 from prsm.core.encoder import TextEncoder
 from prsm.tokenomics.quotes import estimate_tokens
 

@@ -88,6 +88,10 @@ class LearntQuality:
     async def item(self, text: str) -> Item:
         return self._items(text)
 
+    @property
+    def usual(self) -> npt.NDArray[np.float64]:
+        return self.chances(Item(0.0, 1.0, 0), explore=False)
+
     def chances(self, item: Item, *, explore: bool) -> npt.NDArray[np.float64]:
         if explore:
             normals = self._rng.standard_normal(len(self._names))

@@ -85,6 +85,11 @@ class QualityBoard(Protocol):
         """The prompt as the law of ``routers/quality.py`` sees it; some milliseconds of a processor."""
         ...
 
+    @property
+    def usual(self) -> npt.NDArray[np.float64]:
+        """The chance of a good answer by each followed model at any prompt, [M]; what is learnt of one moves it."""
+        ...
+
     def chances(self, item: Item, *, explore: bool) -> npt.NDArray[np.float64]:
         """The chance of a good answer by each followed model, [M]; with ``explore`` a Thompson draw of it."""
         ...

@@ -1,17 +1,18 @@
 """What the answer path may ask: the catalogue as targets of the router, with the releases of the models they serve."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from prsm.agents.call import Target
 from prsm.agents.learning.exams import Evaluation
 from prsm.agents.routers.model_router import roster
-from prsm.agents.routers.roster import Roster
+from prsm.agents.routers.roster import Roster, released
 from prsm.federation.model_registry import Catalogue, Model
 from prsm.federation.registry.lineage import Maker, lineage_shares, maker
 from prsm.federation.registry.versions import Ref
 from prsm.node.market import at_posted_prices
 from prsm.node.parts import Node
+from prsm.node.published import Published
 from prsm.tokenomics.market.offers import Offer
 
 _PPM = 1_000_000
@@ -41,16 +42,32 @@ async def publish_models(node: Node) -> None:
     published = node.published
     async with published.lock:
         while not published.stands(catalogue := node.registry.catalogue, offers := node.market.live):
-            made = await asyncio.to_thread(_made, catalogue, offers, node.account)
+            made = await asyncio.to_thread(_made, catalogue, offers, node.account, published, node.path.models)
             if node.registry.catalogue is catalogue and node.market.live is offers:
                 node.learning.board.rate(evaluations(catalogue))
                 node.path.models = made
                 published.catalogue, published.offers = catalogue, offers
 
 
-def _made(catalogue: Catalogue, offers: Mapping[str, Offer], account: str) -> Roster:
+def _made(
+    catalogue: Catalogue, offers: Mapping[str, Offer], account: str, published: Published, models: Roster
+) -> Roster:
+    """The instances as they are now; where only releases changed, ``models`` with those of the models concerned."""
+    before = published.catalogue
+    if before is not None and before.models is catalogue.models and published.offers == offers:
+        changed = _registered_otherwise(before, catalogue)
+        if before.offered(changed) == catalogue.offered(changed):
+            instances = at_posted_prices(targets(catalogue, account, changed), offers)
+            return released(models, instances, [catalogue.releases[each] for each in changed])
     instances = at_posted_prices(targets(catalogue, account), offers)
     return roster(instances, tuple(catalogue.releases.values()))
+
+
+def _registered_otherwise(before: Catalogue, after: Catalogue) -> list[str]:
+    """The registered models of which a version, its state or the release is another."""
+    found = {name for name, release in after.releases.items() if before.releases.get(name) != release}
+    found |= {ref[0] for ref, status in after.statuses.items() if before.statuses.get(ref) != status}
+    return sorted(found)
 
 
 def evaluations(catalogue: Catalogue) -> dict[str, list[Evaluation]]:
@@ -63,8 +80,8 @@ def evaluations(catalogue: Catalogue) -> dict[str, list[Evaluation]]:
     return found
 
 
-def targets(catalogue: Catalogue, executor_account: str) -> list[Target]:
-    """The instances that may be asked, with those who earn by them."""
+def targets(catalogue: Catalogue, executor_account: str, of: Sequence[str] | None = None) -> list[Target]:
+    """The instances (``of`` some models) that may be asked, with those who earn by them."""
     makers = {ref: maker(registered) for ref, registered in catalogue.versions.items()}
     royalties = {ref: _royalties(ref, makers) for ref, made in makers.items() if made.parents}
     return [
@@ -91,7 +108,7 @@ def targets(catalogue: Catalogue, executor_account: str) -> list[Target]:
             cached_input_price_micro=model.cached_input_price_micro,
             royalties=royalties.get(version, ()),
         )
-        for model in catalogue.offered()
+        for model in catalogue.offered(of)
         for version in [_answering(model, catalogue)]
     ]
 

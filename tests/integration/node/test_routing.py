@@ -61,5 +61,5 @@ async def test_scores_of_evaluations_decide_between_price_and_quality(node: Node
 async def test_what_is_named_or_a_specialist_s_reads_no_prompt(node: Node) -> None:
     for asked, text in (("weak/weak-m", "one text"), ("strong-m", "another text"), ("auto", "What is 127 + 385?")):
         decision = await node.path.router.decide(asked, Question(CHAT, text, 20, 256))
-        assert decision.weighed.chance is None
+        assert decision.weighed.chances is None
         assert node.learning.prompts.known(text) is None

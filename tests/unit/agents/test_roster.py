@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from uuid import UUID
 
 import pytest
@@ -13,7 +13,7 @@ from tests.support.asks import target
 from prsm.agents.call import Target
 from prsm.agents.rollouts.assignment import place
 from prsm.agents.routers.model_router import AUTO, Health, Question, Release, Roster, rank, roster
-from prsm.agents.routers.roster import scope_of
+from prsm.agents.routers.roster import released, scope_of
 from prsm.core.errors import Kind, PrsmError
 
 CHAT = Question(frozenset({"chat"}), "hello", 100, 200)
@@ -146,3 +146,35 @@ def test_a_row_says_of_its_instance_what_the_target_says(given_targets: list[Tar
     scope = scope_of(models, "m")
     assert (scope is None) == (not given_targets)
     assert scope is None or scope.columns.row.tolist() == columns.row.tolist()
+
+
+several = st.lists(
+    st.builds(
+        lambda name, model, version: target(name, model=model, version=version),
+        st.sampled_from(NAMES),
+        st.sampled_from("mn"),
+        st.sampled_from(["", "1", "2"]),
+    ),
+    unique_by=lambda each: each.name,
+)
+release_of_m = st.builds(
+    lambda stable, candidate, bps: Release("m", stable=stable, candidate=candidate, candidate_bps=bps),
+    st.sampled_from(["", "1", "2"]),
+    st.sampled_from(["", "1", "2"]),
+    st.sampled_from([0, 2500]),
+)
+
+
+@given(several, release_of_m, release_of_m)
+def test_a_changed_release_gives_what_making_all_anew_gives(
+    given_targets: list[Target], before: Release, after: Release
+) -> None:
+    other = Release("n", stable="1", candidate="2", candidate_bps=100)
+    earning = [replace(each, owner_account="new") if each.model == "m" else each for each in given_targets]
+    changed = released(known(given_targets, before, other), [each for each in earning if each.model == "m"], [after])
+    anew = known(earning, after, other)
+    for each in fields(Roster):
+        if each.name not in ("columns", "of_model"):
+            assert getattr(changed, each.name) == getattr(anew, each.name), each.name
+    for each in fields(anew.columns):
+        assert getattr(changed.columns, each.name).tolist() == getattr(anew.columns, each.name).tolist(), each.name

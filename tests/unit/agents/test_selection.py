@@ -1,5 +1,6 @@
 """Selection: nobody whom the policy forbids, the best by the caller's aim, one order for one input, true reasons."""
 
+import random
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -8,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from tests.support.asks import target
 
@@ -17,6 +18,7 @@ from prsm.agents.routers.explain import explanation
 from prsm.agents.routers.model_router import AUTO, Candidate, Health, Question, Rates, Router, candidates, rank, roster
 from prsm.agents.routers.policy import AIMS, Policy
 from prsm.agents.routers.quality import Item
+from prsm.agents.routers.weighing import terms_of
 from prsm.core.errors import Kind, PrsmError
 
 CHAT = Question(frozenset({"chat"}), "prove it", 100, 200)
@@ -39,6 +41,10 @@ class Opinions:
     async def item(self, text: str) -> Item:
         self.read.append(text)
         return Item(0.0, 1.0, 0)
+
+    @property
+    def usual(self) -> npt.NDArray[np.float64]:
+        return self.chances(Item(0.0, 1.0, 0), explore=False)
 
     def chances(self, item: Item, *, explore: bool) -> npt.NDArray[np.float64]:
         of = self._drawn if explore else self._chances
@@ -471,6 +477,108 @@ async def test_every_reason_is_true(targets: list[Target], chance: dict[str, flo
     for place, candidate in zip(decision.places, candidates(decision), strict=True):
         found = re.match(r"number (\d+) (by expected price )?of (\d+) able", candidate.reason)
         assert found
-        by = weighed.cost_micro if found[2] else -weighed.utility_micro
+        by = weighed.cost_micro if found[2] else -weighed.all.utility_micro
         better = np.count_nonzero(by[weighed.alive] < by[place])
         assert better < int(found[1]) <= int(found[3]) == np.count_nonzero(weighed.alive)
+
+
+# ---------------------------------------------------------------- many instances, where only the best few are weighed
+
+
+def crowd(
+    draw: random.Random, models: int, providers: int, unmeasured: float
+) -> tuple[list[Target], dict[str, Health]]:
+    """More instances than are all weighed, of few different prices and speeds, so that many are equal."""
+    targets = [
+        model(
+            f"p{number % providers}/i{number:05}",
+            draw.choice([0, 1_000_000, 2_000_000, 50_000_000]),
+            model=f"m{draw.randrange(models)}",
+            region=draw.choice(["eu", "us"]),
+            capabilities=frozenset({"chat"} if draw.random() < 0.9 else {"embeddings"}),
+        )
+        for number in range(1500)
+    ]
+    health = {
+        each.name: Health(
+            resting=draw.random() < 0.1,
+            first_token_ms=0 if draw.random() < unmeasured else draw.choice([100, 60_000]),
+            tokens_per_s=draw.choice([0, 1, 100]),
+            availability=draw.choice([1, 0.5]),
+        )
+        for each in targets
+    }
+    return targets, health
+
+
+def worth_by_loop(
+    targets: Sequence[Target], health: Mapping[str, Health], chance: Mapping[str, float], aim: str
+) -> dict[str, float]:
+    """Utility by name, one after another in plain numbers."""
+    terms = terms_of(CHAT, AIMS[aim], Rates())
+
+    def usual(values: list[float]) -> float:
+        known = [value for value in values if value > 0]
+        return sum(known) / len(known) if known and aim == FAST else 0.0
+
+    token = {each.name: 1000 / rate if (rate := health[each.name].tokens_per_s) else 0.0 for each in targets}
+    usual_first, usual_token = usual([health[each.name].first_token_ms for each in targets]), usual([*token.values()])
+    found: dict[str, float] = {}
+    for each in targets:
+        seen = health[each.name]
+        latency = 200 * (token[each.name] or usual_token) + (seen.first_token_ms or usual_first)
+        cost = (100 * each.input_price_micro + 200 * each.output_price_micro) / 1e6
+        utility = latency / max(seen.availability, 0.05) * (-terms.second_micro / 1000) - cost
+        found[each.name] = utility + terms.worth_micro * chance[each.model]
+    return found
+
+
+def chosen_by_loop(
+    targets: Sequence[Target], health: Mapping[str, Health], utility: Mapping[str, float], first: str | None
+) -> list[str]:
+    """Those awake first, of another provider each while there are such, the best first, of equals the first by name."""
+    ordered = sorted(targets, key=lambda each: (-utility[each.name], each.name))
+    chosen = [each for each in ordered if each.name == first]
+    for resting in (False, True):
+        for distinct in (True, False):
+            for each in ordered:
+                taken = each in chosen or (distinct and each.provider in {other.provider for other in chosen})
+                if len(chosen) < 3 and not taken and health[each.name].resting == resting:
+                    chosen.append(each)
+    return [each.name for each in chosen]
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.integers(0, 2**32), aims, st.sampled_from([1, 2, 9]), st.sampled_from([3, 60, 700]), st.booleans(),
+    st.sampled_from([0.0, 0.5, 1.0]), st.booleans(),
+)  # fmt: skip
+async def test_of_many_the_same_are_chosen_as_by_a_loop_over_all(
+    seed: int, aim: str, providers: int, models: int, explore: bool, unmeasured: float, narrow: bool
+) -> None:
+    draw = random.Random(seed)
+    targets, health = crowd(draw, models, providers, unmeasured)
+    chance = {f"m{number}": draw.choice([0.3, 0.5, 0.9, draw.random()]) for number in range(models)}
+    drawn = {name: min(1.0, max(0.0, value + draw.uniform(-0.3, 0.3))) for name, value in chance.items()}
+    decide = router(targets, Opinions(chance, drawn), health, explore_bps=10_000 if explore else 0)
+    await decide.refresh()
+    question = replace(CHAT, policy=Policy(regions=("eu",))) if narrow else CHAT
+    able = [each for each in targets if "chat" in each.capabilities and (not narrow or each.region == "eu")]
+    utility = worth_by_loop(able, health, chance, aim)
+    first = None
+    awake = [each for each in sorted(able, key=lambda each: each.name) if not health[each.name].resting]
+    if explore and len({each.model for each in able}) > 1 and len(set(chance.values())) > 1:
+        worth = terms_of(question, AIMS[aim], Rates()).worth_micro
+        least = max(utility[each.name] for each in awake) - 0.1 * worth
+        near = [each for each in awake if utility[each.name] >= least]
+        moved = {each.name: utility[each.name] + worth * (drawn[each.model] - chance[each.model]) for each in near}
+        first = max(moved, key=lambda name: moved[name])
+    decision = await decide.decide(aim, question)
+    found = candidates(decision)
+    assert names(found) == chosen_by_loop(able, health, utility, first)
+    for place, candidate in zip(decision.places, found, strict=True):
+        if number := re.search(r"number (\d+) .*of (\d+) able", candidate.reason):
+            ahead = sum(utility[each.name] > utility[candidate.target.name] + 1e-6 for each in able)
+            assert "by expected price" in candidate.reason or ahead < int(number[1])
+            assert int(number[2]) == len(able)
+        assert decision.weighed.at(place)[0] == decision.weighed.all.latency_ms[place]

@@ -23,6 +23,9 @@ from prsm.core.clock import Clock, now
 INTERVAL_DEVIATIONS: Final = 1.96
 """Standard deviations to either side within which 95 % of a Gaussian lie."""
 
+_USUAL = Item(0.0, 1.0, 0)
+"""Any prompt: what is learnt of a model moves its chance at all of them."""
+
 
 @dataclass(frozen=True, slots=True)
 class ClusterStanding:
@@ -65,7 +68,7 @@ class Board:
         self._scores: dict[str, list[Score]] = {}
         self._fitted = nothing(self._reader.clusters, clock())
         self._models: tuple[str, ...] = ()
-        self._rows: Abilities = self.prior(())
+        self._line_up()
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -98,6 +101,11 @@ class Board:
         """The prompt as the law of ``routers/quality.py`` sees it; some milliseconds of a processor."""
         return await self._prompts.item(text)
 
+    @property
+    def usual(self) -> npt.NDArray[np.float64]:
+        """The chance of a good answer by each followed model at any prompt, [M]; what is learnt of one moves it."""
+        return self._usual
+
     def chances(self, item: Item, *, explore: bool) -> npt.NDArray[np.float64]:
         """The chance of a good answer by each followed model, [M]; with ``explore`` a Thompson draw of it."""
         if not explore:
@@ -119,7 +127,8 @@ class Board:
         """Rows in the order of the followed models, each from what was learnt of it, or from its scores."""
         place = {model: row for row, model in enumerate(self._fitted.models)}
         source = np.array([place.get(model, -1) for model in self._models], np.intp)
-        self._rows = carry(self._fitted.abilities, source, self.prior(self._models))
+        self._rows: Abilities = carry(self._fitted.abilities, source, self.prior(self._models))
+        self._usual = quality(self._rows, _USUAL)
 
 
 def average_item(intercept: npt.NDArray[np.float32], reference: npt.NDArray[np.float32]) -> Item:

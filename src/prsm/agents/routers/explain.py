@@ -8,7 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from prsm.agents.routers.policy import AUTO
-from prsm.agents.routers.selection import Decision, Weighed, removed
+from prsm.agents.routers.selection import Decision
+from prsm.agents.routers.sifting import removed
+from prsm.agents.routers.weighing import Weighed
 from prsm.core.money import format_ftns
 from prsm.tokenomics.quotes import Price, charge_micro
 
@@ -60,12 +62,13 @@ def reason(decision: Decision, place: int, expected: int) -> str:
         return f"specialist for {decision.target(place).domain}"
     aim = weighed.terms.aim.name
     price = format_ftns(expected)
-    seconds = f", about {weighed.latency_ms[place] / 1000:.2g} s" if weighed.latency_ms[place] > 0 else ""
+    latency_ms, chance = weighed.at(place)
+    seconds = f", about {latency_ms / 1000:.2g} s" if latency_ms > 0 else ""
     among = int(np.count_nonzero(weighed.ranked))
-    if weighed.chance is None and aim != "auto:fast":
+    if chance is None and aim != "auto:fast":
         number = _by_price(weighed, place)
         return f"number {number} by expected price of {among} able models: {price} FTNS{seconds}"
-    quality = f"a good answer with chance {weighed.chance[place]:.2f}, " if weighed.chance is not None else ""
+    quality = f"a good answer with chance {chance:.2f}, " if chance is not None else ""
     head = "tried to learn more of it" if decision.exploring and place == decision.places[0] else ""
     head = head or f"number {_by_utility(weighed, place)} of {among} able models"
     return f"{head}{'' if aim == AUTO else f' for {aim}'}: {quality}{price} FTNS{seconds}"
@@ -82,7 +85,7 @@ def explanation(decision: Decision, limit: int) -> Explanation:
     """All of a decision, with at most ``limit`` instances: who would be tried, then the able, then the excluded."""
     weighed = decision.weighed
     able = np.flatnonzero(weighed.alive)
-    rest = able[np.argsort(-weighed.utility_micro[able], kind="stable")]
+    rest = able[np.argsort(-weighed.all.utility_micro[able], kind="stable")]
     excluded = np.flatnonzero(~weighed.alive)
     order = [*decision.places, *(place for place in rest.tolist() if place not in decision.places), *excluded.tolist()]
     return Explanation(
@@ -99,6 +102,7 @@ def explanation(decision: Decision, limit: int) -> Explanation:
 
 def _considered(decision: Decision, place: int) -> Considered:
     weighed, target = decision.weighed, decision.target(place)
+    worths = weighed.all
     alive = bool(weighed.alive[place])
     expected = expected_micro(decision, place)
     number = decision.places.index(place) + 1 if place in decision.places else None
@@ -107,10 +111,10 @@ def _considered(decision: Decision, place: int) -> Considered:
         model=decision.models.models[int(weighed.columns.model[place])],
         version=target.version,
         place=number,
-        chance=None if weighed.chance is None else float(weighed.chance[place]),
+        chance=None if worths.chance is None else float(worths.chance[place]),
         expected_micro=expected,
-        latency_ms=float(weighed.latency_ms[place]),
-        utility_micro=float(weighed.utility_micro[place]),
+        latency_ms=float(worths.latency_ms[place]),
+        utility_micro=float(worths.utility_micro[place]),
         resting=bool(weighed.vitals.resting[place]),
         reason=reason(decision, place, expected) if alive else "",
         why_not="" if number else _why_not(decision, place),
@@ -130,23 +134,27 @@ def _why_not(decision: Decision, place: int) -> str:
         return "release: another version answers this request"
     if weighed.special is not None and weighed.special[last] and not weighed.special[place]:
         return "specialists go first"
-    if weighed.utility_micro[place] > weighed.utility_micro[last]:
+    if weighed.all.utility_micro[place] > weighed.all.utility_micro[last]:
         return f"its provider {decision.target(place).provider} is among those tried already"
     return f"{len(decision.places)} others are worth more"
 
 
 def _by_price(weighed: Weighed, place: int) -> int:
     """Its number by expected price; of equals the faster, then the first by name."""
-    cost, latency = weighed.cost_micro, weighed.latency_ms
+    cost = weighed.cost_micro
     before, same = cost < cost[place], cost == cost[place]
     if np.count_nonzero(same) > 1:
+        latency = weighed.all.latency_ms
         before |= same & (latency < latency[place])
         before[:place] |= (same & (latency == latency[place]))[:place]
     return 1 + int(np.count_nonzero(before & weighed.ranked))
 
 
 def _by_utility(weighed: Weighed, place: int) -> int:
-    utility = weighed.utility_micro
+    """Its number by what it is worth; of equals the first by name."""
+    if weighed.leaders is not None and place in weighed.leaders:
+        return weighed.leaders[place].number
+    utility = weighed.all.utility_micro
     before = utility > utility[place]
     before[:place] |= utility[:place] == utility[place]
     return 1 + int(np.count_nonzero(before & weighed.ranked))

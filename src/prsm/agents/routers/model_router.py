@@ -16,24 +16,13 @@ import numpy.typing as npt
 from prsm.agents.call import Target
 from prsm.agents.routers.explain import expected_micro, reason
 from prsm.agents.routers.policy import AIMS, AUTO, BALANCED, Aim
-from prsm.agents.routers.quality import Item
 from prsm.agents.routers.question import MAX_CANDIDATES, Candidate, Domains, Health, Question
 from prsm.agents.routers.refusals import ADD_MODEL, no_estimate, no_room_in, nobody_left, not_able, unknown_name
 from prsm.agents.routers.roster import Release, Roster, roster, scope_of
-from prsm.agents.routers.selection import (
-    Decision,
-    Rates,
-    Sifted,
-    Vitals,
-    choose,
-    explored,
-    peers,
-    quality_matters,
-    sift,
-    terms_of,
-    weigh,
-)
+from prsm.agents.routers.selection import Decision, choose, explored, peers, quality_matters
+from prsm.agents.routers.sifting import Sifted, sift
 from prsm.agents.routers.vitals import MAX_READ_ALWAYS, VitalsBoard, Watch, read
+from prsm.agents.routers.weighing import Rates, Vitals, terms_of, weigh
 from prsm.agents.seams import QualityBoard
 from prsm.core.money import BASIS_POINTS
 from prsm.tokenomics.quotes import Price, charge_micro
@@ -47,8 +36,6 @@ MAX_PEERS: Final = 32
 _MAX_LOOKS = 16
 """How often one decision is made anew because who was chosen has begun to rest."""
 _NAMED = "named by the caller"
-_USUAL = Item(0.0, 1.0, 0)
-"""Any prompt: what is learnt of a model moves its chance at all of them."""
 _SAME, _FEW = 1e-6, 256
 
 Order = Callable[[Sequence[Target]], Sequence[Target]]
@@ -209,7 +196,7 @@ def _uninformed(posed: _Posed, board: QualityBoard) -> bool:
     policy = posed.question.policy
     if policy is not None and policy.min_quality is not None:
         return False
-    usual = board.chances(_USUAL, explore=False)
+    usual = board.usual
     if len(posed.sifted.alive) <= _FEW:  # else it is cheaper to look at all models, who is able or not
         usual = usual[posed.sifted.columns.model[posed.sifted.alive]]
     return bool(np.ptp(usual) < _SAME)

@@ -4,7 +4,7 @@ A limit is never bent: what a policy forbids is not asked, also where the caller
 leaves nobody is refused. What is not known of an instance (its region, its licence) does not satisfy a limit on it.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Final
 
@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from msgspec import Meta, Struct
 
-from prsm.agents.routers.roster import Columns, Roster, Rows
+from prsm.agents.routers.roster import Columns, Floats, Roster, Rows
 from prsm.core.money import MAX_AMOUNT_MICRO
 
 AUTO: Final = "auto"
@@ -77,16 +77,16 @@ class Policy(Struct, frozen=True, kw_only=True):
 class Filter:
     """One condition over the instances in question: its name, whom it keeps, how one who fails it is told of it.
 
-    ``relax`` says what would let more through; empty where nothing can.
+    ``relax`` says what would let more through, nothing where nothing can; only who is refused asks for it.
     """
 
     name: str
     keeps: Flags
     why_not: str
-    relax: str = ""
+    relax: Callable[[], str] = str
 
 
-def filters(policy: Policy, models: Roster, asked: Columns, cost_micro: npt.NDArray[np.float64]) -> Iterator[Filter]:
+def filters(policy: Policy, models: Roster, asked: Columns, cost_micro: Callable[[], Floats]) -> Iterator[Filter]:
     """What ``policy`` keeps of the instances ``asked``, a filter for each limit that it sets; all but min_quality."""
     for limit, column, side in (
         (policy.max_input_price_micro, asked.input_price, "input"),
@@ -95,7 +95,7 @@ def filters(policy: Policy, models: Roster, asked: Columns, cost_micro: npt.NDAr
         if limit is not None:
             yield _at_most(f"max_{side}_price_micro", limit, column, f"price of {side}, micro-FTNS per million tokens")
     if policy.max_expected_micro is not None:
-        yield _at_most("max_expected_micro", policy.max_expected_micro, cost_micro, "expected price, micro-FTNS")
+        yield _at_most("max_expected_micro", policy.max_expected_micro, cost_micro(), "expected price, micro-FTNS")
     if policy.regions:
         inside = [_inside(region, policy.regions) for region in models.regions]
         yield _one_of("regions", _picked(inside, asked.region), models.regions)
@@ -109,41 +109,43 @@ def filters(policy: Policy, models: Roster, asked: Columns, cost_micro: npt.NDAr
     if policy.deny_providers:
         allowed = [provider not in policy.deny_providers for provider in models.providers]
         yield Filter(
-            f"{FIELD}.deny_providers", _picked(allowed, asked.provider), "its provider is denied", "Deny fewer."
+            f"{FIELD}.deny_providers", _picked(allowed, asked.provider), "its provider is denied", lambda: "Deny fewer."
         )
     if policy.capabilities:
         bits = models.bits(policy.capabilities)
         keeps = np.zeros(len(asked.able), np.bool_) if bits is None else (asked.able & bits) == bits
         wanted_text = ", ".join(sorted(set(policy.capabilities)))
-        yield Filter(f"{FIELD}.capabilities", keeps, f"it cannot {wanted_text}", "Ask for fewer.")
+        yield Filter(f"{FIELD}.capabilities", keeps, f"it cannot {wanted_text}", lambda: "Ask for fewer.")
 
 
 def quality_filter(least: float, chance: npt.NDArray[np.float64]) -> Filter:
     """Who answers well with at least the chance ``least``."""
-    best = float(chance.max(initial=0.0))
-    return Filter(
-        f"{FIELD}.min_quality",
-        chance >= least,
-        f"its chance of a good answer is below {least:g}",
-        f"The highest chance here is {np.floor(best * 1000) / 1000:g}.",
-    )
+
+    def relax() -> str:
+        return f"The highest chance here is {np.floor(chance.max(initial=0.0) * 1000) / 1000:g}."
+
+    return Filter(f"{FIELD}.min_quality", chance >= least, f"its chance of a good answer is below {least:g}", relax)
 
 
 def _at_most(name: str, limit: int, values: npt.NDArray[np.float64], what: str) -> Filter:
-    least = int(np.ceil(values.min(initial=np.inf))) if len(values) else 0
-    return Filter(f"{FIELD}.{name}", values <= limit, f"above the limit of {limit} ({what})", f"The lowest is {least}.")
+    def relax() -> str:
+        return f"The lowest is {int(np.ceil(values.min(initial=np.inf))) if len(values) else 0}."
+
+    return Filter(f"{FIELD}.{name}", values <= limit, f"above the limit of {limit} ({what})", relax)
 
 
 def _one_of(name: str, keeps: Flags, known: Sequence[str]) -> Filter:
-    named = sorted(filter(None, known))
-    shown = ", ".join(named[:10]) + (", ..." if len(named) > 10 else "")
-    relax = f"Known here: {shown}." if shown else "None of the models here says."
+    def relax() -> str:
+        named = sorted(filter(None, known))
+        shown = ", ".join(named[:10]) + (", ..." if len(named) > 10 else "")
+        return f"Known here: {shown}." if shown else "None of the models here says."
+
     return Filter(f"{FIELD}.{name}", keeps, "not among those allowed", relax)
 
 
 def _picked(allowed: Sequence[bool], column: Rows) -> Flags:
     """What is said of each name, for each row."""
-    return np.array(allowed, np.bool_)[column]
+    return np.array(allowed, np.bool_).take(column)
 
 
 def _inside(region: str, wanted: Sequence[str]) -> bool:

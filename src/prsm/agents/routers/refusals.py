@@ -6,7 +6,7 @@ from prsm.agents.call import Target
 from prsm.agents.routers.policy import AIMS, FIELD, Filter
 from prsm.agents.routers.question import Question
 from prsm.agents.routers.roster import Columns, Roster, versions_of
-from prsm.agents.routers.selection import removed, would_pass_without
+from prsm.agents.routers.sifting import removed, would_pass_without
 from prsm.core.errors import InvalidRequest, Kind, PrsmError
 
 ADD_MODEL = "Add one: prsm models add --help."
@@ -122,9 +122,9 @@ def _policy_too_narrow(steps: list[Filter]) -> PrsmError:
     easiest = max((step for step, _ in ours), key=lambda step: would_pass_without(steps, step))
     saved = would_pass_without(steps, easiest)
     if saved:
-        remedy = f"Relax {easiest.name}: {saved} would be left without it. {easiest.relax}"
+        remedy = f"Relax {easiest.name}: {saved} would be left without it. {easiest.relax()}"
     else:
-        hints = " ".join(f"{step.name}: {step.relax}" for step, _ in ours if step.relax)
+        hints = " ".join(f"{step.name}: {told}" for step, _ in ours if (told := step.relax()))
         remedy = f"Relax several: no single one of them is the cause. {hints}"
     return PrsmError(
         f"No model is within the policy: of {np.count_nonzero(able)} able models {told}; none is left.",

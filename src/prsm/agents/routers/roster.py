@@ -6,9 +6,9 @@ version of it (``model@stable``, ``model@candidate``, ``model@ALIAS``, ``model@V
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -20,16 +20,18 @@ from prsm.federation.registry.releases import Release
 MAX_CAPABILITIES: Final = 63
 
 Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
+Singles = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.integer[Any]]
 Rows = npt.NDArray[np.intp]
 
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """One number a row. ``row`` is its place in the roster, the ids are places in the roster's lists of names.
+    """One number a row, as narrow as it may be: every decision reads them all.
 
-    Of ten thousand shares of a model's sessions a row answers those from ``low`` up to ``high``; none of them where it
-    is neither stable nor candidate.
+    ``row`` is its place in the roster, the ids are places in the roster's lists of names. Of ten thousand shares
+    of a model's sessions a row answers those from ``low`` up to ``high``; none of them where it is neither stable nor
+    candidate. ``prices`` are both again, one above the other, for estimates.
     """
 
     row: Rows
@@ -44,10 +46,11 @@ class Columns:
     output_price: Floats
     low: Ints
     high: Ints
+    prices: Singles
 
     def take(self, rows: Rows) -> "Columns":
         """Some rows, in the order given."""
-        return Columns(*(getattr(self, each.name)[rows] for each in fields(self)))
+        return Columns(*(getattr(self, each.name)[..., rows] for each in fields(self)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,11 +118,37 @@ def roster(targets: Sequence[Target], releases: Sequence[Release] = ()) -> Roste
         of_model=MappingProxyType(of_model),
         releases=MappingProxyType(known),
         row_of=MappingProxyType({target.name: row for row, target in enumerate(ordered)}),
-        trials=tuple(
-            (number, f"{model}@{known[model].candidate}")
-            for number, model in enumerate(names["models"])
-            if model in known and known[model].candidate and known[model].candidate_bps
-        ),
+        trials=_trials(names["models"], known),
+    )
+
+
+def released(before: Roster, targets: Sequence[Target], releases: Sequence[Release]) -> Roster:
+    """``before`` with other releases of some models and these ``targets``, which are all the instances of those.
+
+    They stand for themselves as they were, but for who earns by them: no other column is touched.
+    """
+    ordered, low, high = list(before.targets), before.columns.low.copy(), before.columns.high.copy()
+    swapped = {target.name: target for target in targets}
+    for name, target in swapped.items():
+        ordered[before.row_of[name]] = target
+    short = {
+        name: tuple(swapped.get(each.name, each) for each in before.by_short_name[name])
+        for name in {target.upstream_name for target in targets}
+    }
+    changed = {release.model: release for release in releases if release.model in before.of_model}
+    for model, release in changed.items():
+        rows = before.of_model[model]
+        low[rows], high[rows] = 0, BASIS_POINTS
+        _share(release, rows, ordered, low, high)
+    known = {**before.releases, **changed}
+    return replace(
+        before,
+        by_name=MappingProxyType({**before.by_name, **swapped}),
+        by_short_name=MappingProxyType({**before.by_short_name, **short}),
+        targets=tuple(ordered),
+        columns=replace(before.columns, low=low, high=high),
+        releases=MappingProxyType(known),
+        trials=_trials(before.models, known),
     )
 
 
@@ -163,6 +192,14 @@ def _version(target: Target, release: Release) -> str:
     return target.version or release.stable
 
 
+def _trials(models: Sequence[str], releases: Mapping[str, Release]) -> tuple[tuple[int, str], ...]:
+    return tuple(
+        (number, f"{model}@{releases[model].candidate}")
+        for number, model in enumerate(models)
+        if model in releases and releases[model].candidate and releases[model].candidate_bps
+    )
+
+
 def _capabilities(targets: Sequence[Target]) -> dict[str, int]:
     names = sorted(set[str]().union(*{target.capabilities for target in targets}))
     return {name: 1 << place for place, name in enumerate(names[:MAX_CAPABILITIES])}
@@ -180,18 +217,22 @@ def _columns(
     names: dict[str, tuple[str, ...]] = {}
     for column, listed, read in _NAMED:
         ids[column], names[listed] = _numbered([read(target) for target in targets], first=_FIRST.get(column, ()))
-    low, high = np.zeros(count, np.int64), np.full(count, BASIS_POINTS, np.int64)
+    low, high = np.zeros(count, np.int16), np.full(count, BASIS_POINTS, np.int16)
     for model, release in releases.items():
         _share(release, of_model[model], targets, low, high)
+    narrow = np.min_scalar_type((1 << len(capabilities)) - 1)
+    input_price = np.fromiter((t.input_price_micro for t in targets), np.float64, count)
+    output_price = np.fromiter((t.output_price_micro for t in targets), np.float64, count)
     columns = Columns(
         row=np.arange(count),
         **ids,
-        able=np.fromiter((masks[t.capabilities] for t in targets), np.int64, count),
-        context=np.fromiter((t.context_tokens for t in targets), np.int64, count),
-        input_price=np.fromiter((t.input_price_micro for t in targets), np.float64, count),
-        output_price=np.fromiter((t.output_price_micro for t in targets), np.float64, count),
+        able=np.fromiter((masks[t.capabilities] for t in targets), narrow, count),
+        context=np.fromiter((t.context_tokens for t in targets), np.int32, count),
+        input_price=input_price,
+        output_price=output_price,
         low=low,
         high=high,
+        prices=np.stack((input_price, output_price)).astype(np.float32),
     )
     return columns, names
 

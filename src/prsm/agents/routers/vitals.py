@@ -11,7 +11,7 @@ import numpy as np
 
 from prsm.agents.routers.question import Health
 from prsm.agents.routers.roster import Columns, Roster
-from prsm.agents.routers.selection import Vitals
+from prsm.agents.routers.weighing import Vitals, paced
 
 MAX_READ_ALWAYS = 64
 """Instances in question up to which each decision reads all."""
@@ -32,16 +32,21 @@ class VitalsBoard:
     def follow(self, models: Roster) -> None:
         """Another roster; what is known of an instance goes with it."""
         before, kept = self._models, self._kept
+        if before is not None and models.row_of is before.row_of:
+            self._models = models
+            return
         count = len(models.targets)
         self._models = models
-        self._kept = Vitals(np.zeros(count, np.bool_), np.zeros(count), np.zeros(count), np.ones(count))
+        columns = np.zeros(count), np.zeros(count), np.ones(count)
+        self._kept = Vitals(np.zeros(count, np.bool_), *columns, paced(*columns))
         if before is None or count <= MAX_READ_ALWAYS:
             return
         rows = np.array([before.row_of.get(target.name, -1) for target in models.targets], np.intp)
         known = np.flatnonzero(rows >= 0)
         carried = kept.take(rows[known])
-        for name in Vitals.__slots__:
+        for name in ("resting", "first_token_ms", "token_ms", "availability"):
             getattr(self._kept, name)[known] = getattr(carried, name)
+        self._pace(slice(count))
 
     def of(self, models: Roster, asked: Columns) -> Vitals:
         """How the instances ``asked`` do."""
@@ -53,26 +58,30 @@ class VitalsBoard:
             return read([self._health(models.targets[row].name) for row in few])
         return self._kept if len(rows) == len(models.targets) else self._kept.take(rows)
 
-    def changed(self, models: Roster, rows: Sequence[int]) -> bool:
-        """Whether one of ``rows`` has begun, or ceased, to rest since it was read; all of them are read anew."""
+    def changed(self, models: Roster, rows: list[int]) -> bool:
+        """Whether one of ``rows`` has begun, or ceased, to rest since it was read; if so, all of them are read anew."""
         if models is not self._models:
             return True
-        was = self._kept.resting[list(rows)]
-        for row in rows:
-            self._write(row, self._health(models.targets[row].name))
-        return bool((was != self._kept.resting[list(rows)]).any())
+        seen = [self._health(models.targets[row].name) for row in rows]
+        if [each.resting for each in seen] == self._kept.resting[rows].tolist():
+            return False
+        for row, each in zip(rows, seen, strict=True):
+            self._write(row, each)
+            self._pace(slice(row, row + 1))
+        return True
 
     async def refresh(self) -> None:
         """Read a large roster once, in slices."""
         models = self._models
         if models is None or len(models.targets) <= MAX_READ_ALWAYS:
             return
-        for row, target in enumerate(models.targets):
-            if row % _SLICE == 0:
-                await asyncio.sleep(0)
-                if models is not self._models:
-                    return
-            self._write(row, self._health(target.name))
+        for start in range(0, len(models.targets), _SLICE):
+            await asyncio.sleep(0)
+            if models is not self._models:
+                return
+            for row, target in enumerate(models.targets[start : start + _SLICE], start):
+                self._write(row, self._health(target.name))
+            self._pace(slice(start, start + _SLICE))
 
     def _write(self, row: int, seen: Health) -> None:
         kept = self._kept
@@ -80,6 +89,11 @@ class VitalsBoard:
         kept.first_token_ms[row] = seen.first_token_ms
         kept.token_ms[row] = _token_ms(seen)
         kept.availability[row] = seen.availability
+
+    def _pace(self, rows: slice) -> None:
+        kept = self._kept
+        if kept.pace is not None:
+            kept.pace[:, rows] = paced(kept.first_token_ms[rows], kept.token_ms[rows], kept.availability[rows])
 
 
 def read(seen: Sequence[Health]) -> Vitals:

@@ -3,8 +3,8 @@
 Pure: what may be stored, and what is read from it.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Final
 
@@ -79,9 +79,19 @@ class Catalogue:
     statuses: MappingProxyType[Ref, Status]
     releases: MappingProxyType[str, Release]
 
-    def offered(self) -> list[Model]:
-        """The instances that may be asked: those of drafts and of retired versions may not."""
-        return [model for model in self.models.values() if self._is_offered(model)]
+    def offered(self, of: Iterable[str] | None = None) -> list[Model]:
+        """The instances (``of`` some models) that may be asked: those of drafts and of retired versions may not."""
+        asked = self.models.values() if of is None else (each for name in of for each in self.by_model.get(name, ()))
+        return [model for model in asked if self._is_offered(model)]
+
+    def registered(self, registered: Registry) -> "Catalogue":
+        """The same instances and providers, with what is registered now."""
+        return replace(
+            self,
+            versions=MappingProxyType(dict(registered.versions)),
+            statuses=MappingProxyType(dict(registered.statuses)),
+            releases=MappingProxyType(dict(registered.releases)),
+        )
 
     def serving(self, model: str, version: str) -> list[Model]:
         """The instances that answer for a version; one that names none answers for what is stable."""
