@@ -24,11 +24,14 @@ from prsm.api.feedback import feedback_route, quality_routes
 from prsm.api.import_routes import import_routes
 from prsm.api.liveness_routes import liveness_routes
 from prsm.api.market_routes import market_routes
+from prsm.api.preference_routes import preference_routes
+from prsm.api.publishing_routes import publishing_routes
 from prsm.api.registry_routes import registry_routes
 from prsm.api.rollout_routes import rollout_routes
 from prsm.api.route_routes import route_routes
 from prsm.api.schemas import Alive, AnthropicRefusal, NodeIdentity, Part, Refusal
 from prsm.api.storage_routes import storage_routes
+from prsm.api.training_routes import training_routes
 from prsm.api.user_routes import user_routes
 from prsm.api.wire import models as wire_models
 from prsm.api.wire.errors import error_body, http_status, retry_after
@@ -81,6 +84,9 @@ def build_node_api(node: Node, door: Door) -> FastAPI:
     app.include_router(rollout_routes(node, door), prefix="/node/v1", responses=_ADMITTED)
     app.include_router(storage_routes(node, door), prefix="/node/v1", responses=_ADMITTED)
     app.include_router(discovery_routes(node, door), prefix="/node/v1", responses=_ADMITTED)
+    app.include_router(preference_routes(node, door), prefix="/node/v1", responses=_ADMITTED)
+    app.include_router(publishing_routes(node, door), prefix="/node/v1", responses=_ADMITTED)
+    app.include_router(training_routes(node, door), prefix="/node/v1", responses=_ADMITTED)
     app.include_router(feedback_route(node, door), prefix="/v1", responses=_ADMITTED)
     app.include_router(quality_routes(node, door), prefix="/node/v1", responses=_ADMITTED)
     add_docs(app)

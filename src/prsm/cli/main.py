@@ -23,10 +23,13 @@ from prsm.cli import (
     market,
     model_import,
     models,
+    prefer,
     proofs,
     rollout,
     route,
     storage,
+    teachers,
+    train,
 )
 from prsm.cli.client import NodeUnreachable
 from prsm.cli.context import context
@@ -57,6 +60,10 @@ app.add_typer(keys.app, name="keys")
 app.add_typer(market.app, name="market")
 app.add_typer(storage.app, name="storage")
 app.add_typer(discovery.app, name="discovery")
+for command in (teachers.evaluate, teachers.publish, teachers.gate, teachers.decisions):
+    train.app.command()(command)
+app.add_typer(train.app, name="train")
+app.add_typer(prefer.app, name="prefer")
 app.add_typer(proofs.ledger_app, name="ledger")
 app.add_typer(proofs.receipt_app, name="receipt")
 

@@ -278,6 +278,13 @@ class Settings(BaseModel):
     )
     feedback_ttl_s: int = _whole(7 * _HOURS_24_S, 60, 90 * _HOURS_24_S, "How long after an answer feedback is taken.")
     feedback_kept_days: int = _whole(90, 1, 3650, "Feedback and its comments are deleted after this.")
+    training_cpu_second_micro: int = _whole(
+        1000,
+        0,
+        MAX_AMOUNT_MICRO,
+        "Micro-FTNS that a run of the trainer costs per processor second; 0: nothing.",
+    )
+    training_at_once: int = _whole(1, 0, 64, "Runs of the trainer under way at once; 0: none is started.")
     teacher_enabled: bool = Field(
         True,
         description="Offer the embedded teacher, which answers arithmetic with no provider configured.",

@@ -56,6 +56,7 @@ def background(node: Node) -> dict[str, Any]:
         "quality-learn": repeat(node.settings.learning_period_s, node.learning.learn),
         "quality-read": repeat(5, node.learning.refresh),
         "quality-age": repeat(3600, node.learning.age),
+        "training": repeat(1, node.training.supervisor.step),
         "quality-tidy": repeat(600, node.learning.learner.tidy),
         **background_works(node.discovery, repeat),
     }

@@ -46,6 +46,7 @@ from prsm.node.market import open_market
 from prsm.node.parts import Node
 from prsm.node.published import Published
 from prsm.node.releases import register_built_in
+from prsm.node.training import open_training
 from prsm.safety.circuit_breaker import BreakerBoard, BreakerPolicy
 from prsm.teachers.arithmetic.teacher import ArithmeticTeacher
 from prsm.tokenomics.enrolment import Enrolment
@@ -89,6 +90,7 @@ async def open_node(
         works = background(node) | {"renew-presence": repeat(_PRESENCE_S, presence.renew)}
         tasks = [asyncio.create_task(work, name=name) for name, work in works.items()]
         subscription = cache.subscribe("*", listener(node), on_gap=lambda: catch_up(node))
+        stack.push_async_callback(node.training.supervisor.close)
         stack.push_async_callback(end_tasks, tasks)
         stack.push_async_callback(subscription.aclose)
         stack.push_async_callback(node.path.close)
@@ -148,6 +150,7 @@ async def _assemble(
         discovery=await open_discovery(settings, key, store, encoder, registry, PROVIDER),
         rollouts=answering.rollouts,
         liveness=answering.liveness,
+        training=open_training(settings, key.node_id, account, store, ledger),
     )
     await _load(node)
     return node

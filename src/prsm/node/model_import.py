@@ -105,7 +105,7 @@ async def _from_hub(node: Node, wish: Wish, owner: str) -> AsyncGenerator[Step |
             async for step in downloading:
                 yield step
         yield Step("storing")
-        added = await _store(node.storage, [folder / file.path for file in files], owner)
+        added = await store_files(node.storage, [folder / file.path for file in files], owner)
     yield _Stored(added.cid, added.newly_kept, said, selection.left_out)
 
 
@@ -146,8 +146,8 @@ async def _downloading(
     work.result()
 
 
-async def _store(storage: EnhancedIPFS, paths: Sequence[Path], owner: str) -> Added:
-    """The files as one directory, which alone keeps them then."""
+async def store_files(storage: EnhancedIPFS, paths: Sequence[Path], owner: str) -> Added:
+    """Store files as one directory, which alone keeps them then."""
     added: dict[str, Added] = {}
     try:
         for path in paths:

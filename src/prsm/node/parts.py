@@ -25,6 +25,7 @@ from prsm.node.discovery import Discovery
 from prsm.node.liveness import Watch
 from prsm.node.published import Published
 from prsm.node.rollouts import Rollouts
+from prsm.node.training import Training
 from prsm.safety.circuit_breaker import BreakerBoard
 from prsm.tokenomics.enrolment import Enrolment
 from prsm.tokenomics.ftns_service import Ledger
@@ -68,3 +69,4 @@ class Node:
     rollouts: Rollouts
     market: Marketplace
     discovery: Discovery
+    training: Training

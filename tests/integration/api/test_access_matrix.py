@@ -84,6 +84,7 @@ BAND = {"base_micro": 1, "floor_micro": 1, "ceiling_micro": 1}
 OFFER = {"input": BAND, "output": BAND, "capacity_tokens_per_minute": 1}
 WISH = {"model": "local/arithmetic", "input_tokens": 9, "output_tokens": 9}
 THE_MODEL = {"provider": "matrix", "upstream_name": "a/b"}
+PREFERENCE = {"collection": "c", "prompt": "p", "chosen": "a", "rejected": "b"}
 BUILT_IN = {"model": "arithmetic", "reference": "arithmetic"}
 
 ROUTES: dict[str, Route] = {
@@ -188,12 +189,21 @@ ROUTES: dict[str, Route] = {
     "POST /node/v1/storage/objects/{cid}/provenance": Route(
         "storage", 201, {"licence": "MIT", "title": "t"}, thing="object"
     ),
+    "POST /node/v1/training/runs": Route("admin", 201, {"name": "n", "recipe": "x", "budget_micro": 0}),
+    "GET /node/v1/training/runs": Route("admin"),
+    "GET /node/v1/training/runs/{run_id}": Route("admin", thing="run"),
+    "GET /node/v1/training/runs/{run_id}/reports": Route("admin", thing="run"),
+    "POST /node/v1/training/runs/{run_id}/stop": Route("admin", thing="run"),
+    "POST /node/v1/training/runs/{run_id}/resume": Route("admin", 409, thing="run"),  # it waits for its turn
+    "POST /node/v1/preferences": Route("chat", 201, PREFERENCE),
+    "GET /node/v1/preferences": Route("read", query="?collection=c"),
+    "DELETE /node/v1/preferences/{preference_id}": Route("chat", 204, None, "preference", ADMIN_REACHES),
     "GET /node/v1/storage/status": Route("read"),
     "POST /node/v1/storage/gc": Route("admin"),
 }
 
 
-_HIDDEN = ("key", "principal", "receipt", "session", "pinned", "quote", "answered", "refund")
+_HIDDEN = ("key", "principal", "receipt", "session", "pinned", "quote", "answered", "refund", "preference")
 
 
 def expected(route: Route, role: str, *, mine: bool) -> int:
@@ -264,6 +274,13 @@ class World:
         if thing == "refund":
             request_id = await self.sold("principal:buyer", account_of(owner))
             return (await node.market.refunds.ask(request_id, "principal:buyer", "other")).id
+        if thing == "preference":
+            return (await node.training.preferences.add(owner, "c", "p", "a", "b")).id
+        if thing == "run":
+            account = account_of(owner)
+            book = node.training.book
+            await node.database.pool.execute("DELETE FROM training_runs")  # only so many may be open
+            return (await book.submit("train", "n", "x", account=account, api_key_id=None, budget_micro=0)).id
         if thing == "stranger":
             return (await node.enrolment.principal("stranger", "user")).id
         return owner
@@ -346,6 +363,10 @@ class World:
             return await node.market.refunds.refunds(account_of(owner), limit=1000)
         if thing == "refund":
             return await node.market.refunds.refund(thing_id)
+        if thing == "preference":
+            return await node.training.preferences.of("c", limit=1000)
+        if thing == "run":
+            return await node.training.book.run(thing_id)
         if thing == "source":
             return [(each.name, each.removing) for each in await node.discovery.book.all()]
         return None
@@ -353,7 +374,7 @@ class World:
 
 @asynccontextmanager
 async def open_world(folder: Path, postgres: str, valkey: str) -> AsyncGenerator[World]:
-    settings = Settings(home=folder, port=free_port())
+    settings = Settings(home=folder, port=free_port(), training_at_once=0)
     folder.mkdir(exist_ok=True)
     async with open_node(settings, postgres, valkey) as node:
         serving = asyncio.create_task(serve(node))
@@ -433,7 +454,8 @@ def routes_of(node: Node) -> set[str]:
     return found
 
 
-_IDS = ("cid", "key_id", "receipt_id", "session_id", "principal_id", "offer_id", "quote_id", "refund_id")
+_IDS = ("cid", "key_id", "receipt_id", "session_id", "principal_id", "offer_id", "quote_id", "refund_id", "run_id",
+        "preference_id",)  # fmt: skip
 
 
 async def ask(world: World, name: str, role: str, *, mine: bool) -> str | None:

@@ -1,0 +1,214 @@
+"""A trained teacher becomes a registered version that this node serves: card, storage, statement, instance.
+
+Each step can be done again without doing it twice, and nothing is offered before the last: a version begins as a draft,
+which nobody is answered by, and only a gate, or an admin with a reason, makes it live.
+"""
+
+import asyncio
+import hashlib
+import os
+import shutil
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from prsm.core.errors import InvalidRequest, Kind, PrsmError
+from prsm.data_layer.codec.cid import Cid
+from prsm.federation.model_registry import Model, Provider
+from prsm.federation.registry.lifecycle import State
+from prsm.federation.registry.versions import Parent, Registered, Score, Version
+from prsm.node.model_import import store_files
+from prsm.node.parts import Node
+from prsm.teachers.evaluation.card import CardFacts, RunFacts, card
+from prsm.teachers.evaluation.outcomes import Evaluation, by_task
+from prsm.teachers.runs.run_book import Run
+from prsm.teachers.teacher_model import ABOUT, About, ExamScore, open_teacher
+
+PROVIDER: Final = "teachers"
+"""The provider of published teachers: instances of it answer inside this node."""
+_PPM: Final = 1_000_000
+_FILES: Final = (
+    "README.md", "config.json", "generation_config.json", "model.safetensors", "tokenizer.json",
+    "tokenizer_config.json", ABOUT,
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """What is to be published as ``model``; ``parents`` are versions it was made from, with their shares."""
+
+    model: str
+    title: str
+    purpose: str
+    domain: str
+    licence: str
+    questions: tuple[str, ...]
+    parents: tuple[Parent, ...]
+    input_price_micro: int
+    output_price_micro: int
+    limits: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """What came of it: the version, a draft until a gate passes it, and the instance that serves it."""
+
+    registered: Registered
+    instance: str
+
+
+async def publish(
+    node: Node, run: Run, evaluation: Evaluation, wanted: Publication, *, owner: str, by: str
+) -> Published:
+    """Publish what a run made. ``owner`` keeps it in storage, ``by`` earns by it. Raises PrsmError."""
+    made = node.training.supervisor.folder_of(run.id) / "model"
+    version = await asyncio.to_thread(_version_of, made)
+    if evaluation.learner != version:
+        raise InvalidRequest(
+            f"The evaluation is of version {evaluation.learner}; the run made {version}.", param="evaluation_run"
+        )
+    place = node.settings.teachers_folder / f"{wanted.model}-{version}"
+    await asyncio.to_thread(_install, made, place, run, evaluation, wanted, version)
+    cid, newly_kept = await _stored(node, place, owner)
+    try:
+        registered = await node.versions.register(
+            _statement(wanted, version, cid, run, evaluation, place), by=by, owner_account=by, state=State.DRAFT,
+            reason=f"trained by run {run.id}",
+        )  # fmt: skip
+    except BaseException:
+        if newly_kept:
+            with suppress(PrsmError):
+                await node.storage.unpin(cid, owner)
+        raise
+    await node.registry.put_provider(Provider(PROVIDER, "embedded"))
+    instance = _instance(wanted, version, place.name, str(cid), by, registered)
+    await node.registry.put_model(instance)
+    await node.training.evidence.keep_evaluation(wanted.model, version, evaluation, run_id=run.id, by=by)
+    return Published(registered, instance.name)
+
+
+def _version_of(folder: Path) -> str:
+    weights = folder / "model.safetensors"
+    if not weights.exists():
+        raise PrsmError(
+            "The run has made no model.", kind=Kind.CONFLICT, code="no_model", remedy="Let it run to its end."
+        )
+    with weights.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:12]
+
+
+def _install(made: Path, place: Path, run: Run, evaluation: Evaluation, wanted: Publication, version: str) -> None:
+    """The teacher's folder where the node serves it from, whole or not at all; checked as it will be loaded."""
+    partial = place.with_name(f".{place.name}.{os.getpid()}")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True, mode=0o700)
+    try:
+        for path in made.iterdir():
+            if path.name in _FILES:
+                shutil.copyfile(path, partial / path.name)
+        (partial / ABOUT).write_bytes(msgspec.json.format(msgspec.json.encode(_about(run, evaluation, wanted))))
+        text = card(_card_facts(partial, wanted, version), _run_facts(run), evaluation)
+        (partial / "README.md").write_text(text, encoding="utf-8")
+        open_teacher(partial)
+        shutil.rmtree(place, ignore_errors=True)
+        partial.rename(place)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _about(run: Run, evaluation: Evaluation, wanted: Publication) -> About:
+    plan = evaluation.plan
+    scores = [each for each in by_task(evaluation.scores).values() if not plan.is_safety(each.task)]
+    return About(
+        title=wanted.title,
+        domain=wanted.domain,
+        tasks=tuple(score.task for score in scores),
+        licence=wanted.licence,
+        max_tokens=int(run.facts.get("max_tokens", 256)),
+        questions=wanted.questions,
+        scores=tuple(ExamScore(evaluation=score.task, right=score.right, items=score.count) for score in scores),
+        training_run=str(run.id),
+        input_price_micro=wanted.input_price_micro,
+        output_price_micro=wanted.output_price_micro,
+    )
+
+
+def _card_facts(folder: Path, wanted: Publication, version: str) -> CardFacts:
+    shape = msgspec.json.decode((folder / "config.json").read_bytes())
+    with (folder / "model.safetensors").open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return CardFacts(
+        name=wanted.title,
+        version=version,
+        purpose=wanted.purpose,
+        licence=wanted.licence,
+        tags=(str(shape.get("model_type", "")),),
+        sha256=digest,
+        limits=wanted.limits,
+    )
+
+
+def _run_facts(run: Run) -> RunFacts:
+    facts: dict[str, Any] = dict(run.facts)
+    plan: dict[str, Any] = facts.get("plan", {})
+    cpu_s = run.report.get("cpu_s")
+    return RunFacts(
+        recipe=run.name,
+        command="prsm train run RECIPE.toml",
+        seeds=(int(plan.get("seed", 0)),),
+        code_revision=str(facts.get("code", "not recorded")),
+        settings=plan,
+        cpu_minutes=round(cpu_s / 60, 2) if cpu_s is not None else None,
+        date=f"{run.created_at:%Y-%m-%d}",
+    )
+
+
+async def _stored(node: Node, place: Path, owner: str) -> tuple[Cid, bool]:
+    files = await asyncio.to_thread(lambda: sorted(place.iterdir()))
+    added = await store_files(node.storage, files, owner)
+    return added.cid, added.newly_kept
+
+
+def _statement(wanted: Publication, version: str, cid: Cid, run: Run, evaluation: Evaluation, place: Path) -> Version:
+    model, _ = open_teacher(place)
+    return Version(
+        model=wanted.model,
+        version=version,
+        publisher="",
+        capabilities=("chat",),
+        context_tokens=model.shape.context_tokens,
+        weights_cid=str(cid),
+        parents=wanted.parents,
+        training_run=str(run.id),
+        licence=wanted.licence,
+        scores=tuple(
+            Score(f"{evaluation.id}/{score.task}"[:200], "exact_match", score.right * _PPM // score.count, score.count)
+            for score in by_task(evaluation.scores).values()
+        ),
+        description=wanted.purpose,
+    )
+
+
+def _instance(
+    wanted: Publication, version: str, upstream_name: str, cid: str, by: str, registered: Registered
+) -> Model:
+    return Model(
+        name=f"{PROVIDER}/{upstream_name}",
+        provider=PROVIDER,
+        upstream_name=upstream_name,
+        capabilities=frozenset({"chat"}),
+        domain=wanted.model,
+        context_tokens=registered.version.context_tokens,
+        max_output_tokens=registered.version.context_tokens - 1,
+        input_price_micro=wanted.input_price_micro,
+        output_price_micro=wanted.output_price_micro,
+        description=wanted.purpose,
+        version=version,
+        cid=cid,
+        owner_account=by,
+        model=wanted.model,
+        licence=wanted.licence,
+    )

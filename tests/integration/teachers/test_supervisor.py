@@ -1,0 +1,176 @@
+"""Runs as processes of their own: started, followed, paid for by slices, stopped, and started again after a kill.
+
+The runs are real evaluations by a teacher with drawn weights, which need no torch.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from uuid import UUID
+
+import psutil
+import pytest
+from tests.support.ledger import PAYER, World, open_world
+from tests.support.small_teachers import write_teacher
+
+from prsm.core.clock import now
+from prsm.node.training import LedgerMeter
+from prsm.teachers.evaluation.outcomes import read_evaluation
+from prsm.teachers.runs.run_book import Run, RunBook
+from prsm.teachers.runs.supervisor import MAX_STARTS, Supervisor
+from prsm.tokenomics.verify import verify
+
+PLAN = 'max_tokens = 24\n[[tasks]]\nname = "addition"\nlevels = [2]\nprompts = {prompts}\n'
+PRICE_MICRO = 1000
+
+
+@pytest.fixture
+async def world(fresh_database: str) -> AsyncIterator[World]:
+    async with open_world(fresh_database) as opened:
+        yield opened
+
+
+class Desk:
+    """A node's runs: one supervisor over one book, stepped by the test."""
+
+    def __init__(self, world: World, folder: Path, *, price_micro: int = PRICE_MICRO) -> None:
+        self.world, self.folder = world, folder
+        self.book = RunBook(world.db.pool, "node-1")
+        self.price_micro = price_micro
+        self.teacher = folder / "teacher"
+        if not self.teacher.exists():
+            write_teacher(self.teacher)
+        self.supervisor = self.another()
+
+    def another(self) -> Supervisor:
+        """Another worker of the same node, or the next start of it."""
+        return Supervisor(
+            self.world.db.pool,
+            self.book,
+            self.folder / "runs",
+            {"evaluate": "prsm.teachers.evaluation.job"},
+            LedgerMeter(self.world.ledger, "node:1", 1000),
+            price_micro=self.price_micro,
+            at_once=1,
+            clock=now,
+        )
+
+    async def submit(self, prompts: int, *, budget_micro: int = 900_000, recipe: str = "") -> Run:
+        text = recipe or f'teacher = "{self.teacher}"\n' + PLAN.format(prompts=prompts)
+        return await self.book.submit(
+            "evaluate", "sums", text, account=PAYER, api_key_id=self.world.key_id, budget_micro=budget_micro
+        )
+
+    async def until(self, run_id: UUID, holds: Callable[[Run], bool], *, supervisor: Supervisor | None = None) -> Run:
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline:
+            await (supervisor or self.supervisor).step()
+            run = await self.book.run(run_id)
+            if holds(run):
+                return run
+            await asyncio.sleep(0.1)
+        raise AssertionError(f"still {run.state}: {run.reason} {run.report}")
+
+    def process(self, run_id: UUID) -> psutil.Process:
+        """The run's own process, as the process table has it."""
+        place = str(self.supervisor.folder_of(run_id))
+        return next(p for p in psutil.process_iter(["cmdline"]) if place in (p.info["cmdline"] or []))
+
+
+def ended(run: Run) -> bool:
+    return not run.is_open and run.money.held_micro == 0
+
+
+def answering(run: Run) -> bool:
+    return run.report.get("step", 0) > 0
+
+
+async def test_a_run_is_started_followed_paid_for_and_done(world: World, tmp_path: Path) -> None:
+    desk = Desk(world, tmp_path)
+    run = await desk.submit(100)
+    done = await desk.until(run.id, ended)
+    assert (done.state, done.starts, done.reason) == ("done", 1, "")
+    assert done.report["step"] == done.report["steps"] == 100
+    assert done.facts["learner"]
+    found = read_evaluation(desk.supervisor.folder_of(run.id) / "evaluation.json")
+    assert (found.is_whole, found.learner) == (True, done.facts["learner"])
+    charged = done.money.charged_micro
+    assert charged == PRICE_MICRO * int(done.report["cpu_s"] * 1000) // 1000 > 0
+    payer, node = await world.ledger.balance(PAYER), await world.ledger.balance("node:1")
+    assert (payer.balance_micro, payer.held_micro) == (1_000_000 - charged, 0)
+    assert node.balance_micro + (await world.ledger.balance("treasury")).balance_micro == charged
+    assert await world.spent_and_held() == (charged, 0)
+    async with world.db.pool.acquire() as connection:
+        assert (await verify(connection)).violation_count == 0
+
+
+async def test_a_killed_run_goes_on_and_so_does_a_killed_node(world: World, tmp_path: Path) -> None:
+    desk = Desk(world, tmp_path)
+    run = await desk.submit(4000)
+    await desk.until(run.id, answering)
+    desk.process(run.id).kill()
+    again = await desk.until(run.id, lambda run: run.starts == 2)
+    before = again.report["step"]
+    successor = desk.another()  # knows nothing but the database and the folders
+    followed = await desk.until(run.id, lambda run: run.report["step"] > before, supervisor=successor)
+    assert (followed.state, followed.starts) == ("running", 2)
+    await desk.book.ask_stop(run.id, "enough")
+    stopped = await desk.until(run.id, ended, supervisor=successor)
+    assert (stopped.state, stopped.reason) == ("stopped", "It was told to stop.")
+    resumed = await desk.book.resume(run.id)
+    assert resumed.state == "queued"
+    on = await desk.until(run.id, lambda run: run.report["step"] > stopped.report["step"], supervisor=successor)
+    assert on.state == "running"
+    await successor.close()
+    assert (await desk.book.run(run.id)).state == "running"  # the next start goes on with it
+
+
+async def test_two_workers_step_one_at_a_time(world: World, tmp_path: Path) -> None:
+    desk = Desk(world, tmp_path)
+    run = await desk.submit(100)
+    other = desk.another()
+    deadline = time.monotonic() + 120
+    while not ended(found := await desk.book.run(run.id)) and time.monotonic() < deadline:
+        await asyncio.gather(desk.supervisor.step(), other.step())
+        await asyncio.sleep(0.05)
+    assert (found.state, found.starts, found.money.slices) == ("done", 1, 1)
+
+
+async def test_a_run_without_money_is_not_started(world: World, tmp_path: Path) -> None:
+    desk = Desk(world, tmp_path, price_micro=10_000_000)
+    too_small = await desk.submit(100, budget_micro=9_999_999)
+    too_dear = await desk.submit(100, budget_micro=2_000_000_000)
+    for run, reason in ((too_small, "budget is used up"), (too_dear, "less available")):
+        found = await desk.until(run.id, lambda run: not run.is_open)
+        assert (found.state, found.starts, found.money.charged_micro) == ("stopped", 0, 0)
+        assert reason in found.reason
+
+
+async def test_a_run_that_uses_up_its_budget_stops_with_what_it_has(world: World, tmp_path: Path) -> None:
+    desk = Desk(world, tmp_path, price_micro=20_000)
+    run = await desk.submit(20_000, budget_micro=100_000)
+    found = await desk.until(run.id, ended)
+    assert (found.state, "budget" in found.reason or "told to stop" in found.reason) == ("stopped", True)
+    assert 0 < found.money.charged_micro <= 100_000
+    assert found.report["step"] < found.report["steps"]
+
+
+async def test_a_recipe_that_is_wrong_fails_in_a_sentence(world: World, tmp_path: Path) -> None:
+    desk = Desk(world, tmp_path)
+    run = await desk.submit(0, recipe='teacher = "nowhere"\n[[tasks]]\nname = "addition"\n')
+    found = await desk.until(run.id, ended)
+    assert found.state == "failed"
+    assert "prompts" in found.reason
+    assert found.starts == 1
+
+
+async def test_what_ends_again_and_again_without_a_word_has_failed(world: World, tmp_path: Path) -> None:
+    desk = Desk(world, tmp_path, price_micro=0)
+    run = await desk.submit(4000)
+    for start in range(1, MAX_STARTS + 1):
+        await desk.until(run.id, lambda run, start=start: run.starts == start)
+        desk.process(run.id).kill()
+    found = await desk.until(run.id, lambda run: not run.is_open)
+    assert found.state == "failed"
+    assert str(MAX_STARTS) in found.reason
