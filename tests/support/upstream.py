@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import itertools
 import json
+import re
 import socket
 import ssl
 import struct
@@ -156,6 +157,10 @@ def _text_of(content: Any) -> str:
 
 
 def _echo(request: dict[str, Any]) -> str:
+    """What the user said last; a model called ``judge`` says which of two answers in it has more words."""
+    if request["model"] == "judge":
+        answers = re.findall(r"<answer [AB] \w+>\n(.*?)\n</answer", request["messages"][-1]["content"], re.DOTALL)
+        return "A" if len(answers[0].split()) > len(answers[1].split()) else "B"
     users = [m for m in request["messages"] if m["role"] in ("user", "tool")]
     return _text_of(users[-1]["content"]) if users else ""
 

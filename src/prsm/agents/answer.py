@@ -44,6 +44,8 @@ Answer = TypeVar("Answer")
 Stream = AsyncGenerator[list[Delta], None]
 Render = Callable[[Completion, Bill], bytes]
 """Makes the response's bytes; called once, before the capture that may keep them."""
+Answered = Callable[[Ask, Target, Completion], None]
+"""Hears of an answer that was given and charged; never waits, never raises."""
 
 _log: Any = structlog.get_logger("answer")
 
@@ -78,9 +80,10 @@ class AnswerPath:
         limits: PathLimits,
         screens: Sequence[Screen] = (),
         observe: Observe = unobserved,
+        answered: Answered | None = None,
         cache: ResponseCache | None = None,
     ) -> None:
-        """Without a ``cache``, every answer is a model's."""
+        """Without a ``cache``, every answer is a model's. ``answered`` is told of whole answers by one model."""
         self._ledger = ledger
         self._executors = executors
         self._attempts = attempts
@@ -89,6 +92,7 @@ class AnswerPath:
         self._metrics = metrics
         self._screens = screens
         self._observe = observe
+        self._answered = answered
         self._cache = cache
         self._settling: set[asyncio.Task[Any]] = set()
         self.limits = limits
@@ -279,6 +283,8 @@ class AnswerPath:
         await self._capture(plan.ask, bill, body, completion if ending.completed else None)
         if ending.completed and not (ending.segments or ending.again):
             self._observe(plan.ask, candidate.target, Ended.WHOLE)
+            if self._answered:
+                self._answered(plan.ask, candidate.target, completion)
             if self._cache:
                 self._cache.keep_later(plan.ask, candidate.target, completion, bill)
         return body, bill

@@ -7,8 +7,8 @@ from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
 from prsm.agents.rollouts.assignment import CANDIDATE, SHADOW
-from prsm.agents.rollouts.evidence import Interval, Mean
-from prsm.agents.rollouts.trial import METRICS, Comparison, Limits, compare, judge
+from prsm.agents.rollouts.evidence import Interval, Mean, interval
+from prsm.agents.rollouts.trial import ALPHA, METRICS, PREFERRED, Comparison, Limits, compare, judge
 from prsm.agents.rollouts.trials import Trial
 from prsm.api.door import Door
 from prsm.core.errors import Kind, PrsmError
@@ -69,6 +69,8 @@ class TrialShown(BaseModel):
     started_at: datetime
     ended_at: datetime | None
     verdict: str
+    judge: str = Field(description="The instance that compares copies' answers with those given; empty: none is named.")
+    preferred: MeanShown | None = Field(description="How often the judge preferred a copy's answer; a tie is a half.")
     comparisons: list[ComparisonShown]
 
 
@@ -130,8 +132,14 @@ def _shown(node: Node, trial: Trial) -> TrialShown:
         started_at=trial.started_at,
         ended_at=trial.ended_at,
         verdict=trial.reason or judge(trial.counts, trial.limits).reason,
+        judge=node.rollouts.judge,
+        preferred=_preferred(trial.counts.get((SHADOW, PREFERRED))),
         comparisons=[_comparison(compare(trial.counts, arm, metric)) for arm in arms for metric in METRICS],
     )
+
+
+def _preferred(mean: Mean | None) -> MeanShown | None:
+    return _mean(mean, interval(mean, ALPHA)) if mean else None
 
 
 def _comparison(found: Comparison) -> ComparisonShown:

@@ -195,8 +195,8 @@ def limits(
     name: _Reference,
     availability: Annotated[float | None, typer.Option(min=0, max=100, help="Per cent answered at least.")] = None,
     errors: Annotated[float | None, typer.Option(min=0, max=100, help="Per cent of errors at most.")] = None,
-    quality: Annotated[float | None, typer.Option(min=0, max=100, help="Per cent of quality at least.")] = None,
-    least_requests: Annotated[int, typer.Option(min=1, help="Requests before anything is judged.")] = 100,
+    quality: Annotated[float | None, typer.Option(min=0, max=100, help="Per cent of good ratings at least.")] = None,
+    least_requests: Annotated[int, typer.Option(min=1, help="Requests before these are judged.")] = 100,
     reason: Reason = "",
 ) -> None:
     """Declare what a version is deprecated for breaking; what is not said is not asked."""

@@ -79,6 +79,13 @@ def _print(trial: dict[str, Any]) -> None:
         table.add_row(label, _share(stable), str(stable["count"]), _share(tried), str(tried["count"]), between)
     Console().print(table)
     print(trial["verdict"])
+    if preferred := trial["preferred"]:
+        between = f"{preferred['low']:.1%} to {preferred['high']:.1%}, 95 %"
+        print(f"A judge prefers the candidate in {_share(preferred)} of {preferred['count']} comparisons ({between}).")
+    elif trial["judge"]:
+        print(f"{trial['judge']} has compared no answers yet; it compares those of copies (--shadow).")
+    elif not trial["ended_at"]:
+        print("No judge is named: answers are not compared (set PRSM_JUDGE_MODEL to an instance).")
 
 
 def _share(mean: dict[str, Any]) -> str:

@@ -119,6 +119,13 @@ class Settings(BaseModel):
     retry_attempts: int = _whole(3, 1, 10, "Tries of one call at one provider, the first one included.")
     retry_budget_s: int = _whole(20, 0, 3600, "Time that retries of one request may use together.")
     shadow_at_once: int = _whole(4, 0, 1000, "Copies of requests for candidates on trial under way at once, at most.")
+    judge_model: str = _chosen(
+        "",
+        "empty or PROVIDER/MODEL",
+        "Instance that compares copies' answers with those given, at the node's cost; empty: nobody.",
+        r"^([^\s/]+/\S+)?$",
+    )
+    judge_per_minute: int = _whole(6, 1, 6000, "Comparisons a minute, at most, of two calls each.")
     breaker_failure_ratio_bps: int = _whole(
         5000, 1, BASIS_POINTS, "Share of failed calls that opens a model's circuit breaker, in basis points."
     )

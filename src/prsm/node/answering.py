@@ -72,12 +72,14 @@ async def open_answering(on: Grounds, stack: contextlib.AsyncExitStack) -> Answe
     speaking = _executors(settings, on.teacher, on.encoder)
     for executor in dict.fromkeys(speaking.values()):
         stack.push_async_callback(executor.aclose)
-    rollouts = Rollouts(settings, on.store.pool, on.versions, speaking, lambda: path.models, on.account)
+    learning = await open_learning(settings, on.key, on.store, on.encoder, on.ledger)
+    stack.push_async_callback(learning.close)
+    rollouts = Rollouts(
+        settings, on.store.pool, on.versions, speaking, lambda: path.models, learning.feedback, on.account
+    )
     stack.push_async_callback(rollouts.close)
     liveness = open_liveness(settings, on.breakers, rollouts.tell)
     executors = watched(speaking, liveness)
-    learning = await open_learning(settings, on.key, on.store, on.encoder, on.ledger)
-    stack.push_async_callback(learning.close)
     attempts = Attempts(
         on.breakers,
         metrics,
@@ -95,7 +97,8 @@ async def open_answering(on: Grounds, stack: contextlib.AsyncExitStack) -> Answe
         router=_router(settings, on.teacher, liveness, learning),
         metrics=metrics,
         limits=PathLimits(settings.default_max_output_tokens, settings.answer_limit_bytes, settings.request_timeout_s),
-        observe=rollouts.observing(learning.observe),
+        observe=learning.observe,
+        answered=rollouts.answered,
         cache=await open_response_cache(settings, on.store, on.cache, on.encoder, metrics),
     )
     prober = Prober(liveness, on.breakers, speaking, lambda: path.models.by_name, probe_policy(settings))

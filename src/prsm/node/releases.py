@@ -3,12 +3,17 @@ its declared limits. Each is a line of history, by this node.
 """
 
 import asyncio
+from dataclasses import replace
+from math import ceil
 
+from prsm.agents.learning.feedback import Part
 from prsm.agents.liveness.observed import Ending
 from prsm.agents.liveness.observed import Observed as Seen
+from prsm.agents.rollouts.evidence import interval
+from prsm.agents.rollouts.trial import ALPHA
 from prsm.core.errors import PrsmError
 from prsm.core.money import BASIS_POINTS
-from prsm.federation.registry.lifecycle import Limits, Observed, State
+from prsm.federation.registry.lifecycle import Limits, Observed, State, Status
 from prsm.federation.registry.versions import Ref
 from prsm.node.built_in import PROVIDER, statement_of
 from prsm.node.catalogue import reload_models
@@ -52,14 +57,13 @@ async def retire_due(node: Node) -> None:
 
 
 async def deprecate_broken(node: Node) -> None:
-    """Deprecate what breaks its declared limits, by what this worker has seen of it lately."""
-    statuses = node.registry.catalogue.statuses
-    limited = [
-        ref
-        for ref, status in statuses.items()
+    """Deprecate what breaks its declared limits, by what this worker has seen lately and what callers have said."""
+    limited = {
+        ref: status
+        for ref, status in node.registry.catalogue.statuses.items()
         if status.limits != _ASKS_NOTHING and status.state in (State.CANDIDATE, State.LIVE)
-    ]
-    observed = {ref: _observed(node, ref) for ref in limited}
+    }
+    observed = {ref: await _rated(node, ref, status, _observed(node, ref)) for ref, status in limited.items()}
     if observed and await node.versions.deprecate_broken(observed, by=node.account):
         await _spread(node)
 
@@ -78,6 +82,22 @@ def _observed(node: Node, ref: Ref) -> Observed:
         return Observed(0)
     answered_bps = round(counts[Ending.OK] / told * BASIS_POINTS)
     return Observed(int(told), availability_bps=answered_bps, error_bps=BASIS_POINTS - answered_bps)
+
+
+async def _rated(node: Node, ref: Ref, status: Status, observed: Observed) -> Observed:
+    """With what callers have said of a version's answers since it is what it is."""
+    if status.limits.quality_bps is None:
+        return observed
+    parts = [Part(model.name, ref[1], "") for model in node.registry.catalogue.serving(*ref)]
+    mean = (await node.learning.feedback.rated(parts, status.since)).get("")
+    if mean is None:
+        return observed
+    return replace(
+        observed,
+        ratings=mean.count,
+        quality_bps=round(mean.value * BASIS_POINTS),
+        quality_most_bps=ceil(interval(mean, ALPHA).high * BASIS_POINTS),
+    )
 
 
 async def _spread(node: Node) -> None:

@@ -2,12 +2,12 @@
 
 from collections.abc import Callable, Mapping
 
-from prsm.agents.call import ChatCall, Target
-from prsm.agents.learning.observation import Observe
-from prsm.agents.learning.outcomes import Ended
+from prsm.agents.call import ChatCall, Completion, Target
+from prsm.agents.learning.feedback import FeedbackBook, Part
 from prsm.agents.plan import Ask
 from prsm.agents.rollouts.assignment import CANDIDATE, STABLE
 from prsm.agents.rollouts.evidence import Mean
+from prsm.agents.rollouts.judge import Judge
 from prsm.agents.rollouts.shadow import Shadow
 from prsm.agents.rollouts.trial import Limits
 from prsm.agents.rollouts.trials import Trial, Trials
@@ -16,18 +16,9 @@ from prsm.agents.seams import Executor
 from prsm.core.config import Settings
 from prsm.core.database import Pool
 from prsm.core.errors import Kind, PrsmError
+from prsm.core.rate_limit import Rate, RateLimiter
 from prsm.federation.registry.lifecycle import State
 from prsm.federation.registry.version_store import VersionStore
-
-MAX_RATINGS = 3
-"""Of one caller that count for one version in one trial: the first ones."""
-_RATED = """
-SELECT arm, count(*) AS count, sum(score) AS total FROM (
-    SELECT arm, score, row_number() OVER (PARTITION BY principal_id, arm ORDER BY request_id) AS nth
-    FROM quality_feedback JOIN unnest($1::text[], $2::text[]) AS taking_part (model, arm) USING (model)
-    WHERE created_at >= $3 AND created_at <= coalesce($4, now())
-) rated WHERE nth <= $5 GROUP BY arm
-"""
 
 
 class Rollouts:
@@ -40,12 +31,20 @@ class Rollouts:
         versions: VersionStore,
         executors: Mapping[str, Executor],
         models: Callable[[], Roster],
+        feedback: FeedbackBook,
         account: str,
     ) -> None:
         self.trials = Trials(pool, self._withdraw, self._ratings)
-        self._pool = pool
+        self._feedback = feedback
+        self.judge = settings.judge_model
+        """Who compares the answers of copies with those given; empty: nobody does."""
         self._shadow = Shadow(
-            executors, self.trials, at_once=settings.shadow_at_once, timeout_s=settings.request_timeout_s
+            executors,
+            self.trials,
+            _judge(settings, executors, models) if settings.judge_model else None,
+            at_once=settings.shadow_at_once,
+            timeout_s=settings.request_timeout_s,
+            answer_bytes=settings.answer_limit_bytes,
         )
         self._versions = versions
         self._models = models
@@ -102,23 +101,13 @@ class Rollouts:
             model = served_model(target)
             self.trials.seen(model, self._version(target), ok=waited_s is not None, first_token_ms=waited_ms)
 
-    def observing(self, others: Observe) -> Observe:
-        """``others``, and copies of whole answers for candidates that get some."""
+    def answered(self, ask: Ask, target: Target, answer: Completion) -> None:
+        """Copy a request that was answered whole to the candidate, where that gets copies.
 
-        def observe(ask: Ask, target: Target, ended: Ended) -> None:
-            others(ask, target, ended)
-            if ended is Ended.WHOLE and self.trials.open:
-                self._copy(ask, target)
-
-        return observe
-
-    def _version(self, target: Target) -> str:
-        """An instance that names none serves what is stable."""
-        release = self._models().releases.get(served_model(target))
-        return target.version or (release.stable if release else "")
-
-    def _copy(self, ask: Ask, target: Target) -> None:
-        """Only what carries no policy: its caller has not said who may read it."""
+        Only what carries no policy: its caller has not said who may read it.
+        """
+        if not self.trials.open:
+            return
         models, model = self._models(), served_model(target)
         release = models.releases.get(model)
         if release is None or not release.shadow_bps or self._version(target) != release.stable:
@@ -128,23 +117,20 @@ class Rollouts:
         rows = models.of_model.get(model, ())
         heirs = [each for row in rows if (each := models.targets[int(row)]).version == release.candidate]
         if heirs:
-            self._shadow.copy(heirs[0], ask.call, release.shadow_bps)
+            self._shadow.copy(heirs[0], ask.call, answer, release.shadow_bps)
+
+    def _version(self, target: Target) -> str:
+        """An instance that names none serves what is stable."""
+        release = self._models().releases.get(served_model(target))
+        return target.version or (release.stable if release else "")
 
     async def _ratings(self, trial: Trial) -> dict[str, Mean]:
-        """A caller counts with MAX_RATINGS of each version, however much he says: nobody decides a trial alone."""
         models = self._models()
         arms = {trial.stable: STABLE, trial.candidate: CANDIDATE}
         serving = [models.targets[int(row)] for row in models.of_model.get(trial.model, ())]
-        taking_part = [(each.name, arm) for each in serving if (arm := arms.get(self._version(each)))]
-        rows = await self._pool.fetch(
-            _RATED,
-            [name for name, _ in taking_part],
-            [arm for _, arm in taking_part],
-            trial.started_at,
-            trial.ended_at,
-            MAX_RATINGS,
-        )
-        return {row["arm"]: Mean(row["count"], row["total"]) for row in rows}
+        versions = [(each.name, self._version(each)) for each in serving]
+        parts = [Part(name, version, arms[version]) for name, version in versions if version in arms]
+        return await self._feedback.rated(parts, trial.started_at, trial.ended_at)
 
     async def _withdraw(self, model: str, candidate: str, reason: str) -> None:
         try:
@@ -153,3 +139,15 @@ class Rollouts:
             if error.code != "release_moved":  # somebody else was first
                 raise
         self._changed = True
+
+
+def _judge(settings: Settings, executors: Mapping[str, Executor], models: Callable[[], Roster]) -> Judge:
+    """The instance that the settings name; all workers together keep to the budget, each to its share."""
+    limiter = RateLimiter()
+    rate = Rate.per_minute(settings.judge_per_minute, 1).share(settings.workers)
+    return Judge(
+        executors,
+        lambda: models().by_name.get(settings.judge_model),
+        lambda: limiter.check("judge", rate).allowed,
+        timeout_s=settings.request_timeout_s,
+    )

@@ -15,12 +15,13 @@ from tests.support.ledger import World
 
 from prsm.agents.answer import AnswerPath
 from prsm.agents.learning.board import Board
-from prsm.agents.learning.feedback import FeedbackBook, parse_request_id
+from prsm.agents.learning.feedback import FeedbackBook, Part, parse_request_id
 from prsm.agents.learning.learner import Learner, LearnerLimits
 from prsm.agents.learning.learning import Learning
 from prsm.agents.learning.observation import MAX_READS, MAX_WAITING, Observer
 from prsm.agents.learning.outcomes import Ended, Reason
 from prsm.agents.learning.prompts import PromptReader
+from prsm.agents.rollouts.evidence import Mean
 from prsm.agents.routers.difficulty import load_reader, read_manifest
 from prsm.agents.seams import UpstreamError
 from prsm.core.encoder import TextEncoder
@@ -271,6 +272,22 @@ async def test_only_who_asked_may_speak_and_only_of_answers_in_text_that_are_rec
     school.learning.feedback = FeedbackBook(school.world.db.pool, school.world.ledger.account_id, ttl_s=0)
     assert (await refused(school.say(payer, request_id))).code == "feedback_too_late"
     assert await school.learning.feedback.newest(10) == []
+
+
+async def test_ratings_are_counted_by_version_three_of_a_caller_and_none_of_speed(school: School) -> None:
+    began = school.clock()
+    payer, other = await new_payer(school.world), await new_payer(school.world)
+    for number in range(5):
+        await school.say(payer, await school.ask(payer, f"q{number}"), 1.0)
+    await school.say(other, await school.ask(other, "q"), 0.0, reason=Reason.SLOW)
+    await school.say(other, await school.ask(other, "r"), 0.0)
+    book = school.learning.feedback
+    parts = [Part("up/m", "v1", "one"), Part("up/other", "v1", "one")]
+    assert await book.rated(parts, began) == {"one": Mean(4, 3.0)}
+    await school.world.db.pool.execute("UPDATE quality_feedback SET version = 'v2' WHERE score = 0")
+    assert await book.rated(parts, began) == {"one": Mean(3, 3.0)}, "another version gave the rest"
+    assert await book.rated([Part("up/m", "v2", "two")], began) == {"two": Mean(4, 3.0)}
+    assert await book.rated(parts, school.clock()) == await book.rated([], began) == {}
 
 
 async def test_feedback_is_paged_by_the_last_id(school: School) -> None:

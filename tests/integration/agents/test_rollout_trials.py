@@ -2,20 +2,27 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
+from msgspec import structs
 from tests.support.answering import Model, says
 from tests.support.asks import chat, target
+from tests.support.judging import Reader
 
+from prsm.agents.call import Choice, Completion
 from prsm.agents.rollouts.assignment import CANDIDATE, SHADOW, STABLE
 from prsm.agents.rollouts.evidence import Mean
+from prsm.agents.rollouts.judge import Judge
 from prsm.agents.rollouts.shadow import Shadow
-from prsm.agents.rollouts.trial import Limits
+from prsm.agents.rollouts.trial import PREFERRED, Limits
 from prsm.agents.rollouts.trials import Trial, Trials
 from prsm.agents.seams import UpstreamError
 from prsm.core import database
 from prsm.core.database import Database
 from prsm.core.errors import InvalidRequest
+
+GIVEN = Completion([Choice(content="what the caller got")], None)
 
 
 @pytest.fixture
@@ -106,11 +113,11 @@ async def test_copies_are_counted_and_never_more_than_allowed_at_once(store: Dat
     trials = Trials(store.pool, registry.withdraw, registry.ratings)
     await trials.start("m", "1", "2", Limits())
     model = Model(says("hello"), pause=0)
-    shadow = Shadow({"fake": model}, trials, at_once=2, timeout_s=5)
+    shadow = Shadow({"fake": model}, trials, at_once=2, timeout_s=5, answer_bytes=1_000)
     candidate = target("up/m", model="m", version="2")
-    shadow.copy(candidate, chat("never"), 0)
+    shadow.copy(candidate, chat("never"), GIVEN, 0)
     for _ in range(3):
-        shadow.copy(candidate, chat("copied"), 10_000)
+        shadow.copy(candidate, chat("copied"), GIVEN, 10_000)
     await model.reached.wait()
     assert (len(model.asked), shadow.left_out) == (2, 1)
     model.resume.set()
@@ -134,12 +141,43 @@ async def test_what_a_copy_ends_with_is_told_apart(
     trials = Trials(store.pool, registry.withdraw, registry.ratings)
     await trials.start("m", "1", "2", Limits())
     model = Model(says("hello"), error=error, pause=None if error else 0)
-    shadow = Shadow({"fake": model}, trials, at_once=2, timeout_s=timeout_s)
-    shadow.copy(target("up/m", model="m", version="2"), chat("copied"), 10_000)
+    shadow = Shadow({"fake": model}, trials, at_once=2, timeout_s=timeout_s, answer_bytes=1_000)
+    shadow.copy(target("up/m", model="m", version="2"), chat("copied"), GIVEN, 10_000)
     await asyncio.sleep(0.1)
     await trials.settle()
     assert trials.open["m"].counts.get((SHADOW, "error")) == counted
     await shadow.close()
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_judge_compares_the_copy_with_the_answer_given(store: Database, stream: bool) -> None:
+    registry = Registry()
+    trials = Trials(store.pool, registry.withdraw, registry.ratings)
+    await trials.start("m", "1", "2", Limits())
+    reader = Reader("the better")
+    executors = {"fake": Model(says("the", " better")), "judge": reader}
+    judge = Judge(executors, lambda: replace(target("up/j"), kind="judge"), lambda: True, timeout_s=5)
+    shadow = Shadow(executors, trials, judge, at_once=2, timeout_s=5, answer_bytes=1_000)
+    shadow.copy(target("up/m", model="m", version="2"), structs.replace(chat("q"), stream=stream), GIVEN, 10_000)
+    shadow.copy(target("up/m", model="m", version="9"), chat("q"), GIVEN, 10_000)  # is on trial no more
+    async with asyncio.timeout(10):
+        while reader.calls < 4:
+            await asyncio.sleep(0.01)
+    await until_counted(trials, 2)
+    await shadow.close()
+    await trials.settle()
+    assert trials.open["m"].counts[SHADOW, PREFERRED] == Mean(1, 1.0)
+    assert not registry.withdrawn
+
+
+async def test_a_stream_longer_than_an_answer_may_be_counts_as_an_error(store: Database) -> None:
+    registry = Registry()
+    trials = Trials(store.pool, registry.withdraw, registry.ratings)
+    await trials.start("m", "1", "2", Limits())
+    shadow = Shadow({"fake": Model(says("x" * 2_000))}, trials, at_once=2, timeout_s=5, answer_bytes=1_000)
+    shadow.copy(target("up/m", model="m", version="2"), structs.replace(chat("q"), stream=True), GIVEN, 10_000)
+    await until_counted(trials, 1)
+    assert trials.open["m"].counts[SHADOW, "error"] == Mean(1, 1)
 
 
 async def until_counted(trials: Trials, answers: int) -> None:

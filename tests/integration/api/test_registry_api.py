@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections import Counter
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -14,6 +15,7 @@ import pytest_asyncio
 from tests.support.served_node import PRICES, REGISTRY, Served, serve_node
 
 from prsm.core.config import Settings
+from prsm.core.identity import SCOPES, Grant
 from prsm.node import open_node, reload_models
 from prsm.tokenomics.enrolment import account_of
 
@@ -204,6 +206,34 @@ async def test_what_breaks_its_limits_is_deprecated_by_itself_and_answers_on(ser
     assert found["reason"].startswith("errors 100 % are above the declared 1 %")
     assert found["names"] == ["stable"]
     assert (await served.done("GET", f"{REGISTRY}/history/{model}"))[0]["by"] == served.node.account
+
+
+async def test_a_version_that_callers_rate_certainly_worse_than_declared_is_deprecated(served: Served) -> None:
+    model = await served.model("v1", "v2")
+    await served.done("PUT", f"{REGISTRY}/limits/{model}@v1", {"quality_bps": 8_000})
+    for number in range(4):
+        version = await served.done("GET", f"{REGISTRY}/versions/{model}")
+        assert version["state"] == "live", f"{3 * number} ratings are no evidence"
+        await rate(served, model, "bad", 3)
+    async with asyncio.timeout(60):
+        while (found := await served.done("GET", f"{REGISTRY}/versions/{model}"))["state"] != "deprecated":
+            await asyncio.sleep(0.2)
+    said = r"quality 0 % over 12 ratings is at most [\d.]+ % \(95 % at all times\), below the declared 80 %"
+    assert re.fullmatch(said, found["reason"])
+    assert (await served.done("GET", f"{REGISTRY}/history/{model}"))[0]["reason"] == found["reason"]
+
+
+async def rate(served: Served, model: str, rating: str, times: int) -> None:
+    """A new caller asks and rates."""
+    owner = (await served.node.enrolment.principal(f"caller-{uuid4().hex}", "user")).id
+    key = (await served.node.enrolment.key(owner, Grant("k", SCOPES - {"admin"}), actor=None, cap_micro=None)).token
+    body = {"model": model, "messages": [{"role": "user", "content": "hello"}]}
+    for _ in range(times):
+        status, answer = await served.send("POST", "/v1/chat/completions", body, key=key)
+        assert status == 200, answer
+        word = {"request_id": answer["id"], "rating": rating}
+        status, said = await served.send("POST", "/v1/feedback", word, key=key)
+        assert status == 200, said
 
 
 async def test_two_versions_side_by_side(served: Served) -> None:

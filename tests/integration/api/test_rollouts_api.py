@@ -14,12 +14,13 @@ import pytest_asyncio
 from tests.support.served_node import PRICES, REGISTRY, Served, serve_node
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
+JUDGED = {"judge_model": "up/judge", "judge_per_minute": 6_000}
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def served(postgres_url: str, valkey_url: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Served]:
     home: Path = tmp_path_factory.mktemp("home")
-    async with serve_node(home, postgres_url, valkey_url, retry_attempts=1, learning_enabled=False) as one:
+    async with serve_node(home, postgres_url, valkey_url, retry_attempts=1, learning_enabled=False, **JUDGED) as one:
         yield one
 
 
@@ -124,6 +125,36 @@ async def test_copies_go_to_the_candidate_and_cost_the_caller_nothing(served: Se
     trial = await read_out(served, model)
     assert seen(trial, "error", "shadow")["tried"]["mean"] == 0.0
     assert seen(trial, "error")["tried"]["count"] == 0
+
+
+async def test_a_judge_that_is_named_compares_copies_with_what_the_caller_got(served: Served) -> None:
+    model = f"echo-{uuid4().hex[:8]}"
+    await served.done("PUT", f"/node/v1/models/up/{model}-v1", {**PRICES, "model": model, "version": "v1"})
+    for version, state in (("v1", "live"), ("v2", "draft")):
+        await served.done("POST", f"{REGISTRY}/versions", {"model": model, "version": version, "state": state})
+    await served.done("PUT", "/node/v1/models/up/instant", {**PRICES, "model": model, "version": "v2"})
+    await served.done("PUT", "/node/v1/models/up/judge", {**PRICES, "model": "someone-else"})
+    await begin(served, model, share_bps=0, shadow_bps=10_000)
+    trial = await read_out(served, model)
+    assert (trial["judge"], trial["preferred"]) == ("up/judge", None)
+    _, out, _ = await served.cli("rollout", "show", model)
+    assert "up/judge has compared no answers yet" in out
+    before, asked = await wallet(served), 0
+    async with asyncio.timeout(60):
+        while ((await read_out(served, model))["preferred"] or {"count": 0})["count"] < 3:
+            assert await served.ask(model) == (200, f"up/{model}-v1")
+            asked += 1
+            await asyncio.sleep(0.05)
+    trial = await read_out(served, model)
+    won = trial["preferred"]
+    assert won["mean"] == won["high"] == 1.0, "'The answer is forty-two.' has more words than 'hello'"
+    assert won["low"] < 0.5
+    assert trial["ended_at"] is None, "a judge ends no trial"
+    charged = before - await wallet(served)
+    assert charged % asked == 0, "the caller pays for its answers alone"
+    _, out, _ = await served.cli("rollout", "show", model)
+    assert f"A judge prefers the candidate in 100.0% of {won['count']} comparisons" in out
+    await served.done("DELETE", f"/node/v1/rollouts/{model}")
 
 
 async def wallet(served: Served) -> int:

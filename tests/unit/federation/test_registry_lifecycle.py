@@ -1,5 +1,6 @@
 """What may become of a version, and when it is moved by itself."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
@@ -8,6 +9,7 @@ from hypothesis import strategies as st
 
 from prsm.core.errors import InvalidRequest, PrsmError
 from prsm.federation.registry.lifecycle import (
+    LEAST_RATINGS,
     MAX_NOTICE,
     OFFERED,
     Limits,
@@ -96,19 +98,29 @@ def test_a_reason_is_one_line() -> None:
 
 def test_a_breach_names_the_limit_and_what_was_seen() -> None:
     limits = Limits(availability_bps=9900, error_bps=200, quality_bps=7000, least_requests=50)
-    assert breach(limits, Observed(50, 9900, 200, 7000)) == ""
-    assert breach(limits, Observed(49, 0, 10_000, 0)) == ""
+    assert breach(limits, Observed(50, 9900, 200, 40, 7000, 8300)) == ""
+    assert breach(limits, Observed(49, 0, 10_000)) == ""
     assert breach(limits, Observed(50)) == ""
     assert breach(limits, Observed(50, availability_bps=9850)) == (
         "availability 98.5 % is below the declared 99 % over 50 requests"
     )
-    assert breach(limits, Observed(50, quality_bps=6999)).startswith("quality 69.99 % is below the declared 70 %")
     assert breach(limits, Observed(60, error_bps=201)) == ("errors 2.01 % are above the declared 2 % over 60 requests")
 
 
-@given(st.integers(0, 1000), *[st.none() | st.integers(0, 10_000)] * 3)
-def test_who_asks_nothing_deprecates_nothing(requests: int, a: int | None, e: int | None, q: int | None) -> None:
-    assert breach(Limits(), Observed(requests, a, e, q)) == ""
+def test_quality_is_judged_only_where_it_is_certain_that_it_is_too_low() -> None:
+    limits = Limits(quality_bps=7000, least_requests=50)
+    poor = Observed(0, ratings=40, quality_bps=4000, quality_most_bps=6400)
+    assert breach(limits, poor) == (
+        "quality 40 % over 40 ratings is at most 64 % (95 % at all times), below the declared 70 %"
+    )
+    assert breach(limits, replace(poor, quality_most_bps=7000)) == "", "the mean is below, but that may be chance"
+    assert breach(limits, replace(poor, ratings=LEAST_RATINGS - 1)) == ""
+    assert breach(replace(limits, quality_bps=None), poor) == ""
+
+
+@given(st.integers(0, 1000), *[st.none() | st.integers(0, 10_000)] * 2, st.integers(0, 99), st.integers(0, 10_000))
+def test_who_asks_nothing_deprecates_nothing(requests: int, a: int | None, e: int | None, n: int, q: int) -> None:
+    assert breach(Limits(), Observed(requests, a, e, n, q, q)) == ""
 
 
 @pytest.mark.parametrize("values", [{"error_bps": 10_001}, {"availability_bps": -1}, {"least_requests": 0}])

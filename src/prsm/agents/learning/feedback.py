@@ -4,7 +4,7 @@ Only who asked may speak, by any key of the same principal, and only while the a
 from later; the comment is for the operator alone.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -12,19 +12,22 @@ from uuid import UUID
 
 import msgspec
 
-from prsm.agents.learning.outcomes import Reason
+from prsm.agents.learning.outcomes import REASON_WEIGHTS, Reason
+from prsm.agents.rollouts.evidence import Mean
 from prsm.core.database import Pool
 from prsm.core.errors import InvalidRequest, Kind, PrsmError
 
 MAX_COMMENT_CHARS: Final = 2_000
+MAX_RATINGS: Final = 3
+"""Of one caller that count where versions are rated: the first ones, so that nobody decides by saying it often."""
 _PREFIXES = ("chatcmpl-", "resp_", "msg_")
 
 _RECEIPT = (
     "SELECT body, created_at < now() - make_interval(secs => $3) AS old FROM receipts WHERE id = $1 AND account_id = $2"
 )
 _STORE = """
-INSERT INTO quality_feedback AS f (request_id, principal_id, model, score, reason, comment)
-VALUES ($1, $2, $3, $4, $5, $6)
+INSERT INTO quality_feedback AS f (request_id, principal_id, model, version, score, reason, comment)
+VALUES ($1, $2, $3, $4, $5, $6, $7)
 ON CONFLICT (request_id) DO UPDATE SET
     score = excluded.score, reason = excluded.reason, comment = excluded.comment, updated_at = now(),
     pending = f.pending OR (f.score, f.reason) IS DISTINCT FROM (excluded.score, excluded.reason)
@@ -34,6 +37,24 @@ _LIST = """
 SELECT request_id, principal_id, model, score, reason, comment, created_at, updated_at FROM quality_feedback
 WHERE ($1::uuid IS NULL OR request_id < $1) ORDER BY request_id DESC LIMIT $2
 """
+_RATED = """
+SELECT arm, count(*) AS count, sum(score) AS total FROM (
+    SELECT arm, score, row_number() OVER (PARTITION BY principal_id, arm ORDER BY request_id) AS nth
+    FROM quality_feedback f JOIN unnest($1::text[], $2::text[], $3::text[]) AS part (model, version, arm)
+    ON f.model = part.model AND f.version IN (part.version, '')
+    WHERE created_at >= $4 AND created_at <= coalesce($5, now()) AND (reason IS NULL OR reason <> ALL ($6))
+) rated WHERE nth <= $7 GROUP BY arm
+"""
+_NOT_OF_ANSWERS = [reason.value for reason, weight in REASON_WEIGHTS.items() if not weight]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """An instance whose ratings count for ``arm``, as far as it answered for ``version`` or named none."""
+
+    model: str
+    version: str
+    arm: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +73,7 @@ class Feedback:
 
 class _Model(msgspec.Struct):
     name: str
+    version: str = ""
 
 
 class _Body(msgspec.Struct):
@@ -90,8 +112,15 @@ class FeedbackBook:
         receipt = _decode_receipt(row["body"]).receipt
         if receipt.operation != "chat":
             raise InvalidRequest("Feedback is on answers in text; this request embedded texts.", param="request_id")
-        await self._pool.execute(_STORE, request_id, principal_id, receipt.model.name, score, reason, comment)
-        return receipt.model.name
+        name, version = receipt.model.name, receipt.model.version
+        await self._pool.execute(_STORE, request_id, principal_id, name, version, score, reason, comment)
+        return name
+
+    async def rated(self, parts: Sequence[Part], since: datetime, until: datetime | None = None) -> dict[str, Mean]:
+        """The ratings of answers by arm; the first MAX_RATINGS of a caller for each, and none of speed or price."""
+        columns = [[getattr(part, name) for part in parts] for name in ("model", "version", "arm")]
+        rows = await self._pool.fetch(_RATED, *columns, since, until, _NOT_OF_ANSWERS, MAX_RATINGS)
+        return {row["arm"]: Mean(row["count"], row["total"]) for row in rows}
 
     async def newest(self, limit: int, before: UUID | None = None) -> list[Feedback]:
         """The feedback on the newest requests first, of all callers; page by the last id seen."""

@@ -15,6 +15,8 @@ from prsm.core.errors import InvalidRequest
 
 ARMS: Final = (STABLE, CANDIDATE, SHADOW)
 METRICS: Final = ("error", "slow", "quality")
+PREFERRED: Final = "preferred"
+"""How often a judge prefers the answers of copies. It ends no trial: a judge has tastes, and is no caller."""
 ALPHA: Final = 0.05
 """Chance that any verdict of a trial is wrong; a third of it for each metric."""
 MIN_SEEN: Final = 10

@@ -15,7 +15,7 @@ import structlog
 
 from prsm.agents.rollouts.assignment import CANDIDATE, SHADOW, STABLE
 from prsm.agents.rollouts.evidence import Mean
-from prsm.agents.rollouts.trial import Limits, judge
+from prsm.agents.rollouts.trial import PREFERRED, Limits, judge
 from prsm.core.clock import uuid7
 from prsm.core.database import Pool
 
@@ -86,6 +86,12 @@ class Trials:
         """Count an answer by the version that gave it; one that takes no part in a trial counts nowhere."""
         if (arm := self._arm(model, version)) is not None:
             self.answered(model, arm, ok=ok, first_token_ms=first_token_ms)
+
+    def compared(self, model: str, candidate: str, preference: float) -> None:
+        """Count a judge's word on a copy's answer beside the one given: 1 where the copy's is better, 0.5 for a tie."""
+        trial = self.open.get(model)
+        if trial is not None and trial.candidate == candidate:
+            self._count(trial, SHADOW, PREFERRED, preference)
 
     async def settle(self) -> None:
         """Add what was counted, read the sums of all workers, and withdraw every candidate that broke a limit."""

@@ -41,17 +41,22 @@ class QualityAnswerRow(Base):
 
 
 class QualityFeedbackRow(Base):
-    """What a caller said of one answer; ``pending`` until it has been learnt from. A later word replaces it."""
+    """What a caller said of one answer; ``pending`` until it has been learnt from. A later word replaces it.
+
+    ``version`` is the one that its receipt names; empty where the instance named none.
+    """
 
     __tablename__ = "quality_feedback"
     __table_args__ = (
         CheckConstraint("score between 0 and 1", name="quality_feedback_score"),
         Index("quality_feedback_pending", "updated_at", postgresql_where=text("pending")),
+        Index("quality_feedback_model", "model", "created_at"),
     )
 
     request_id: Mapped[UUID] = mapped_column(primary_key=True)
     principal_id: Mapped[UUID] = mapped_column(ForeignKey("principals.id"), index=True)
     model: Mapped[str]
+    version: Mapped[str] = mapped_column(server_default=text("''"))
     score: Mapped[float] = mapped_column(Double)
     reason: Mapped[str | None]
     comment: Mapped[str] = mapped_column(server_default=text("''"))

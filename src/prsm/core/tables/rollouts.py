@@ -32,7 +32,7 @@ class RolloutCountRow(Base):
     __tablename__ = "rollout_counts"
     __table_args__ = (
         CheckConstraint("arm in ('stable', 'candidate', 'shadow')", name="rollout_counts_arm"),
-        CheckConstraint("metric in ('error', 'slow')", name="rollout_counts_metric"),
+        CheckConstraint("metric in ('error', 'slow', 'preferred')", name="rollout_counts_metric"),
         CheckConstraint("total between 0 and count", name="rollout_counts_total"),
     )
 

@@ -14,6 +14,8 @@ from prsm.core.money import BASIS_POINTS
 
 MAX_REASON_CHARS: Final = 1000
 MAX_NOTICE: Final = timedelta(days=3653)
+LEAST_RATINGS: Final = 10
+"""Before a version is moved for its quality: a few bad words in a row may be one blip, which no interval knows of."""
 
 
 class State(StrEnum):
@@ -49,7 +51,8 @@ _HINTS: Final[Mapping[State, str]] = {
 class Limits:
     """What an operator asks of a version while it answers, in basis points; None: nothing is asked.
 
-    Nothing is judged before ``least_requests`` were observed.
+    Availability and errors are not judged before ``least_requests`` were observed, quality not before LEAST_RATINGS
+    and only where it is certain that it is too low.
     """
 
     availability_bps: int | None = None
@@ -60,12 +63,18 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """How a version did lately over ``requests``; shares in basis points, None where it is not known."""
+    """How a version did lately over ``requests``; shares in basis points, None where it is not known.
+
+    ``quality_bps`` is the mean of ``ratings`` since it is what it is, ``quality_most_bps`` the most that it may truly
+    be: wrong with a chance of at most 5 % however often it is looked at.
+    """
 
     requests: int
     availability_bps: int | None = None
     error_bps: int | None = None
+    ratings: int = 0
     quality_bps: int | None = None
+    quality_most_bps: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,19 +115,15 @@ def moved(status: Status, to: State, at: datetime, reason: str, retire_at: datet
 
 def breach(limits: Limits, observed: Observed) -> str:
     """Which declared limit is broken, as a reason to read; empty when none is."""
-    if observed.requests < limits.least_requests:
-        return ""
-    over = f"over {observed.requests} requests"
-    for name, least, seen in (
-        ("availability", limits.availability_bps, observed.availability_bps),
-        ("quality", limits.quality_bps, observed.quality_bps),
-    ):
+    if observed.requests >= limits.least_requests:
+        over = f"over {observed.requests} requests"
+        least, seen = limits.availability_bps, observed.availability_bps
         if least is not None and seen is not None and seen < least:
-            return f"{name} {_percent(seen)} is below the declared {_percent(least)} {over}"
-    most, seen = limits.error_bps, observed.error_bps
-    if most is not None and seen is not None and seen > most:
-        return f"errors {_percent(seen)} are above the declared {_percent(most)} {over}"
-    return ""
+            return f"availability {_percent(seen)} is below the declared {_percent(least)} {over}"
+        most, seen = limits.error_bps, observed.error_bps
+        if most is not None and seen is not None and seen > most:
+            return f"errors {_percent(seen)} are above the declared {_percent(most)} {over}"
+    return _poor(limits.quality_bps, observed)
 
 
 def is_due(status: Status, at: datetime) -> bool:
@@ -140,6 +145,16 @@ def check_reason(reason: str) -> None:
     """Raise InvalidRequest unless the reason can be kept."""
     if len(reason) > MAX_REASON_CHARS or not reason.isprintable():
         raise InvalidRequest(f"A reason is one line of at most {MAX_REASON_CHARS} characters.", param="reason")
+
+
+def _poor(least: int | None, observed: Observed) -> str:
+    mean, most = observed.quality_bps, observed.quality_most_bps
+    if least is None or mean is None or most is None or observed.ratings < LEAST_RATINGS or most >= least:
+        return ""
+    return (
+        f"quality {_percent(mean)} over {observed.ratings} ratings is at most {_percent(most)} (95 % at all times), "
+        f"below the declared {_percent(least)}"
+    )
 
 
 def _percent(bps: int) -> str:
