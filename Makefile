@@ -44,6 +44,7 @@ soak: $(VENV)/.dev
 bench: $(VENV)/.dev
 	$(BIN)/python -m bench.ledger
 	$(BIN)/python -m bench.gateway
+	$(BIN)/python -m bench.request
 	$(BIN)/python -m bench.storage
 	$(BIN)/python -m bench.routing
 	$(BIN)/python -m bench.decision
