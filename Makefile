@@ -46,6 +46,7 @@ soak: $(VENV)/.dev
 bench: $(VENV)/.train
 	$(BIN)/python -m bench.ledger
 	$(BIN)/python -m bench.gateway
+	$(BIN)/python -m bench.request
 	$(BIN)/python -m bench.storage
 	$(BIN)/python -m bench.routing
 	$(BIN)/python -m bench.decision

@@ -33,7 +33,7 @@ from bench.servers import MODELS, ROOT, SERVERS, Server, Site, UpstreamServer
 from bench.upstream import TOKENS
 
 _PROMPT = "Summarise in two sentences why a ledger keeps both sides of every transfer, and what a hold is good for."
-_MESSAGES = [{"role": "system", "content": "You answer briefly."}, {"role": "user", "content": _PROMPT}]
+MESSAGES = [{"role": "system", "content": "You answer briefly."}, {"role": "user", "content": _PROMPT}]
 _SETTLE_S = 0.3
 """Work that a server puts off until after its answer is counted too."""
 
@@ -161,7 +161,7 @@ def run(args: argparse.Namespace, result: dict[str, Any]) -> None:
     scenarios += [Scenario(name, args.stream_connections) for name in STREAMS]
     with tempfile.TemporaryDirectory(prefix="bench-gateway-") as folder, contextlib.ExitStack() as stack:
         Path(folder).chmod(0o711)  # a database run as another user passes through
-        upstream = UpstreamServer(Site(0, _free_port(), cores, Path(folder) / "upstream"))
+        upstream = UpstreamServer(Site(0, free_port(), cores, Path(folder) / "upstream"))
         _start(upstream, stack)
         servers = [_server(name, upstream, Path(folder)) for name in args.servers]
         with contextlib.ExitStack() as started:
@@ -213,7 +213,7 @@ def _body(server: Server, kind: str) -> dict[str, Any]:
     """The call every connection sends; all but ``plain`` stream."""
     assert f"bench-{kind}" in MODELS
     model = f"{server.model_prefix}bench-{kind}"
-    call: dict[str, Any] = {"model": model, "messages": _MESSAGES, "max_tokens": 64, "temperature": 0.7}
+    call: dict[str, Any] = {"model": model, "messages": MESSAGES, "max_tokens": 64, "temperature": 0.7}
     return call if kind == "plain" else {**call, "stream": True}
 
 
@@ -233,7 +233,7 @@ def _figures(seen: dict[str, Any], used_s: list[float]) -> dict[str, float]:
 
 def _server(name: str, upstream: UpstreamServer, folder: Path, fresh: bool = False) -> Server:
     place = folder / (f"{name}-idle" if fresh else name)
-    return SERVERS[name](Site(_free_port(), upstream.site.upstream_port, upstream.site.cores, place))
+    return SERVERS[name](Site(free_port(), upstream.site.upstream_port, upstream.site.cores, place))
 
 
 def _start(server: Server | UpstreamServer, stack: contextlib.ExitStack) -> None:
@@ -251,7 +251,7 @@ def _background(servers: list[Server]) -> dict[str, float]:
     return {server.name: (cpu_s(server.members()) - early) / seconds * 1000 for server, early in pairs}
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -207,7 +207,7 @@ class NodeServer(_Started):
                 raise RuntimeError(f"prsm models add {name} failed: {done.stderr[-2000:]}")
 
     def front(self) -> list[psutil.Process]:
-        return [process for process in self.members() if not re.search("postgres|valkey", process.name())]
+        return [process for process in self.members() if not _is_database(process)]
 
 
 SERVERS: dict[str, type[NodeServer | PassthroughServer | LiteLLMServer]] = {
@@ -252,6 +252,14 @@ def ensure_peer(name: str) -> Path:
         subprocess.run(command, check=True, timeout=1200)
         stamp.write_text(wanted)
     return python
+
+
+def _is_database(process: psutil.Process) -> bool:
+    """Whether it belongs to PostgreSQL or Valkey; one that has just ended does, for only they end workers of theirs."""
+    try:
+        return bool(re.search("postgres|valkey", process.name()))
+    except psutil.NoSuchProcess:
+        return True
 
 
 def _prsm() -> Path:

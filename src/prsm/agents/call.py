@@ -100,7 +100,11 @@ class Completion(Struct, frozen=True):
 
 
 class Delta(Struct):
-    """One piece of a stream; every field may be absent. ``tool_calls`` are OpenAI ``delta.tool_calls`` objects."""
+    """One piece of a stream; every field may be absent. ``tool_calls`` are OpenAI ``delta.tool_calls`` objects.
+
+    Where ``pieces`` are given, several that were nothing but text came together: ``content`` is all of it, ``pieces``
+    the same as it was cut. JSON escapes no character of them.
+    """
 
     index: int = 0
     content: str | None = None
@@ -110,6 +114,7 @@ class Delta(Struct):
     refusal: str | None = None
     logprobs: Json | None = None
     usage: Usage | None = None
+    pieces: list[str] | None = None
 
 
 class Embeddings(Struct, frozen=True):

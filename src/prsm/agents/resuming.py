@@ -147,7 +147,7 @@ class Seam:
             kept += 1
         # Only what it says first can repeat what was shown; a difference ends that.
         self._shown = self._shown[kept:] if kept == len(text) else ""
-        return replace(delta, content=text[kept:] or None)
+        return replace(delta, content=text[kept:] or None, pieces=None)
 
 
 class Chain:

@@ -166,26 +166,33 @@ class Answers:
         def render(completion: Completion, bill: Bill) -> bytes:
             return out.finish(completion.usage or bill.usage, _prsm(bill, session))
 
-        async def send(data: bytes) -> None:
-            if data:
-                if sent is not None:
-                    sent.extend(data)
-                await exchange.send(data)
+        def begin(first: bytes) -> None:
+            about = _model_headers(stream.candidate.target.name, stream.candidate.reason)
+            exchange.start(200, [EVENT_STREAM, ("cache-control", "no-store"), *about, *incoming.extra], first=first)
+            incoming.extra = []  # an open stream has no use for them
+            note(first)
 
-        target = stream.candidate.target
+        def note(data: bytes) -> None:
+            if sent is not None:
+                sent.extend(data)
+
         exchange = incoming.exchange
-        about = _model_headers(target.name, stream.candidate.reason)
-        exchange.start(200, [EVENT_STREAM, ("cache-control", "no-store"), *about, *incoming.extra])
-        del about
-        incoming.extra = []  # an open stream has no use for them
+        opening = out.start()
         try:
-            await send(out.start())
+            opening += out.feed(
+                await stream.next() or []
+            )  # this piece is there: it goes out in one write with the head
+            begin(opening)
             while (deltas := await stream.next()) is not None:
-                await send(out.feed(deltas))
+                data = out.feed(deltas)
+                note(data)
+                await exchange.send(data)
             closing, _ = await stream.finish(render)
         except PrsmError as error:
             _log.warning("stream failed", request_id=str(incoming.id), code=error.code)
             closing = await _broken_off(incoming.id, out, stream, error)
+            if not exchange.started:
+                begin(opening)
         exchange.end(closing)
 
     async def _embed(self, incoming: Incoming) -> None:

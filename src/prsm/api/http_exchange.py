@@ -131,8 +131,8 @@ class Exchange:
         self.carrier.write(head if bodiless or self.method == "HEAD" else head + body)
         self.ended = True
 
-    def start(self, status: int, headers: Headers, length: int | None = None) -> None:
-        """Begin a response in pieces, of ``length`` bytes together where that is known.
+    def start(self, status: int, headers: Headers, length: int | None = None, first: bytes = b"") -> None:
+        """Begin a response in pieces, of ``length`` bytes together where that is known; ``first`` goes out with it.
 
         Where it is not, an HTTP/1.0 client reads until the connection ends. A handler that sends less than it said must
         end without ``end``: then the connection is cut, and the client sees that it has not all.
@@ -141,18 +141,19 @@ class Exchange:
         if length is None and not self._chunked:
             self.keep_alive = False
         framing = "transfer-encoding: chunked\r\n" if self._chunked else ""
-        self.carrier.write(self._head(status, headers, framing if length is None else f"content-length: {length}\r\n"))
+        head = self._head(status, headers, framing if length is None else f"content-length: {length}\r\n")
+        self.carrier.write(head + self._framed(first, b""))
 
     async def send(self, data: bytes) -> None:
         """Send a piece; returns when the client keeps up."""
         if data:
-            self._write(data, b"")
+            self._write(self._framed(data, b""))
             if self.carrier.congested:
                 await self.carrier.drained()
 
     def end(self, data: bytes = b"") -> None:
         """Send the last piece."""
-        self._write(data, b"0\r\n\r\n" if self._chunked else b"")
+        self._write(self._framed(data, b"0\r\n\r\n" if self._chunked else b""))
         self.ended = True
 
     # What the connection tells
@@ -190,14 +191,17 @@ class Exchange:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    def _write(self, data: bytes, closing: bytes) -> None:
+    def _write(self, framed: bytes) -> None:
+        if framed:
+            self.carrier.write(framed)
+
+    def _framed(self, data: bytes, closing: bytes) -> bytes:
+        """``data`` as it goes out, with the ``closing`` of all chunks behind it; nothing where no body may be sent."""
         if self.method == "HEAD":
-            return
-        if self._chunked:
-            framed = (b"%x\r\n" % len(data), data, b"\r\n", closing) if data else (closing,)
-            self.carrier.write(b"".join(framed))
-        elif data:
-            self.carrier.write(data)
+            return b""
+        if not self._chunked:
+            return data
+        return b"%x\r\n%b\r\n%b" % (len(data), data, closing) if data else closing
 
     def _head(self, status: int, headers: Headers, framing: str) -> bytes:
         if self.started:

@@ -88,7 +88,7 @@ async def serve(node: Node, ready: Callable[[], object] | None = None) -> None:
             f"The node cannot listen on {settings.address} ({error.strerror}).",
             remedy="Stop what uses it, or choose another: prsm --port N up.",
         ) from error
-    _calm_collector()
+    calm_collector()
     if ready:
         ready()
     try:
@@ -98,7 +98,7 @@ async def serve(node: Node, ready: Callable[[], object] | None = None) -> None:
         await server.stop(settings.shutdown_grace_s)
 
 
-def _calm_collector() -> None:
+def calm_collector() -> None:
     """What start-up made lives for ever and need not be walked again; requests make few cycles, so look rarely."""
     gc.collect()
     gc.freeze()

@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from nacl.bindings import crypto_sign, crypto_sign_BYTES, crypto_sign_seed_keypair
 
 from prsm.core.errors import ConfigError
 
@@ -29,11 +30,12 @@ _MAX_FILE_BYTES = 4096
 class NodeKey:
     """One Ed25519 key pair. ``public_key_hex`` is 64 hex digits; ``node_id`` is its short public name."""
 
-    __slots__ = ("_private", "_seal", "node_id", "public_key_hex")
+    __slots__ = ("_private", "_seal", "_signing", "node_id", "public_key_hex")
 
     def __init__(self, private: Ed25519PrivateKey) -> None:
         public = private.public_key().public_bytes_raw()
         self._private = private
+        self._signing = crypto_sign_seed_keypair(private.private_bytes_raw())[1]
         self.public_key_hex = public.hex()
         self.node_id = "prsm1" + base64.b32encode(hashlib.sha256(public).digest()[:20]).decode().lower()
         self._seal = AESGCM(self.derive("seal"))
@@ -56,7 +58,8 @@ class NodeKey:
 
     def sign(self, message: bytes) -> bytes:
         """The 64-byte Ed25519 signature of ``message`` (RFC 8032)."""
-        return self._private.sign(message)
+        # By libsodium, as each receipt is signed: OpenSSL takes a third longer for the same bytes.
+        return crypto_sign(message, self._signing)[:crypto_sign_BYTES]
 
     def derive(self, purpose: str) -> bytes:
         """32 secret bytes for one purpose; the same purpose always gives the same bytes."""

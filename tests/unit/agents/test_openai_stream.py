@@ -11,6 +11,7 @@ from prsm.agents.call import Delta, Usage
 from prsm.agents.executors.openai_compatible import StreamReader, completion_of, embeddings_of, estimated_usage
 from prsm.agents.executors.upstream_errors import clean, parse_error_body, retry_after_s, status_error
 from prsm.agents.seams import UpstreamError
+from prsm.api.wire.openai_chat import ChatStream
 
 
 def event(**chunk: Any) -> bytes:
@@ -46,6 +47,67 @@ def test_any_split_of_a_stream_gives_the_same_deltas(cuts: list[int]) -> None:
         Delta(finish_reason="stop"),
         Delta(usage=Usage(3, 2)),
     ]
+
+
+@given(st.lists(st.text(max_size=3), min_size=1, max_size=30), st.booleans())
+def test_what_comes_in_one_read_says_the_same_as_piece_by_piece(texts: list[str], ascii_only: bool) -> None:
+    def plain(text: str) -> bytes:
+        chunk = {"id": "a", "choices": [{"index": 0, "delta": {"content": text}, "finish_reason": None}]}
+        return b"data: " + json.dumps(chunk, ensure_ascii=ascii_only).encode() + b"\n\n"
+
+    events = [plain(text.encode("utf-8", "replace").decode()) for text in texts]
+    apart, together = StreamReader(), StreamReader()
+    one_by_one = [delta for each in events for delta in apart.feed(each)]
+    at_once = together.feed(b"".join(events))
+    assert [piece for delta in at_once for piece in delta.pieces or [delta.content]] == [d.content for d in one_by_one]
+    assert all("".join(delta.pieces) == delta.content for delta in at_once if delta.pieces)
+
+    def chunks(batches: list[list[Delta]]) -> bytes:
+        stream = ChatStream(answer_id="a", created=1, model="m")
+        return b"".join(map(stream.feed, batches))
+
+    assert chunks([at_once]) == chunks([[delta] for delta in one_by_one])
+
+
+def test_a_run_ends_where_anything_but_the_text_differs() -> None:
+    deltas = StreamReader().feed(
+        b"".join([choice(text) for text in "abcd"]) + choice("e", "stop") + choice("f", index=1) + choice("g") * 5
+    )
+    assert [(d.index, d.content, d.pieces, d.finish_reason) for d in deltas] == [
+        (0, "a", None, None),
+        (0, "bcd", ["b", "c", "d"], None),
+        (0, "e", None, "stop"),
+        (1, "f", None, None),
+        (0, "g", None, None),
+        (0, "gggg", ["g"] * 4, None),
+    ]
+
+
+def test_another_field_of_the_same_name_and_value_is_not_taken_for_the_text() -> None:
+    def odd(other: str, text: str) -> bytes:
+        return b'data: {"x":{"content":"%b"},"choices":[{"delta":{"content":"%b"}}]}\n\n' % (
+            other.encode(),
+            text.encode(),
+        )
+
+    deltas = StreamReader().feed(odd("a", "a") + b"".join([odd(other, "b") for other in "acde"]))
+    assert "".join(delta.content or "" for delta in deltas) == "abbbb"
+    assert all(delta.pieces is None for delta in deltas)
+
+
+PLAIN = b'data: {"choices":[{"delta":{"content":"%b"}}]}\n\n'
+
+
+@pytest.mark.parametrize("bad", [b"\x01", b"\xff", b"\n", b'"', b"\\"])
+def test_a_run_takes_no_text_that_is_none(bad: bytes) -> None:
+    with pytest.raises(UpstreamError) as caught:
+        StreamReader().feed(PLAIN % b"a" * 5 + PLAIN % bad + PLAIN % b"a" * 5 + DONE)
+    assert caught.value.code == "upstream_bad_answer"
+
+
+def test_a_run_reads_as_json_says_what_has_a_quote_or_an_escape_in_it() -> None:
+    deltas = StreamReader().feed(PLAIN % b"a" * 5 + PLAIN % b'x","content":"y' + PLAIN % b"\\n" + PLAIN % b"b" * 5)
+    assert "".join(delta.content or "" for delta in deltas) == "aaaaay\nbbbbb"
 
 
 def test_usage_in_every_chunk_is_told_once_and_last() -> None:

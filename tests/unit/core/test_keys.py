@@ -146,3 +146,9 @@ def test_a_seal_opens_only_whole_and_by_its_key() -> None:
 def test_the_private_key_shows_nowhere() -> None:
     assert repr(KEY) == f"NodeKey({KEY.node_id})"
     assert RFC_8032_TEST_1 not in repr(KEY) + str(KEY)
+
+
+@given(st.binary(max_size=3000))
+def test_libsodium_signs_as_openssl_does(message: bytes) -> None:
+    private = Ed25519PrivateKey.from_private_bytes(bytes.fromhex(RFC_8032_TEST_1))
+    assert KEY.sign(message) == private.sign(message)

@@ -14,6 +14,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
+from msgspec import Struct
+
 from prsm.agents.executors.http_connection import Connection, Headers, Limits
 from prsm.agents.seams import UpstreamError
 from prsm.core.errors import ConfigError, InvalidRequest, Kind, Unavailable
@@ -24,8 +26,7 @@ _MAX_ROUTES = 4_096
 _COPY_BYTES = 64 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Response:
+class Response(Struct, frozen=True):
     """A whole answer; header names are lower case."""
 
     status: int

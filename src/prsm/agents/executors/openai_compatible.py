@@ -4,7 +4,9 @@
 stream yields one list of deltas per network read, and its usage last, once, whatever the upstream's habit.
 """
 
+import re
 from collections.abc import AsyncIterator, Callable
+from itertools import islice, takewhile
 from typing import Annotated, Any
 
 import msgspec
@@ -20,6 +22,10 @@ from prsm.agents.seams import UpstreamError
 ErrorReader = Callable[[int, Headers, bytes, str], UpstreamError]
 
 _MAX_CACHED_KEYS = 1_024
+_LEAST_RUN = 3
+"""Events that have to follow a plain one for a run to be looked for: with fewer, that costs more than it saves."""
+_CLOSING = re.compile(rb'["\\]')
+_PROBE = b"prsm"
 
 
 class OpenAICompatibleExecutor:
@@ -138,7 +144,10 @@ class StreamReader:
 
     def _deltas(self, events: list[bytes]) -> list[Delta]:
         deltas: list[Delta] = []
-        for event in events:
+        told = 0
+        for place, event in enumerate(events, 1):
+            if place <= told:
+                continue
             if event == b"[DONE]":
                 self._end(deltas)
                 break
@@ -173,12 +182,54 @@ class StreamReader:
                             choice.logprobs,
                         )
                     )
+                    if len(events) - place >= _LEAST_RUN and not (index or choice.finish_reason or rare):
+                        told = place + _take_run(deltas, events, place)
         return deltas
 
     def _end(self, deltas: list[Delta]) -> None:
         self.done = True
         if self._usage is not None:
             deltas.append(Delta(usage=self._usage))
+
+
+def _take_run(deltas: list[Delta], events: list[bytes], place: int) -> int:
+    """Read the events from ``place`` on that differ from the one before in their text only; answers how many.
+
+    Models that are faster than the network say much in one read, and all but the text of it is the same: there
+    is nothing to decode in that. The last of ``deltas`` is that of the event before.
+    """
+    mold = _mold(events[place - 1], deltas[-1].content or "")
+    if mold is None:
+        return 0
+    head, tail = mold
+    begin, end = len(head), -len(tail)
+    texts: list[bytes] = []
+    for event in islice(events, place, None):
+        if event[:begin] != head or event[end:] != tail or len(event) < begin - end:
+            break
+        texts.append(event[begin:end])
+    # What has no quote and no escape is one text, whatever else it is.
+    if _CLOSING.search(b"".join(texts)):
+        texts = list(takewhile(lambda text: not _CLOSING.search(text), texts))
+    try:
+        pieces = _TEXTS.decode(b'["' + b'","'.join(texts) + b'"]') if texts else []
+    except _UNREADABLE as error:
+        raise bad_answer("holds an event that is not an OpenAI chunk") from error
+    if said := list(filter(None, pieces)):
+        deltas.append(Delta(content="".join(said), pieces=said))
+    return len(texts)
+
+
+def _mold(event: bytes, text: str) -> tuple[bytes, bytes] | None:
+    """What stands before and after the text of a plain event; None where it cannot be told for certain."""
+    for key in (b'"content":', b'"content": '):
+        head, found, tail = event.partition(key + _encode(text))
+        if found:
+            mold = head + key + b'"', b'"' + tail
+            # What was found could be another field of that name: it is the text if a change to it changes the text.
+            chunk = _CHUNK.decode(_PROBE.join(mold))
+            return mold if [choice.delta.content for choice in chunk.choices] == [_PROBE.decode()] else None
+    return None
 
 
 def completion_of(body: bytes, secret: str = "") -> Completion:
@@ -304,4 +355,5 @@ _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _ANSWER = msgspec.json.Decoder(_Answer)
 _CHUNK = msgspec.json.Decoder(_Chunk)
 _VECTORS = msgspec.json.Decoder(_Vectors)
+_TEXTS = msgspec.json.Decoder(list[str])
 _encode = msgspec.json.Encoder().encode

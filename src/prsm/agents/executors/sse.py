@@ -88,8 +88,8 @@ class SseParser:
 
 def _plain_events(chunk: bytes) -> list[bytes] | None:
     """The data of each event and what follows the last; None unless all are one line of ``data: ``, as is usual."""
-    *blocks, rest = chunk.split(b"\n\n")
-    if b"\n" in rest:
+    whole, _, rest = chunk.rpartition(b"\n\n")
+    if b"\n" in rest or not whole.startswith(b"data: "):
         return None
-    events = [block[6:] for block in blocks if block.startswith(b"data: ") and b"\n" not in block]
-    return [*events, rest] if len(events) == len(blocks) else None
+    events = whole[6:].split(b"\n\ndata: ")
+    return [*events, rest] if whole.count(b"\n") == 2 * (len(events) - 1) else None

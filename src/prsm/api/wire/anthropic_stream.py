@@ -42,8 +42,8 @@ class MessagesStream:
         for delta in deltas:
             if delta.reasoning:
                 self._grow_prose("thinking", delta.reasoning)
-            if delta.content:
-                self._grow_prose("text", delta.content)
+            for piece in delta.pieces or ((delta.content,) if delta.content else ()):
+                self._grow_prose("text", piece)
             if delta.refusal:
                 self._grow_prose("text", delta.refusal)
             for fragment in delta.tool_calls or ():

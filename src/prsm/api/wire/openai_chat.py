@@ -58,7 +58,7 @@ def render(completion: Completion, *, answer_id: str, created: int, model: str, 
 class ChatStream:
     """The chunks of one streamed answer: ``start``, then ``feed`` as deltas come, then ``finish`` or ``fail``."""
 
-    __slots__ = ("_content_head", "_head", "_include_usage", "_reasons", "_tail")
+    __slots__ = ("_content_head", "_content_tail", "_head", "_include_usage", "_reasons", "_tail")
 
     def __init__(self, *, answer_id: str, created: int, model: str, include_usage: bool = False, n: int = 1) -> None:
         head = _encode({"id": answer_id, "object": "chat.completion.chunk", "created": created, "model": model})
@@ -66,6 +66,7 @@ class ChatStream:
         self._content_head = self._head + b'{"index":0,"delta":{"content":'
         self._include_usage = include_usage
         self._tail = b'],"usage":null}\n\n' if include_usage else b"]}\n\n"
+        self._content_tail = b'},"logprobs":null,"finish_reason":null}' + self._tail
         self._reasons: dict[int, str | None] = dict.fromkeys(range(n))
 
     def start(self) -> bytes:
@@ -83,8 +84,12 @@ class ChatStream:
                 shown = _delta(delta)
                 if shown or delta.logprobs:
                     chunks.append(self._chunk(delta.index, shown, logprobs=delta.logprobs))
+            elif delta.pieces is not None:
+                between = b'"' + self._content_tail + self._content_head + b'"'
+                texts = between.decode().join(delta.pieces).encode()
+                chunks += (self._content_head, b'"', texts, b'"', self._content_tail)
             elif delta.content:
-                chunks += (self._content_head, _encode(delta.content), _CONTENT_TAIL, self._tail)
+                chunks += (self._content_head, _encode(delta.content), self._content_tail)
         return b"".join(chunks)
 
     def finish(self, usage: Usage | None, prsm: Json) -> bytes:
@@ -264,7 +269,6 @@ class _Request(Struct):
 
 
 _encode = msgspec.json.Encoder().encode
-_CONTENT_TAIL = b'},"logprobs":null,"finish_reason":null}'
 _DONE = b"data: [DONE]\n\n"
 _TAKEN = ("stream", "stream_options", "max_tokens", "max_completion_tokens")
 _FINISH = {

@@ -52,8 +52,8 @@ class ResponsesStream:
         for delta in deltas:
             if delta.reasoning:
                 self._grow("reasoning_text", delta.reasoning, None)
-            if delta.content:
-                self._grow("output_text", delta.content, delta.logprobs)
+            for piece in delta.pieces or ((delta.content,) if delta.content else ()):
+                self._grow("output_text", piece, delta.logprobs)
             if delta.refusal:
                 self._grow("refusal", delta.refusal, None)
             for fragment in delta.tool_calls or ():
