@@ -5,7 +5,7 @@ The runs are real evaluations by a teacher with drawn weights, which need no tor
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from uuid import UUID
 
@@ -26,9 +26,11 @@ PRICE_MICRO = 1000
 
 
 @pytest.fixture
-async def world(fresh_database: str) -> AsyncIterator[World]:
+async def world(fresh_database: str, tmp_path: Path) -> AsyncIterator[World]:
     async with open_world(fresh_database) as opened:
         yield opened
+    for process in _processes(tmp_path):  # whatever a failing test has left running
+        process.kill()
 
 
 class Desk:
@@ -74,8 +76,15 @@ class Desk:
 
     def process(self, run_id: UUID) -> psutil.Process:
         """The run's own process, as the process table has it."""
-        place = str(self.supervisor.folder_of(run_id))
-        return next(p for p in psutil.process_iter(["cmdline"]) if place in (p.info["cmdline"] or []))
+        return next(_processes(self.supervisor.folder_of(run_id)))
+
+
+def _processes(folder: Path) -> Iterator[psutil.Process]:
+    """The trainers whose folder is this one, or below it."""
+    for process in psutil.process_iter(["cmdline"]):
+        argv = process.info["cmdline"] or []
+        if "--out" in argv and Path(argv[-1]).is_relative_to(folder):
+            yield process
 
 
 def ended(run: Run) -> bool:
@@ -148,8 +157,8 @@ async def test_a_run_without_money_is_not_started(world: World, tmp_path: Path) 
 
 
 async def test_a_run_that_uses_up_its_budget_stops_with_what_it_has(world: World, tmp_path: Path) -> None:
-    desk = Desk(world, tmp_path, price_micro=20_000)
-    run = await desk.submit(20_000, budget_micro=100_000)
+    desk = Desk(world, tmp_path, price_micro=100_000)
+    run = await desk.submit(4_000, budget_micro=100_000)
     found = await desk.until(run.id, ended)
     assert (found.state, "budget" in found.reason or "told to stop" in found.reason) == ("stopped", True)
     assert 0 < found.money.charged_micro <= 100_000
