@@ -14,7 +14,8 @@ class TrainingPlan(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     ``steps`` are updates, each of ``accumulate`` batches; ``cpu_minutes`` of this process's processor time end the run
     earlier. The rate rises over ``warmup_steps``, stays, and falls from ``decay_from`` (a share of the run, by the
-    nearer bound) to ``final_rate_share`` of itself. ``clip_norm`` of 0 clips nothing.
+    nearer bound) to ``final_rate_share`` of itself. ``clip_norm`` of 0 clips nothing. Without ``validate_every_steps``
+    what validates is asked at the end only.
     """
 
     steps: Positive
@@ -35,4 +36,5 @@ class TrainingPlan(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     checkpoint_every_steps: Positive = 200
     keep_checkpoints: Positive = 2
     report_every_steps: Positive = 10
+    validate_every_steps: Positive | None = None
     threads: Annotated[int, Meta(ge=1, le=64)] = 1
