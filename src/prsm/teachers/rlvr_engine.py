@@ -12,45 +12,21 @@ reward is 1 for an answer that is exactly right and properly ended, else 0. ``Ro
 import itertools
 import random
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import msgspec
 import torch
-from msgspec import Meta, Struct
+from msgspec import Struct
 from torch import Tensor, nn
 
 from prsm.teachers.alphabet import END_ID, PAD_ID, prompt_ids, read
 from prsm.teachers.curriculum import Curriculum, CurriculumPlan, chosen, observed
 from prsm.teachers.networks.decoder import Decoder
 from prsm.teachers.networks.sampling import Said, sample
+from prsm.teachers.rlvr_plan import RlvrPlan
 from prsm.teachers.seams import Problem, Task
 from prsm.teachers.tasks.held_out import problems
 from prsm.teachers.training.objective import Batch, Loss, Objective
-from prsm.teachers.training.plan import Positive, Share
-
-
-class RlvrPlan(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How answers are drawn and what is learnt from them.
-
-    ``prompts`` groups of ``group`` answers make a rollout, which is learnt from in ``minibatches`` updates. Groups
-    without a difference are dropped and others drawn, at most ``redraws`` times; what then lacks counts as groups that
-    teach nothing, so that a rest of few groups takes small steps. An answer that does not end within ``max_tokens`` is
-    ``"wrong"``, or ``"left_out"`` of the loss (it still counts in its group's mean). Advantages are in units of the
-    group's deviation (GRPO) or not (Liu et al. 2025, arXiv:2503.20783). Ratios of probabilities are clipped to
-    1 - ``clip_low`` and 1 + ``clip_high``. ``kl`` weighs the distance to the reference, where there is one.
-    """
-
-    max_tokens: Positive
-    prompts: Positive = 32
-    group: Annotated[int, Meta(ge=2)] = 8
-    minibatches: Positive = 1
-    redraws: Annotated[int, Meta(ge=0)] = 4
-    temperature: Annotated[float, Meta(gt=0)] = 1.0
-    overlong: Literal["wrong", "left_out"] = "wrong"
-    by_deviation: bool = True
-    clip_low: Share = 0.2
-    clip_high: Annotated[float, Meta(ge=0)] = 0.28
-    kl: Annotated[float, Meta(ge=0)] = 0.0
 
 
 class Answered(Struct, frozen=True):
@@ -240,7 +216,7 @@ def objective(plan: RlvrPlan, reference: nn.Module | None = None) -> Objective:
 
 
 def surrogate(now: Tensor, then: Tensor, advantage: Tensor, plan: RlvrPlan) -> tuple[Tensor, Tensor]:
-    """Of each token its loss, minus the smaller of the gains with clipped and free ratio, and 1 where the clip holds."""
+    """Each token's loss, minus the smaller of the gains with clipped and free ratio, and 1 where the clip holds."""
     ratio = (now - then).exp()
     free = ratio * advantage
     held = ratio.clamp(1 - plan.clip_low, 1 + plan.clip_high) * advantage

@@ -23,7 +23,8 @@ MAX_LINES: Final = 1_000_000
 _MAX_LEVEL: Final = 1_000
 _AT_ONCE: Final = 64
 """Problems that one run of the sandbox makes."""
-_LIMITS: Final = Limits(cpu_s=10, wall_s=60.0)
+LIMITS: Final = Limits(cpu_s=10, wall_s=60.0)
+"""What a task's code may use each time it is asked."""
 _Kind = TypeVar("_Kind")
 
 
@@ -63,12 +64,13 @@ class CodeTask(Struct, frozen=True):
     name: str
     levels: int
     code: bytes
+    limits: Limits = LIMITS
 
     def generate(self, level: int, seed: int) -> Problem:
         """The problem of this seed. Raises CodeFailed where the file gives none, SandboxRefused where it cannot run."""
         if not 0 <= level < self.levels:
             raise ValueError(f"{self.name} has levels 0 to {self.levels - 1}")
-        prompt, answer, facts = _made(self.code, level, seed // _AT_ONCE)[seed % _AT_ONCE]
+        prompt, answer, facts = _made(self.code, self.limits, level, seed // _AT_ONCE)[seed % _AT_ONCE]
         return Problem(self.name, level, prompt, answer, facts)
 
     def verify(self, problem: Problem, answer: str) -> bool:
@@ -83,10 +85,10 @@ class CodeTask(Struct, frozen=True):
         ]
         found: list[bool] = []
         while len(found) < len(asked):
-            outcome = _asked(self.code, {"verify": asked[len(found) :]})
+            outcome = _asked(self.code, self.limits, {"verify": asked[len(found) :]})
             found += _read(outcome, list[bool])
             if outcome.is_over_limit and len(found) < len(asked):  # on this one, or on all before it together
-                alone = _asked(self.code, {"verify": [asked[len(found)]]})
+                alone = _asked(self.code, self.limits, {"verify": [asked[len(found)]]})
                 found.append(alone.ended == "done" and _read(alone, list[bool])[0])
         return found
 
@@ -109,26 +111,26 @@ def written_task(path: Path) -> WrittenTask:
     return WrittenTask(path.stem, [levels[level] for level in range(len(levels))])
 
 
-def code_task(path: Path) -> CodeTask:
+def code_task(path: Path, limits: Limits = LIMITS) -> CodeTask:
     """The task of a Python file, named after it. Raises CodeFailed or SandboxRefused where it does not run."""
     code = path.read_bytes()
-    levels = _read(_done(_asked(code, {"levels": True})), list[int])[0]
+    levels = _read(_done(_asked(code, limits, {"levels": True})), list[int])[0]
     if not 1 <= levels <= _MAX_LEVEL:
         raise ConfigError(f"{path.name} must name 1 to {_MAX_LEVEL} LEVELS.", param="task")
-    return CodeTask(path.stem, levels, code)
+    return CodeTask(path.stem, levels, code, limits)
 
 
 @lru_cache(maxsize=256)
-def _made(code: bytes, level: int, block: int) -> list[tuple[str, str, dict[str, Any]]]:
+def _made(code: bytes, limits: Limits, level: int, block: int) -> list[tuple[str, str, dict[str, Any]]]:
     seeds = [block * _AT_ONCE + place for place in range(_AT_ONCE)]
-    outcome = _done(_asked(code, {"generate": [{"level": level, "seed": seed} for seed in seeds]}))
+    outcome = _done(_asked(code, limits, {"generate": [{"level": level, "seed": seed} for seed in seeds]}))
     return _read(outcome, list[tuple[str, str, dict[str, Any]]])
 
 
-def _asked(code: bytes, request: Mapping[str, Any]) -> Outcome:
+def _asked(code: bytes, limits: Limits, request: Mapping[str, Any]) -> Outcome:
     """Run the file on a request. Raises CodeFailed where it broke rather than exceeded a limit."""
     files = {"task.py": code, "ask.py": _ASK.encode()}
-    outcome = run([*PYTHON, "ask.py"], _LIMITS, stdin=json.dumps(request).encode(), files=files)
+    outcome = run([*PYTHON, "ask.py"], limits, stdin=json.dumps(request).encode(), files=files)
     if outcome.ended != "done" and not outcome.is_over_limit:
         last = outcome.stderr.decode(errors="replace").strip().rpartition("\n")[2]
         raise CodeFailed(f"The task's code ended with `{outcome.ended}`: {last or 'it said nothing'}.")
