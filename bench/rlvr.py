@@ -18,7 +18,6 @@ from typing import Any
 
 import msgspec
 import torch
-from prsm.teachers.training.loop import train
 from torch import nn
 from torch.nn import functional as fn
 
@@ -32,6 +31,7 @@ from prsm.teachers.seams import Demonstrated, Problem
 from prsm.teachers.shape import Shape
 from prsm.teachers.tasks.columns import Careless, Columns
 from prsm.teachers.tasks.held_out import problems
+from prsm.teachers.training.loop import train
 from prsm.teachers.training.objective import Batch, Loss
 from prsm.teachers.training.plan import TrainingPlan
 
