@@ -15,7 +15,7 @@ from prsm.api.user_routes import Limit
 from prsm.core.identity import ADMIN, ApiKey
 from prsm.core.money import MAX_AMOUNT_MICRO
 from prsm.node import Node
-from prsm.teachers.runs.run_book import MAX_RECIPE_BYTES, Run
+from prsm.teachers.runs.run_book import MAX_RECIPE_BYTES, Run, RunKind
 from prsm.tokenomics.enrolment import account_of
 
 
@@ -24,7 +24,7 @@ class NewRun(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    kind: Literal["train", "distil", "evaluate"] = "train"
+    kind: RunKind = "train"
     name: str = Field(min_length=1, max_length=200, pattern=r"^[^\x00]*$")
     recipe: str = Field(min_length=1, max_length=MAX_RECIPE_BYTES, pattern=r"^[^\x00]*$", description="As TOML.")
     budget_micro: int = Field(ge=0, le=MAX_AMOUNT_MICRO, description="The most that it may cost the caller's account.")

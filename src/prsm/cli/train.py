@@ -25,7 +25,7 @@ def start(
     recipe: Annotated[Path, typer.Argument(help="A recipe, as TOML; its paths are of the node's machine.")],
     name: Annotated[str, typer.Option(help="What to call the run; default: the file's name.")] = "",
     budget: Annotated[str, typer.Option(help="The most it may cost, in FTNS.")] = "10",
-    kind: Annotated[str, typer.Option(help="train, distil or evaluate.")] = "train",
+    kind: Annotated[str, typer.Option(help="train, rlvr, distil or evaluate.")] = "train",
     follow: Annotated[bool, typer.Option("--follow/--no-follow", help="Watch it to its end.")] = True,
 ) -> None:
     """Have a recipe trained. Ctrl-C ends the watching, not the run.

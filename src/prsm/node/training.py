@@ -18,6 +18,7 @@ TRAINING = "training"
 """The kind of a posting that pays for a run."""
 _MODULES: dict[RunKind, str] = {
     "train": "prsm.teachers.training.main",
+    "rlvr": "prsm.teachers.rlvr_job",
     "distil": "prsm.teachers.distillation.main",
     "evaluate": "prsm.teachers.evaluation.job",
 }

@@ -20,7 +20,7 @@ class TrainingRunRow(Base):
     __tablename__ = "training_runs"
     __table_args__ = (
         CheckConstraint("state in ('queued', 'running', 'done', 'failed', 'stopped')", name="training_runs_state"),
-        CheckConstraint("kind in ('train', 'distil', 'evaluate')", name="training_runs_kind"),
+        CheckConstraint("kind in ('train', 'distil', 'evaluate', 'rlvr')", name="training_runs_kind"),
         CheckConstraint("charged_micro between 0 and budget_micro", name="training_runs_budget"),
         Index("training_runs_open", "node", "id", postgresql_where=text("state in ('queued', 'running')")),
     )

@@ -17,7 +17,7 @@ from prsm.core.errors import InvalidRequest, Kind, PrsmError
 from prsm.core.money import MAX_AMOUNT_MICRO
 from prsm.teachers.runs.slices import Money
 
-RunKind = Literal["train", "distil", "evaluate"]
+RunKind = Literal["train", "rlvr", "distil", "evaluate"]
 State = Literal["queued", "running", "done", "failed", "stopped"]
 OPEN: Final = ("queued", "running")
 MAX_OPEN: Final = 100

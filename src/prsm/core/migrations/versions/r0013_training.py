@@ -101,7 +101,7 @@ def _runs() -> None:
         sa.Column("facts", postgresql.JSONB(), server_default=sa.text("'{}'"), nullable=False),
         sa.Column("report", postgresql.JSONB(), server_default=sa.text("'{}'"), nullable=False),
         sa.CheckConstraint("state in ('queued', 'running', 'done', 'failed', 'stopped')", name="training_runs_state"),
-        sa.CheckConstraint("kind in ('train', 'distil', 'evaluate')", name="training_runs_kind"),
+        sa.CheckConstraint("kind in ('train', 'distil', 'evaluate', 'rlvr')", name="training_runs_kind"),
         sa.CheckConstraint("charged_micro between 0 and budget_micro", name="training_runs_budget"),
         sa.PrimaryKeyConstraint("id"),
     )
