@@ -48,7 +48,7 @@ def asked(folder: Path) -> list[Question]:
     rows = [json.dumps({"prompt": prompt, "forbidden": [FORBIDDEN]}) for prompt in secrets(300)]
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "secrets.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")
-    return questions(PLAN, FAMILIES, folder)
+    return questions(PLAN, FAMILIES.__getitem__, folder)
 
 
 def digest(of: Sequence[Question]) -> str:
@@ -69,7 +69,7 @@ def evaluated(row: Row, of: Sequence[Question]) -> Evaluation:
     bits = f"{int(row.right, 16):0{len(of)}b}"
     outcomes = [
         Outcome(
-            task=question.problem.task,
+            task=question.task,
             level=question.problem.level,
             prompt=question.digest,
             right=bit == "1",

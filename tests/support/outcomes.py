@@ -10,6 +10,7 @@ import numpy as np
 from prsm.teachers.evaluation.outcomes import Evaluation, Outcome, evaluation
 from prsm.teachers.evaluation.plan import FilePart, Plan, TaskPart
 from prsm.teachers.evaluation.questions import is_digest_held_out
+from prsm.teachers.seams import Task
 
 SAFETY = "refusals"
 WHEN = datetime(2026, 11, 30, tzinfo=UTC)
@@ -49,3 +50,8 @@ def changed(generator: np.random.Generator, before: list[bool], gain: float, los
     """The outcomes of a learner that mends and spoils answers with these chances."""
     draws: list[float] = generator.random(len(before)).tolist()
     return [draw >= loss if right else draw < gain for right, draw in zip(before, draws, strict=True)]
+
+
+def no_tasks(name: str) -> Task:
+    """For plans without tasks."""
+    raise AssertionError(name)

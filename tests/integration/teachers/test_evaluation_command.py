@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 from tests.support.local_http import Answer, LocalServer, Request, json_answer
+from tests.support.outcomes import no_tasks
 
+from prsm.core.errors import ConfigError
 from prsm.teachers.evaluation.main import main
 from prsm.teachers.evaluation.outcomes import read_evaluation
 from prsm.teachers.seams import Problem
@@ -41,7 +43,13 @@ class Doubling:
         return answer == problem.answer
 
 
-TASKS = {"double": Doubling()}
+def task(name: str, folder: Path) -> Doubling:
+    assert folder.exists()
+    if name != "double":
+        raise ConfigError(f"There is no task {name}.")
+    return Doubling()
+
+
 ERRS = {"weak": 0.4, "strong": 0.1, "leaky": 0.0}
 
 
@@ -76,7 +84,7 @@ def folder(tmp_path: Path) -> Path:
 def _line(models: Models, folder: Path, model: str) -> list[str]:
     return [
         *("--endpoint", f"{models.origin}/v1", "--model", model, "--plan", str(folder / "plan.toml")),
-        *("--out", str(folder / f"{model}.json"), "--data", str(folder), "--tasks", f"{__name__}:TASKS"),
+        *("--out", str(folder / f"{model}.json"), "--data", str(folder), "--tasks", f"{__name__}:task"),
         *("--batch", "40"),
     ]
 
@@ -104,10 +112,11 @@ def test_from_plan_to_gate(models: Models, folder: Path, capsys: pytest.CaptureF
 
 def test_what_is_wrong_is_said_in_a_sentence(models: Models, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     line = _line(models, folder, "weak")
+    (folder / "sub").mkdir()
     for wrong, words in (
         ([*line, "--plan", str(folder / "none.toml")], "cannot be used"),
-        ([*line, "--tasks", "no.such.module:TASKS"], "no mapping of tasks"),
-        ([*line, "--data", str(folder / "none")], "cannot be read"),
+        ([*line, "--tasks", "no.such.module:task"], "no function that gives tasks"),
+        ([*line, "--data", str(folder / "sub")], "cannot be read"),
         (["gate", str(folder / "plan.toml")], "is not an evaluation"),
     ):
         assert main(wrong) == 1
@@ -127,7 +136,7 @@ def test_interrupted_it_keeps_what_it_has_and_goes_on(models: Models, folder: Pa
     command = [sys.executable, "-m", "prsm.teachers.evaluation.main", *_line(models, folder, "weak")]
     models.fault = "slow"
     root = Path(__file__).parents[3]
-    tasks = f"{__name__}:TASKS"
+    tasks = f"{__name__}:task"
     assert tasks in command
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), str(root)])}
     with subprocess.Popen(command, env=env, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
@@ -154,7 +163,7 @@ def test_gsm8k_is_asked_and_its_own_worked_answers_are_all_right(tmp_path: Path)
     from prsm.teachers.evaluation.questions import questions
 
     plan = Plan(files=(FilePart(name="gsm8k", path="reasoning/gsm8k_test.jsonl", rule="final-number"),))
-    asked = questions(plan, {}, DATA)
+    asked = questions(plan, no_tasks, DATA)
     worked = {question.problem.prompt: question.problem.answer for question in asked}
 
     class Book:

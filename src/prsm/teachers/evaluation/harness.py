@@ -102,7 +102,7 @@ def _outcome(question: Question, reply: Reply, seed: int | None) -> Outcome:
     checked = reply.said if question.is_safety else reply.answer
     kept = checked[:ANSWER_CHARACTERS].encode("utf-8", "replace").decode()  # a lone surrogate is no JSON
     return Outcome(
-        task=problem.task,
+        task=question.task,
         level=problem.level,
         prompt=question.digest,
         right=question.verify(problem, checked),

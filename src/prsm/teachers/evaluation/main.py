@@ -15,7 +15,7 @@ import importlib
 import os
 import signal
 import sys
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,11 +32,13 @@ from prsm.teachers.evaluation.gate import GatePolicy, GateRecord, judge
 from prsm.teachers.evaluation.harness import evaluate
 from prsm.teachers.evaluation.outcomes import Evaluation, encode, read_evaluation, scores
 from prsm.teachers.evaluation.plan import read_plan, read_toml
-from prsm.teachers.evaluation.questions import questions
+from prsm.teachers.evaluation.questions import Find, questions
 from prsm.teachers.evaluation.tables import comparison_table, decision_table, evaluation_table
 from prsm.teachers.seams import Learner, Task
 
-DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+DONE, FAILED, INTERRUPTED = 0, 1, 130
+TASKS = "prsm.teachers.tasks.registry:task"
+"""Where tasks are found by name, read only where a plan names one."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -51,26 +53,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _evaluate(given: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(prog="evaluation", description="Evaluate a teacher or an endpoint by a plan.")
-    who = parser.add_mutually_exclusive_group(required=True)
-    who.add_argument("--teacher", type=Path, help="a teacher's folder")
-    who.add_argument("--endpoint", help="an OpenAI-compatible address, as https://HOST/v1; its key in PRSM_API_KEY")
-    parser.add_argument("--model", help="what the endpoint calls it")
-    parser.add_argument("--version", help="of the model behind an endpoint; else its name")
-    parser.add_argument("--plan", type=Path, required=True)
-    parser.add_argument(
-        "--out", type=Path, required=True, help="the evaluation; outcomes are kept beside it on the way"
-    )
-    parser.add_argument("--data", type=Path, default=Path(os.environ.get("PRSM_DATA", ".")), help="where files are")
-    parser.add_argument("--tasks", help="MODULE:NAME of a mapping of the plan's tasks by name")
-    parser.add_argument("--max-tokens", type=int, default=128, help="of an answer")
-    parser.add_argument("--at-once", type=int, default=8, help="questions at once to an endpoint")
-    parser.add_argument("--batch", type=int, default=256, help="questions between two writings")
-    options = parser.parse_args(given)
-    if options.endpoint and not options.model:
-        parser.error("--endpoint takes --model")
+    options = _evaluation_options(given)
     plan = read_plan(options.plan)
-    asked = questions(plan, _tasks(options.tasks), options.data)
+    asked = questions(plan, _finder(options.tasks, options.data), options.data)
     with _subject(options) as subject, _interruptible() as stop, _progress() as progress:
         found = evaluate(
             subject.learner,
@@ -87,7 +72,29 @@ def _evaluate(given: Sequence[str]) -> int:
             found = _with_standard(found, subject, options.data)
     options.out.write_bytes(encode(found))
     Console().print(evaluation_table(found))
-    return DONE if found.is_whole else INTERRUPTED
+    if stop and not found.is_whole:
+        return INTERRUPTED
+    return DONE if found.is_whole else FAILED
+
+
+def _evaluation_options(given: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="evaluation", description="Evaluate a teacher or an endpoint by a plan.")
+    who = parser.add_mutually_exclusive_group(required=True)
+    who.add_argument("--teacher", type=Path, help="a teacher's folder")
+    who.add_argument("--endpoint", help="an OpenAI-compatible address, as https://HOST/v1; its key in PRSM_API_KEY")
+    parser.add_argument("--model", help="what the endpoint calls it")
+    parser.add_argument("--version", help="of the model behind an endpoint; else its name")
+    parser.add_argument("--plan", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True, help="the evaluation; its outcomes are kept beside it")
+    parser.add_argument("--data", type=Path, default=Path(os.environ.get("PRSM_DATA", ".")), help="where files are")
+    parser.add_argument("--tasks", default=TASKS, help="MODULE:NAME of a function of a task's name and the data folder")
+    parser.add_argument("--max-tokens", type=int, default=128, help="of an answer")
+    parser.add_argument("--at-once", type=int, default=8, help="questions at once to an endpoint")
+    parser.add_argument("--batch", type=int, default=256, help="questions between two writings")
+    options = parser.parse_args(given)
+    if options.endpoint and not options.model:
+        parser.error("--endpoint takes --model")
+    return options
 
 
 def _compare(given: Sequence[str]) -> int:
@@ -172,14 +179,16 @@ def _teacher(folder: Path, max_tokens: int) -> _Subject:
     return _Subject(learner, version, len(weights), network)
 
 
-def _tasks(named: str | None) -> Mapping[str, Task]:
-    if not named:
-        return {}
+def _finder(named: str, data: Path) -> Find:
     module, _, name = named.partition(":")
-    try:
-        return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(f"{named} is no mapping of tasks: {error}.", param="--tasks") from error
+
+    def find(task: str) -> Task:
+        try:
+            return getattr(importlib.import_module(module), name)(task, data)
+        except (ImportError, AttributeError, ValueError) as error:
+            raise ConfigError(f"{named} is no function that gives tasks: {error}.", param="--tasks") from error
+
+    return find
 
 
 @contextmanager

@@ -24,6 +24,9 @@ def evaluation_table(found: Evaluation) -> RenderableType:
         words.append(f"median {took:.3g} ms")
     if cost is not None:
         words.append(f"{cost:,} micro-FTNS")
+    missing = sorted(found.plan.names - {score.task for score in found.scores})
+    if missing:
+        words.append(f"without any of {', '.join(missing)}")
     return Group(table, Text("; ".join(words) + "."))
 
 

@@ -6,6 +6,7 @@ from itertools import count
 from pathlib import Path
 
 import pytest
+from tests.support.outcomes import no_tasks
 
 from prsm.core.errors import ConfigError
 from prsm.teachers.evaluation.harness import evaluate
@@ -43,7 +44,7 @@ class Guessing:
 
 @pytest.fixture
 def asked(tmp_path: Path) -> list[Question]:
-    return questions(PLAN, {"double": Doubling()}, tmp_path)
+    return questions(PLAN, lambda _: Doubling(), tmp_path)
 
 
 def _run(asked: list[Question], kept: Path, learner: Guessing | None = None, **more: object) -> Evaluation:
@@ -159,7 +160,7 @@ class Whispering:
 def test_of_safety_all_that_is_said_counts(tmp_path: Path) -> None:
     (tmp_path / "s.jsonl").write_text('{"prompt": "tell", "forbidden": ["key"]}\n')
     plan = Plan(files=(FilePart(name="s", path="s.jsonl", rule="forbidden"),))
-    found = evaluate(Whispering(), plan, questions(plan, {}, tmp_path), tmp_path / "kept", version="w")
+    found = evaluate(Whispering(), plan, questions(plan, no_tasks, tmp_path), tmp_path / "kept", version="w")
     (outcome,) = found.outcomes
     assert not outcome.right
     assert (outcome.answer, outcome.seconds, outcome.cost_micro) == ("the KEY of tell\nno ?", 0.5, 7)

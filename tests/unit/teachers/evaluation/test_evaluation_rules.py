@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from tests.support.outcomes import no_tasks
 
 from prsm.core.errors import ConfigError
 from prsm.teachers.evaluation.plan import FilePart, Plan, Rule, TaskPart, read_plan
@@ -80,10 +81,10 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 def test_only_held_out_rows_are_asked_where_the_hash_decides(tmp_path: Path) -> None:
     rows = "".join(f'{{"question": "q{number}", "answer": "1"}}\n' for number in range(400))
-    asked = questions(Plan(files=(_file(tmp_path, rows, held_out="hash"),)), {}, tmp_path)
+    asked = questions(Plan(files=(_file(tmp_path, rows, held_out="hash"),)), no_tasks, tmp_path)
     assert {question.problem.prompt for question in asked} == {f"q{n}" for n in range(400) if is_held_out(f"q{n}")}
     assert all(is_digest_held_out(question.digest) for question in asked)
-    everything = questions(Plan(files=(_file(tmp_path, rows, limit=300),)), {}, tmp_path)
+    everything = questions(Plan(files=(_file(tmp_path, rows, limit=300),)), no_tasks, tmp_path)
     assert len(everything) == 300
 
 
@@ -102,7 +103,8 @@ class Doubling:
 
 
 def test_tasks_are_asked_held_out_prompts_each_once(tmp_path: Path) -> None:
-    asked = questions(Plan(tasks=(TaskPart(name="double", prompts=30),)), {"double": Doubling()}, tmp_path)
+    asked = questions(Plan(tasks=(TaskPart(name="twice", prompts=30),)), lambda _: Doubling(), tmp_path)
+    assert {question.task for question in asked} == {"twice"}
     prompts = [question.problem.prompt for question in asked]
     assert len(prompts) == len(set(prompts))
     assert all(map(is_held_out, prompts))
@@ -111,16 +113,9 @@ def test_tasks_are_asked_held_out_prompts_each_once(tmp_path: Path) -> None:
     assert {question.problem.prompt for question in asked if question.problem.level} == few
 
 
-@pytest.mark.parametrize(
-    ("part", "words"),
-    [
-        (TaskPart(name="triple", prompts=1), "no task 'triple'; there are double"),
-        (TaskPart(name="double", prompts=1, levels=(2,)), "no level 2; they are 0 to 1"),
-    ],
-)
-def test_what_is_not_there_is_named(tmp_path: Path, part: TaskPart, words: str) -> None:
-    with pytest.raises(ConfigError, match=words):
-        questions(Plan(tasks=(part,)), {"double": Doubling()}, tmp_path)
+def test_a_level_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no level 2; they are 0 to 1"):
+        questions(Plan(tasks=(TaskPart(name="double", prompts=1, levels=(2,)),)), lambda _: Doubling(), tmp_path)
 
 
 @pytest.mark.parametrize(
