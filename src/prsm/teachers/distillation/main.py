@@ -1,0 +1,167 @@
+"""A distillation as a run of the node: ``python -m prsm.teachers.distillation.main RECIPE.toml --out DIR``.
+
+A recipe is a distillation's with the teachers' folders and the tasks in it. The run's folder is as a training run's
+is, and the job's too; the student that passed all stages is ``model/`` in it. Who pays for a run of the node is its
+supervisor, by slices; the job's own budget is processor time. Exit codes as of ``prsm.teachers.training.main``.
+"""
+
+import argparse
+import shutil
+import sys
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import msgspec
+from msgspec import Meta, Struct
+
+from prsm.core import clock
+from prsm.core.errors import ConfigError, PrsmError
+from prsm.teachers.distillation.analysis import answered, draw_problems, measured
+from prsm.teachers.distillation.backends.choosing import open_backend
+from prsm.teachers.distillation.job import Job, Stage, Standing, begun, read_job, resumed, write_job
+from prsm.teachers.distillation.recipe import Distillation
+from prsm.teachers.distillation.running import Watch, run
+from prsm.teachers.distillation.seams import Backend
+from prsm.teachers.distillation.stages import Distiller, Verdict
+from prsm.teachers.tasks.first_levels import FirstLevels, first_levels
+from prsm.teachers.tasks.registry import task
+from prsm.teachers.training.run_folder import Ended, RunFolder
+
+DONE, FAILED, USAGE, STOPPED = 0, 1, 2, 130
+_EXAM_PROMPTS: Final = 200
+_EXAM_SEED: Final = 10**6
+_HOLD: Final = "paid by its supervisor"
+
+
+class Recipe(Struct, frozen=True, kw_only=True):
+    """Teachers by name with their folders, tasks by name with how many of their levels, and the job's own recipe."""
+
+    teachers: Annotated[dict[str, str], Meta(min_length=1)]
+    tasks: Annotated[dict[str, int], Meta(min_length=1)]
+    distillation: Distillation
+    cpu_minutes: Annotated[float, Meta(gt=0)] = 60.0
+    data: str = "."
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; says on stderr what went wrong."""
+    parser = argparse.ArgumentParser(prog="prsm.teachers.distillation.main", description=__doc__)
+    parser.add_argument("recipe", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args(arguments)
+    folder = RunFolder(options.out)
+    try:
+        recipe = read_recipe(options.recipe)
+        with folder.held():
+            ended = _distilled(recipe, folder)
+            folder.end(ended)
+    except PrsmError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        options.out.mkdir(parents=True, exist_ok=True)
+        folder.end(Ended(state="failed", reason=str(error)))
+        return USAGE if isinstance(error, ConfigError) else FAILED
+    print(f"{ended.state}. {ended.reason}", file=sys.stderr)
+    return {"done": DONE, "failed": FAILED, "stopped": STOPPED}[ended.state]
+
+
+def read_recipe(path: Path) -> Recipe:
+    """The recipe of a TOML file. Raises ConfigError naming the field."""
+    try:
+        given: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+        own = {name: given.pop(name) for name in ("teachers", "tasks", "cpu_minutes", "data") if name in given}
+        return msgspec.convert({**own, "distillation": given}, Recipe)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path} cannot be used: {error}.") from error
+
+
+def _distilled(recipe: Recipe, folder: RunFolder) -> Ended:
+    backend = open_backend(recipe.distillation.backend)
+    tasks = [first_levels(task(name, Path(recipe.data)), levels) for name, levels in recipe.tasks.items()]
+    folder.begin(
+        {
+            "recipe": msgspec.to_builtins(recipe),
+            "seeds": [recipe.distillation.plan.seed],
+            "parents": [{"path": path} for path in recipe.teachers.values()],
+        }
+    )
+    job = run(folder.path, _distiller(recipe, tasks, backend).works(), _begin(recipe, folder))
+    if job.standing is Standing.DONE:
+        return Ended(state="done", step=len(Stage))
+    if job.standing is Standing.RUNNING:
+        return Ended(state="stopped", reason="It was told to stop.", step=_place(job))
+    state = "stopped" if job.standing in (Standing.CANCELLED, Standing.EXHAUSTED) else "failed"
+    return Ended(state=state, reason=job.reason, step=_place(job))
+
+
+def _begin(recipe: Recipe, folder: RunFolder) -> "_Reports":
+    """Begin the job, or take it up where it ended; its budget is in milliseconds of processor time."""
+    job = read_job(folder.path)
+    budget = round(recipe.cpu_minutes * 60_000)
+    if job is None:
+        write_job(folder.path, begun(folder.path.name, _HOLD, budget, 1000, clock.now()))
+    elif job.standing not in (Standing.RUNNING, Standing.DONE):
+        write_job(folder.path, resumed(job, _HOLD, budget, clock.now()))
+    return _Reports(folder)
+
+
+def _distiller(recipe: Recipe, tasks: Sequence[FirstLevels], backend: Backend) -> Distiller:
+    def evaluate(student: Path, watch: Watch) -> Verdict:
+        found: dict[str, Any] = {}
+        for each in tasks:
+            problems = draw_problems(each, _EXAM_PROMPTS, _EXAM_SEED, held_out=True)
+            written = answered(backend.load(student), problems, max_tokens=recipe.distillation.amounts.max_tokens)
+            found[each.name] = msgspec.to_builtins(measured(each, problems, written))
+            watch.check()
+        return Verdict(passed=True, facts=found)
+
+    def publish(student: Path, _job: str) -> Mapping[str, Any]:
+        model = student.parent / "model"
+        if not model.exists():
+            partial = student.parent / ".model"
+            shutil.rmtree(partial, ignore_errors=True)
+            shutil.copytree(student, partial)
+            partial.rename(model)
+        return {"model": str(model), "next": "evaluate, publish and gate it as any run's model"}
+
+    return Distiller(
+        recipe=recipe.distillation,
+        teachers={name: backend.load(Path(path)) for name, path in recipe.teachers.items()},
+        tasks=tasks,
+        backend=backend,
+        evaluate=evaluate,
+        safety=lambda _student, _watch: Verdict(passed=True, facts={"examined": "by the gate, before it is offered"}),
+        publish=publish,
+    )
+
+
+class _Reports:
+    """The job's meter: what it used becomes a line of the run's metrics, by which the run's supervisor pays."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self._folder = folder
+        last = (folder.reports() or [{}])[-1]
+        self._before_s, self._step = float(last.get("cpu_s", 0.0)), int(last.get("step", 0))
+
+    def hold(self, hold: str, budget_micro_ftns: int) -> None:
+        """Nothing: its supervisor has it."""
+
+    def use(self, hold: str, cost_micro_ftns: int) -> None:
+        """Tell how far it is, and what it has used."""
+        job = read_job(self._folder.path)
+        if job:
+            self._step += 1
+            figures = {"stage": _place(job), "stages": len(Stage), "cpu_s": self._before_s + cost_micro_ftns / 1000}
+            self._folder.report({"step": self._step, "steps": self._step, "name": str(job.stage)} | figures)
+
+    def settle(self, hold: str, cost_micro_ftns: int) -> None:
+        """Nothing: its supervisor captures."""
+
+
+def _place(job: Job) -> int:
+    return list(Stage).index(job.stage)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
