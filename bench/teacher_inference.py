@@ -1,8 +1,8 @@
 """Tokens per CPU-second of the torch-free runtime beside transformers and a plain torch loop, in one interleaved run.
 
-``python -m bench.teacher_inference [--rounds 5] [--train-seconds 120] [--prompts 200] [--seed 0] [--sizes small,medium,large]``: one
-thread, greedy, batch 1, KV cache; then whether the tokens are the same on 200 prompts, batches for evaluations, and
-what eight bits cost a teacher that was trained here. Needs the extra ``train``.
+``python -m bench.teacher_inference [--rounds 5] [--train-seconds 120] [--prompts 200] [--seed 0] [--sizes small,...]``:
+one thread, greedy, batch 1, KV cache; then whether the tokens are the same, batches for evaluations, and what eight
+bits cost a teacher that was trained here. Needs the extra ``train``.
 """
 
 import os
