@@ -55,6 +55,7 @@ bench: $(VENV)/.train
 	$(BIN)/python -m bench.provider_world
 	OMP_NUM_THREADS=1 $(BIN)/python -m bench.gates
 	$(BIN)/python -m bench.teachers_tables
+	$(BIN)/python -m bench.teacher_inference
 
 lock: | $(BIN)/python
 	$(BIN)/python -m pip install -q pip-tools

@@ -298,6 +298,21 @@ class Settings(BaseModel):
         json_schema_extra={_MUST_BE: "true or false"},
     )
 
+    teachers_folder: str = _chosen(
+        "",
+        "empty or the path of a folder",
+        "Each sub-folder is a teacher, offered as local/NAME; empty: home/teachers.",
+    )
+    teachers_memory_bytes: int = _whole(
+        512 * _MIB, _MIB, 1 << 40, "Memory that teachers of folders may take together; the least used makes room."
+    )
+    teachers_input_price_micro: int = _whole(
+        20 * MICRO_PER_FTNS, 0, MAX_AMOUNT_MICRO, "Micro-FTNS per million tokens read, where teacher.json has no price."
+    )
+    teachers_output_price_micro: int = _whole(
+        60 * MICRO_PER_FTNS, 0, MAX_AMOUNT_MICRO, "The same per million tokens written."
+    )
+
     @property
     def address(self) -> str:
         """The node's own address, as a URL without a path."""

@@ -80,6 +80,11 @@ class ModelRegistry:
         self._unreadable: set[str] = set()
         self.catalogue = build_catalogue(*built_in)
 
+    def put_built_in(self, built_in: tuple[Sequence[Provider], Sequence[Model]]) -> None:
+        """Other instances stand beside the stored ones from now on."""
+        self._built_in = built_in
+        self._build()
+
     async def reload(self) -> Catalogue:
         """Read what has changed; the catalogue is another object only if something has.
 
@@ -118,9 +123,12 @@ class ModelRegistry:
         self._digest, self._stored, self._providers, self._registered = digest, stored, providers, registered
         if same:
             self.catalogue = self.catalogue.registered(registered)
-            return
-        models = [*self._built_in[1], *(model for _, model in stored.values())]
-        self.catalogue = build_catalogue([*self._built_in[0], *providers], models, registered)
+        else:
+            self._build()
+
+    def _build(self) -> None:
+        models = [*self._built_in[1], *(model for _, model in self._stored.values())]
+        self.catalogue = build_catalogue([*self._built_in[0], *self._providers], models, self._registered)
 
     async def _read_models(self, connection: Connection) -> dict[str, tuple[str, Model]]:
         """All models by name, each with the mark of its row; only those whose mark is another are read whole."""

@@ -32,8 +32,8 @@ from prsm.node.failures import open_hedger, open_response_cache
 from prsm.node.learning import open_learning
 from prsm.node.liveness import Watch, open_liveness, probe_policy, watched
 from prsm.node.rollouts import Rollouts
+from prsm.node.teachers import Teachers
 from prsm.safety.circuit_breaker import BreakerBoard
-from prsm.teachers.arithmetic.teacher import ArithmeticTeacher
 from prsm.tokenomics.ftns_service import Ledger
 from prsm.tokenomics.receipts import NodeSigner
 
@@ -51,7 +51,7 @@ class Grounds:
     metrics: Metrics
     breakers: BreakerBoard
     encoder: TextEncoder
-    teacher: ArithmeticTeacher
+    teachers: Teachers
     versions: VersionStore
 
 
@@ -69,7 +69,7 @@ class Answering:
 async def open_answering(on: Grounds, stack: contextlib.AsyncExitStack) -> Answering:
     """Everything between a request and its receipt; ``stack`` ends it."""
     settings, metrics = on.settings, on.metrics
-    speaking = _executors(settings, on.teacher, on.encoder)
+    speaking = _executors(settings, on.teachers, on.encoder)
     for executor in dict.fromkeys(speaking.values()):
         stack.push_async_callback(executor.aclose)
     learning = await open_learning(settings, on.key, on.store, on.encoder, on.ledger)
@@ -94,7 +94,7 @@ async def open_answering(on: Grounds, stack: contextlib.AsyncExitStack) -> Answe
         executors=executors,
         attempts=attempts,
         biller=_biller(settings, on.key, on.account),
-        router=_router(settings, on.teacher, liveness, learning),
+        router=_router(settings, on.teachers, liveness, learning),
         metrics=metrics,
         limits=PathLimits(settings.default_max_output_tokens, settings.answer_limit_bytes, settings.request_timeout_s),
         observe=learning.observe,
@@ -106,9 +106,9 @@ async def open_answering(on: Grounds, stack: contextlib.AsyncExitStack) -> Answe
     return Answering(path, executors, learning, watch, rollouts)
 
 
-def _router(settings: Settings, teacher: ArithmeticTeacher, liveness: Liveness, learning: Learning) -> Router:
+def _router(settings: Settings, teachers: Teachers, liveness: Liveness, learning: Learning) -> Router:
     return Router(
-        {"arithmetic": teacher.understands},
+        teachers.domains,
         liveness.health,
         board=learning.board,
         order=liveness.order,
@@ -123,7 +123,7 @@ def _biller(settings: Settings, key: NodeKey, account: str) -> Biller:
     return Biller(signer, Economy(*shares, account), now, screened_by=())
 
 
-def _executors(settings: Settings, teacher: ArithmeticTeacher, encoder: TextEncoder) -> dict[str, Executor]:
+def _executors(settings: Settings, teachers: Teachers, encoder: TextEncoder) -> dict[str, Executor]:
     client = HttpClient(
         Limits(
             connect_s=settings.upstream_connect_timeout_s,
@@ -140,5 +140,5 @@ def _executors(settings: Settings, teacher: ArithmeticTeacher, encoder: TextEnco
         **kinds,
         "anthropic": AnthropicExecutor(client),
         "huggingface": HuggingFaceExecutor(client),
-        "embedded": EmbeddedExecutor(teacher, encoder.encode, encoder.count_tokens),
+        "embedded": EmbeddedExecutor(teachers.by_name, encoder.encode, encoder.count_tokens),
     }

@@ -38,7 +38,7 @@ from prsm.federation.registry.version_store import Signer, VersionStore
 from prsm.monitoring.metrics import Metrics
 from prsm.node.answering import Grounds, open_answering
 from prsm.node.background import background, catch_up, listener, repeat
-from prsm.node.built_in import PROVIDER, built_in
+from prsm.node.built_in import PROVIDER, built_in, served_by
 from prsm.node.catalogue import reload_models
 from prsm.node.discovery import open_discovery
 from prsm.node.gauges import expose
@@ -46,9 +46,9 @@ from prsm.node.market import open_market
 from prsm.node.parts import Node
 from prsm.node.published import Published
 from prsm.node.releases import register_built_in
+from prsm.node.teachers import Teachers
 from prsm.node.training import open_training
 from prsm.safety.circuit_breaker import BreakerBoard, BreakerPolicy
-from prsm.teachers.arithmetic.teacher import ArithmeticTeacher
 from prsm.tokenomics.enrolment import Enrolment
 from prsm.tokenomics.ftns_service import Ledger, LedgerLimits
 from prsm.tokenomics.idempotency import IdempotencyKeys
@@ -110,13 +110,13 @@ async def _assemble(
     metrics = Metrics()
     breakers = BreakerBoard(time.monotonic, _breaker_policy(settings))
     encoder = await asyncio.to_thread(TextEncoder.load, None, settings.encoder_threads)
-    teacher = await asyncio.to_thread(ArithmeticTeacher.load)
+    teachers = await asyncio.to_thread(Teachers.open, settings)
     storage_breakers = BreakerBoard(time.monotonic, _breaker_policy(settings))
     storage = await asyncio.to_thread(_storage, settings, key, store, storage_breakers)
     stack.push_async_callback(storage.aclose)
-    registry = await _registry(settings, key, store, encoder, teacher)
+    registry = await _registry(settings, key, store, encoder, teachers)
     versions = _versions(key, store, registry)
-    grounds = Grounds(settings, key, account, store, cache, ledger, metrics, breakers, encoder, teacher, versions)
+    grounds = Grounds(settings, key, account, store, cache, ledger, metrics, breakers, encoder, teachers, versions)
     answering = await open_answering(grounds, stack)
     identities = Identities(store.pool, key.derive("api-keys"))
     node = Node(
@@ -140,6 +140,7 @@ async def _assemble(
         metrics=metrics,
         outbox=OutboxPublisher(store.pool, cache.publish),
         encoder=encoder,
+        teachers=teachers,
         executors=answering.executors,
         storage=storage,
         storage_breakers=storage_breakers,
@@ -192,13 +193,13 @@ def _breaker_policy(settings: Settings) -> BreakerPolicy:
 
 
 async def _registry(
-    settings: Settings, key: NodeKey, store: Database, encoder: TextEncoder, teacher: ArithmeticTeacher
+    settings: Settings, key: NodeKey, store: Database, encoder: TextEncoder, teachers: Teachers
 ) -> ModelRegistry:
     return ModelRegistry(
         store.pool,
         seal=key.seal,
         unseal=key.unseal,
-        built_in=built_in(encoder, teacher if settings.teacher_enabled else None, _account(key)),
+        built_in=built_in(settings, encoder, teachers, _account(key)),
         index=await pgvector_index.open_index(store.pool, "models", DIMENSION),
         embed=lambda texts: asyncio.to_thread(encoder.encode, texts),
         embedder=encoder.sha256,
@@ -206,7 +207,7 @@ async def _registry(
 
 
 def _versions(key: NodeKey, store: Database, registry: ModelRegistry) -> VersionStore:
-    served = frozenset((model.serves, model.version) for model in registry.catalogue.models.values())
+    served = served_by(registry.catalogue.models.values())
     return VersionStore(store.pool, Signer(key.public_key_hex, key.sign), served=served)
 
 

@@ -62,6 +62,7 @@ async def readiness(node: Node) -> dict[str, Any]:
         "models": {"ok": bool(node.path.models.by_name), "count": len(node.path.models.by_name)},
         "ledger": {"ok": node.ledger.waiting < node.settings.ledger_queue_max, "waiting": node.ledger.waiting},
         "storage": node.storage_watch.readiness(),
+        "teachers": node.teachers.readiness(),
     }
 
 

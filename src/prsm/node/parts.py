@@ -25,6 +25,7 @@ from prsm.node.discovery import Discovery
 from prsm.node.liveness import Watch
 from prsm.node.published import Published
 from prsm.node.rollouts import Rollouts
+from prsm.node.teachers import Teachers
 from prsm.node.training import Training
 from prsm.safety.circuit_breaker import BreakerBoard
 from prsm.tokenomics.enrolment import Enrolment
@@ -59,6 +60,7 @@ class Node:
     metrics: Metrics
     outbox: OutboxPublisher
     encoder: TextEncoder
+    teachers: Teachers
     executors: Mapping[str, Executor]
     storage: EnhancedIPFS
     storage_breakers: BreakerBoard

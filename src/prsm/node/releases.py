@@ -15,8 +15,8 @@ from prsm.core.errors import PrsmError
 from prsm.core.money import BASIS_POINTS
 from prsm.federation.registry.lifecycle import Limits, Observed, State, Status
 from prsm.federation.registry.versions import Ref
-from prsm.node.built_in import PROVIDER, statement_of
-from prsm.node.catalogue import reload_models
+from prsm.node.built_in import PROVIDER, built_in, served_by, statement_of
+from prsm.node.catalogue import publish_models, reload_models
 from prsm.node.parts import Node
 
 _ASKS_NOTHING = Limits()
@@ -36,7 +36,7 @@ async def register_built_in(node: Node) -> None:
         taken = release is not None and release.stable and catalogue.serving(model.serves, release.stable)
         try:
             await node.versions.register(
-                await asyncio.to_thread(statement_of, model),
+                await asyncio.to_thread(statement_of, model, node.teachers),
                 by=node.account,
                 owner_account=model.owner_account,
                 state=State.CANDIDATE if taken else State.LIVE,
@@ -48,6 +48,17 @@ async def register_built_in(node: Node) -> None:
         fresh = True
     if fresh:
         await reload_models(node)
+
+
+async def refresh_teachers(node: Node) -> None:
+    """Look again at the folders of teachers, and offer what is there now."""
+    await asyncio.to_thread(node.teachers.refresh)
+    providers, models = built_in(node.settings, node.encoder, node.teachers, node.account)
+    node.registry.put_built_in((providers, models))
+    node.versions.served = served_by(models)
+    await publish_models(node)
+    await register_built_in(node)
+    await node.registry.index(tuple(node.registry.catalogue.models.values()))
 
 
 async def retire_due(node: Node) -> None:

@@ -5,8 +5,10 @@ matches; all else is literal. A form costs at most its length times the text's, 
 """
 
 import re
+import string
 from collections.abc import Sequence
 from functools import cached_property
+from random import Random
 from typing import Final
 
 from prsm.core.errors import ConfigError
@@ -36,6 +38,17 @@ class Questions:
     @cached_property
     def _compiled(self) -> list[re.Pattern[str]]:
         return [re.compile(pattern) for pattern in self._patterns]
+
+
+def example(form: str, chance: Random) -> str:
+    """A question of this form, its numbers and texts drawn by ``chance``."""
+
+    def filled(place: re.Match[str]) -> str:
+        if place[2]:
+            return "".join(chance.choices(string.ascii_lowercase + " ", k=chance.randint(1, 20)))
+        return str(chance.randrange(10 ** chance.randint(1, int(place[1]))))
+
+    return _PLACE.sub(filled, form)
 
 
 def _pattern(form: str) -> str:

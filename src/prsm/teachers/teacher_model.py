@@ -10,7 +10,6 @@ from typing import Annotated, Final
 from msgspec import Meta, Struct
 
 from prsm.core.errors import ConfigError, InvalidRequest
-from prsm.core.money import MAX_AMOUNT_MICRO
 from prsm.teachers.alphabet import ANSWER_ID, END_ID, MARKS, VOCABULARY, is_readable, prompt_ids
 from prsm.teachers.questions import Questions
 from prsm.teachers.runtime.engine import Engine
@@ -19,8 +18,8 @@ from prsm.teachers.runtime.learner import EngineLearner
 from prsm.teachers.seams import Piece
 
 ABOUT: Final = "teacher.json"
-_Line = Annotated[str, Meta(min_length=1, max_length=300)]
-_Price = Annotated[int, Meta(ge=0, le=MAX_AMOUNT_MICRO)]
+_Line = Annotated[str, Meta(pattern=r"^[ -~]{1,200}$")]  # a name or a phrase, in ASCII, as registries take it
+_Price = Annotated[int, Meta(ge=0, le=1_000_000_000_000)]
 _Count = Annotated[int, Meta(ge=0)]
 
 
@@ -49,7 +48,7 @@ class About(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     scratchpad: bool = True
     scores: tuple[ExamScore, ...] = ()
     data: tuple[_Line, ...] = ()
-    training_run: str = ""
+    training_run: Annotated[str, Meta(max_length=200)] = ""
     input_price_micro: _Price | None = None
     output_price_micro: _Price | None = None
 

@@ -3,17 +3,22 @@
 import asyncio
 import threading
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from tests.support.small_teachers import write_teacher
 
 from prsm.agents.call import ChatCall, Delta, EmbedCall, Target
 from prsm.agents.executors.embedded import EmbeddedExecutor, question_of
 from prsm.agents.seams import Executor, UpstreamError
 from prsm.core.clock import uuid7
 from prsm.core.errors import Kind
-from prsm.teachers.arithmetic.teacher import ArithmeticTeacher, Piece
+from prsm.teachers.arithmetic.teacher import ArithmeticTeacher
+from prsm.teachers.runtime.shelf import Shelf
+from prsm.teachers.seams import Piece
+from prsm.teachers.teacher_model import FolderTeacher, open_teacher
 
 TARGET = Target("prsm/arithmetic", "arithmetic", "embedded", "embedded")
 LONG_QUESTION = "99999 - 12345 + 54321 - 11111 + 22222 - 33333"
@@ -40,7 +45,7 @@ def teacher() -> CountingTeacher:
 
 @pytest.fixture
 async def executor(teacher: CountingTeacher):
-    executor = EmbeddedExecutor(teacher, _encode, lambda text: len(text.split()), max_calls=2)
+    executor = EmbeddedExecutor({"arithmetic": teacher}, _encode, lambda text: len(text.split()), max_calls=2)
     yield executor
     await executor.aclose()
 
@@ -193,7 +198,7 @@ async def test_leaving_stops_the_encoder_at_the_next_batch(teacher: CountingTeac
         gate.wait(10)
         return _encode(texts)
 
-    executor = EmbeddedExecutor(teacher, encode, len)
+    executor = EmbeddedExecutor({"arithmetic": teacher}, encode, len)
     task = asyncio.create_task(executor.embed(TARGET, EmbedCall(uuid7(), ["x"] * 100, "e")))
     await asyncio.to_thread(begun.wait, 10)
     task.cancel()
@@ -209,3 +214,33 @@ async def test_embeddings_of_another_width_are_refused(executor: EmbeddedExecuto
     with pytest.raises(UpstreamError, match="3 dimensions") as caught:
         await executor.embed(TARGET, EmbedCall(uuid7(), ["x"], "e", dimensions=2))
     assert caught.value.blames_caller
+
+
+async def test_several_teachers_answer_by_name(teacher: CountingTeacher, tmp_path: Path) -> None:
+    folder = write_teacher(tmp_path / "sums")
+    executor = EmbeddedExecutor({"arithmetic": teacher, "sums": FolderTeacher.load(folder)}, _encode, len)
+    sums = Target("local/sums", "sums", "local", "embedded")
+    completion = await executor.chat(sums, _call("12 + 30"))
+    assert completion.usage is not None
+    assert (completion.usage.input_tokens, teacher.generated) == (8, 0)
+    assert completion.usage.output_tokens == len(list(FolderTeacher.load(folder).answer("12 + 30", 20)))
+    with pytest.raises(UpstreamError, match="only sums of two numbers") as caught:
+        await executor.chat(sums, _call("What is 120 + 300?"))
+    assert caught.value.code == "outside_domain"
+    with pytest.raises(UpstreamError, match="no longer inside") as caught:
+        await executor.chat(Target("local/gone", "gone", "local", "embedded"), _call("12 + 30"))
+    assert caught.value.kind == Kind.UNAVAILABLE
+    await executor.aclose()
+
+
+async def test_a_teacher_whose_folder_breaks_says_so(tmp_path: Path) -> None:
+    folder = write_teacher(tmp_path / "sums")
+    model, about = open_teacher(folder)
+    executor = EmbeddedExecutor(
+        {"sums": FolderTeacher(model, about, lambda: Shelf(1 << 30).engine(model))}, _encode, len
+    )
+    write_teacher(folder, seed=1)
+    with pytest.raises(UpstreamError, match="changed") as caught:
+        await executor.chat(Target("local/sums", "sums", "local", "embedded"), _call("12 + 30"))
+    assert (caught.value.code, caught.value.kind) == ("teacher_broken", Kind.UNAVAILABLE)
+    await executor.aclose()

@@ -1,12 +1,13 @@
-"""Answers from what is inside the package: the arithmetic teacher and the text encoder, no network and no key.
+"""Answers from what is inside the node: its teachers and the text encoder, no network and no key.
 
-Each runs on one worker thread with a bounded line in front of it; a caller that leaves stops its work at the next
-token or batch. What the teacher was not trained for is refused in plain words, never guessed.
+The teachers share one worker thread, the encoder has another, each with a bounded line in front of it; a caller that
+leaves stops its work at the next token or batch. What a teacher was not trained for is refused in plain words, never
+guessed.
 """
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar, cast
 
@@ -15,8 +16,8 @@ from numpy.typing import NDArray
 
 from prsm.agents.call import ChatCall, Choice, Completion, Delta, EmbedCall, Embeddings, Json, Target, Usage
 from prsm.agents.seams import UpstreamError
-from prsm.core.errors import Kind
-from prsm.teachers.arithmetic.teacher import MAX_OUTPUT_TOKENS, ArithmeticTeacher, Piece
+from prsm.core.errors import ConfigError, Kind
+from prsm.teachers.seams import Piece, Teacher
 
 Encode = Callable[[Sequence[str]], NDArray[np.float32]]
 CountTokens = Callable[[str], int]
@@ -41,9 +42,10 @@ class EmbeddedExecutor:
     """An ``Executor`` over the parts in this process; ``max_calls`` bounds those running and waiting, for each part."""
 
     def __init__(
-        self, teacher: ArithmeticTeacher, encode: Encode, count_tokens: CountTokens, *, max_calls: int = 64
+        self, teachers: Mapping[str, Teacher], encode: Encode, count_tokens: CountTokens, *, max_calls: int = 64
     ) -> None:
-        self._teacher = teacher
+        """``teachers`` by upstream name."""
+        self._teachers = teachers
         self._encode = encode
         self._count_tokens = count_tokens
         self._answering = _Line("embedded-teacher", max_calls)
@@ -61,10 +63,14 @@ class EmbeddedExecutor:
 
     async def chat_stream(self, target: Target, call: ChatCall) -> AsyncIterator[list[Delta]]:
         """Tokens as the network writes them: the scratchpad as reasoning, the answer as content."""
-        question = self._question(call)
-        limit = min(call.max_output_tokens or MAX_OUTPUT_TOKENS, target.max_output_tokens, MAX_OUTPUT_TOKENS)
+        teacher = self._teachers.get(target.upstream_name)
+        if teacher is None:
+            message = f"{target.name} is no longer inside this node."
+            raise UpstreamError(message, retryable=False, kind=Kind.UNAVAILABLE, code="teacher_gone")
+        question = _question(teacher, call)
+        limit = min(call.max_output_tokens or teacher.max_tokens, target.max_output_tokens, teacher.max_tokens)
         stops = _StopFilter(_stop_sequences(call.options))
-        generation = _Generation(self._teacher, question, limit)
+        generation = _Generation(teacher, question, limit)
         future = self._answering.submit(generation.run)
         future.add_done_callback(generation.close)
         tokens = 0
@@ -77,7 +83,7 @@ class EmbeddedExecutor:
             generation.cancel()
             future.cancel()  # only one that has not begun
         reason = "length" if tokens >= limit and not stops.has_stopped else "stop"
-        usage = Usage(self._teacher.count_tokens(question), tokens)
+        usage = Usage(teacher.count_tokens(question), tokens)
         yield [Delta(content=stops.rest() or None, finish_reason=reason, usage=usage)]
 
     async def embed(self, target: Target, call: EmbedCall) -> Embeddings:
@@ -102,19 +108,6 @@ class EmbeddedExecutor:
         await asyncio.to_thread(self._answering.close)
         await asyncio.to_thread(self._encoding.close)
 
-    def _question(self, call: ChatCall) -> str:
-        question = question_of(call.messages)
-        if question is None or not self._teacher.understands(question):
-            raise _refusal(
-                f"The embedded teacher answers only {self._teacher.domain}. "
-                "`prsm models add` brings a model for everything else.",
-                "outside_domain",
-            )
-        for option, allowed in _ALLOWED.items():
-            if call.options.get(option) not in allowed:
-                raise _refusal(f"The embedded teacher cannot honour the option {option!r}.", "unsupported_option")
-        return question
-
     def _vectors(self, texts: Sequence[str], has_left: threading.Event) -> list[list[float]]:
         vectors: list[list[float]] = []
         for start in range(0, len(texts), _EMBED_BATCH_TEXTS):
@@ -129,6 +122,20 @@ _ALLOWED: dict[str, tuple[Any, ...]] = {
     "response_format": (None, {"type": "text"}),
     "tool_choice": (None, "auto", "none"),
 }
+
+
+def _question(teacher: Teacher, call: ChatCall) -> str:
+    question = question_of(call.messages)
+    if question is None or not teacher.understands(question):
+        raise _refusal(
+            f"The embedded teacher answers only {teacher.domain}. "
+            "`prsm models add` brings a model for everything else.",
+            "outside_domain",
+        )
+    for option, allowed in _ALLOWED.items():
+        if call.options.get(option) not in allowed:
+            raise _refusal(f"The embedded teacher cannot honour the option {option!r}.", "unsupported_option")
+    return question
 
 
 class _Line:
@@ -155,7 +162,7 @@ class _Line:
 class _Generation:
     """One answer on its way from the worker thread to the event loop."""
 
-    def __init__(self, teacher: ArithmeticTeacher, question: str, limit: int) -> None:
+    def __init__(self, teacher: Teacher, question: str, limit: int) -> None:
         self._teacher, self._question, self._limit = teacher, question, limit
         self._loop = asyncio.get_running_loop()
         self._queue: asyncio.Queue[Piece | None] = asyncio.Queue()  # holds at most ``limit`` pieces and the end
@@ -186,6 +193,10 @@ class _Generation:
             item = self._queue.get_nowait()
         if pieces:
             self._queue.put_nowait(None)
+        elif isinstance(self._failure, ConfigError):  # its folder, which is read when it is first asked
+            raise UpstreamError(
+                str(self._failure), retryable=False, kind=Kind.UNAVAILABLE, code="teacher_broken"
+            ) from self._failure
         elif self._failure is not None:
             raise self._failure
         return pieces

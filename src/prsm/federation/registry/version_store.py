@@ -68,7 +68,7 @@ class VersionStore:
     def __init__(self, pool: Pool, signer: Signer, *, served: frozenset[Ref] = frozenset(), clock: Clock = now) -> None:
         self._pool = pool
         self._signer = signer
-        self._served = served
+        self.served = served
         self._clock = clock
 
     async def register(
@@ -247,7 +247,7 @@ class VersionStore:
         rows = await connection.fetch(
             "SELECT DISTINCT version FROM models WHERE model = $1 OR (model = '' AND upstream_name = $1)", model
         )
-        return frozenset(row["version"] for row in rows) | {label for name, label in self._served if name == model}
+        return frozenset(row["version"] for row in rows) | {label for name, label in self.served if name == model}
 
     def _completed(self, version: Version, ancestors: Mapping[Ref, Registered]) -> Version:
         parents = [
