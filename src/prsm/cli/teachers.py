@@ -117,7 +117,7 @@ def _folder(subject: str) -> tuple[str, str]:
     home = context.settings.home
     if "@" in subject:
         model, _, version = subject.partition("@")
-        return str(context.settings.teachers_folder / f"{model}-{version}"), f"evaluation of {subject}"
+        return str(home / "published" / f"{model}-{version}"), f"evaluation of {subject}"
     run = find_run(subject)
     return str(home / "training" / run["id"] / "model"), f"evaluation of {run['name']}"
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 from prsm.agents.call import Target
 from prsm.agents.learning.exams import Evaluation
@@ -15,12 +16,17 @@ from prsm.node.parts import Node
 from prsm.node.published import Published
 from prsm.tokenomics.market.offers import Offer
 
+PUBLISHED: Final = "teachers"
+"""The provider of teachers that were published here: its instances answer inside this node."""
 _PPM = 1_000_000
 
 
 async def reload_models(node: Node) -> None:
     """Read what has changed of the catalogue and give it to the answer path."""
-    await node.registry.reload()
+    catalogue = await node.registry.reload()
+    named = {model.upstream_name for model in catalogue.models.values() if model.provider == PUBLISHED}
+    if named - node.teachers.by_name.keys():  # another worker has published them
+        await asyncio.to_thread(node.teachers.refresh)
     await publish_models(node)
 
 

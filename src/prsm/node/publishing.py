@@ -20,15 +20,15 @@ from prsm.data_layer.codec.cid import Cid
 from prsm.federation.model_registry import Model, Provider
 from prsm.federation.registry.lifecycle import State
 from prsm.federation.registry.versions import Parent, Registered, Score, Version
+from prsm.node.catalogue import PUBLISHED
 from prsm.node.model_import import store_files
 from prsm.node.parts import Node
+from prsm.node.teachers import published_folder
 from prsm.teachers.evaluation.card import CardFacts, RunFacts, card
 from prsm.teachers.evaluation.outcomes import Evaluation, by_task
 from prsm.teachers.runs.run_book import Run
 from prsm.teachers.teacher_model import ABOUT, About, ExamScore, open_teacher
 
-PROVIDER: Final = "teachers"
-"""The provider of published teachers: instances of it answer inside this node."""
 _PPM: Final = 1_000_000
 _FILES: Final = (
     "README.md", "config.json", "generation_config.json", "model.safetensors", "tokenizer.json",
@@ -70,7 +70,7 @@ async def publish(
         raise InvalidRequest(
             f"The evaluation is of version {evaluation.learner}; the run made {version}.", param="evaluation_run"
         )
-    place = node.settings.teachers_folder / f"{wanted.model}-{version}"
+    place = published_folder(node.settings) / f"{wanted.model}-{version}"
     await asyncio.to_thread(_install, made, place, run, evaluation, wanted, version)
     cid, newly_kept = await _stored(node, place, owner)
     try:
@@ -83,7 +83,7 @@ async def publish(
             with suppress(PrsmError):
                 await node.storage.unpin(cid, owner)
         raise
-    await node.registry.put_provider(Provider(PROVIDER, "embedded"))
+    await node.registry.put_provider(Provider(PUBLISHED, "embedded"))
     instance = _instance(wanted, version, place.name, str(cid), by, registered)
     await node.registry.put_model(instance)
     await node.training.evidence.keep_evaluation(wanted.model, version, evaluation, run_id=run.id, by=by)
@@ -104,7 +104,7 @@ def _install(made: Path, place: Path, run: Run, evaluation: Evaluation, wanted: 
     """The teacher's folder where the node serves it from, whole or not at all; checked as it will be loaded."""
     partial = place.with_name(f".{place.name}.{os.getpid()}")
     shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True, mode=0o700)
+    partial.mkdir(parents=True)
     try:
         for path in made.iterdir():
             if path.name in _FILES:
@@ -196,11 +196,11 @@ def _instance(
     wanted: Publication, version: str, upstream_name: str, cid: str, by: str, registered: Registered
 ) -> Model:
     return Model(
-        name=f"{PROVIDER}/{upstream_name}",
-        provider=PROVIDER,
+        name=f"{PUBLISHED}/{upstream_name}",
+        provider=PUBLISHED,
         upstream_name=upstream_name,
         capabilities=frozenset({"chat"}),
-        domain=wanted.model,
+        domain=upstream_name,
         context_tokens=registered.version.context_tokens,
         max_output_tokens=registered.version.context_tokens - 1,
         input_price_micro=wanted.input_price_micro,

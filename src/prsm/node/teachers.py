@@ -1,4 +1,4 @@
-"""The teachers inside this node: the shipped one, and those in the folders that its operator names.
+"""The teachers inside this node: the shipped one, those in the folders that its operator names, and published ones.
 
 A folder that is broken is named in the log and at ``/readyz``, and keeps nobody from answering.
 """
@@ -30,13 +30,16 @@ class Teachers:
     says which questions are its own: the others are asked by name.
     """
 
-    def __init__(self, shipped: ArithmeticTeacher, folder: Path, shelf: Shelf) -> None:
+    def __init__(self, shipped: ArithmeticTeacher, folder: Path, shelf: Shelf, published: Path | None = None) -> None:
+        """``published`` holds versions that were published here: whoever names an instance of one is answered by it."""
         self.shipped = shipped
         self.of_folders: dict[str, FolderTeacher] = {}
+        self.published: dict[str, FolderTeacher] = {}
         self.by_name: dict[str, Teacher] = {ARITHMETIC: shipped}
         self.domains: dict[str, Callable[[str], bool]] = {ARITHMETIC: shipped.understands}
         self.broken: Mapping[str, str] = {}
         self._folder = folder
+        self._published = published
         self._shelf = shelf
 
     @classmethod
@@ -44,27 +47,24 @@ class Teachers:
         """The shipped teacher and those in the folder of the settings; blocking. Raises ConfigError for the shipped."""
         named = settings.teachers_folder
         folder = Path(named).expanduser() if named else settings.home / "teachers"
-        teachers = cls(ArithmeticTeacher.load(), folder, Shelf(settings.teachers_memory_bytes))
+        teachers = cls(
+            ArithmeticTeacher.load(), folder, Shelf(settings.teachers_memory_bytes), published_folder(settings)
+        )
         teachers.refresh()
         return teachers
 
     def refresh(self) -> None:
-        """Look again at what the folder holds; blocking, as it reads and checks all of it."""
-        found: dict[str, FolderTeacher] = {}
+        """Look again at what the folders hold; blocking, as it reads and checks all of them."""
         broken: dict[str, str] = {}
-        for name, path in self._folders():
-            try:
-                found[name] = self._opened(name, path)
-            except ConfigError as error:
-                broken[name] = str(error)
-                if self.broken.get(name) != broken[name]:
-                    _log.warning("teacher_broken", teacher=name, reason=str(error))
-        for gone in self.of_folders.keys() - found.keys():
+        of_folders = self._found(self._folder, broken)
+        published = self._found(self._published, broken) if self._published else {}
+        found = published | of_folders
+        for gone in (self.of_folders.keys() | self.published.keys()) - found.keys():
             del self.by_name[gone]
             self.domains.pop(gone, None)
         self.by_name.update(found)
         self.domains.update({name: each.understands for name, each in found.items() if each.about.questions})
-        self.of_folders, self.broken = found, broken
+        self.of_folders, self.published, self.broken = of_folders, published, broken
 
     def readiness(self) -> dict[str, Any]:
         """The part of ``/readyz``; not ok while a folder is broken."""
@@ -73,11 +73,17 @@ class Teachers:
             part["error"] = " ".join(f"{name}: {reason}" for name, reason in self.broken.items())
         return part
 
-    def _folders(self) -> list[tuple[str, Path]]:
-        """Sub-folders by name; one that begins with a dot is being written."""
-        if not self._folder.is_dir():
-            return []
-        return sorted((p.name, p) for p in self._folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    def _found(self, folder: Path, broken: dict[str, str]) -> dict[str, FolderTeacher]:
+        """The teachers of a folder's sub-folders; why others are none goes into ``broken``."""
+        found: dict[str, FolderTeacher] = {}
+        for name, path in _sub_folders(folder):
+            try:
+                found[name] = self._opened(name, path)
+            except ConfigError as error:
+                broken[name] = str(error)
+                if self.broken.get(name) != broken[name]:
+                    _log.warning("teacher_broken", teacher=name, reason=str(error))
+        return found
 
     def _opened(self, name: str, path: Path) -> FolderTeacher:
         if not _NAME.fullmatch(name) or name in _TAKEN:
@@ -89,3 +95,15 @@ class Teachers:
         model, about = open_teacher(path)
         self._shelf.check(model)
         return FolderTeacher(model, about, lambda: self._shelf.engine(model))
+
+
+def published_folder(settings: Settings) -> Path:
+    """Where published versions stand, each in a sub-folder MODEL-VERSION."""
+    return settings.home / "published"
+
+
+def _sub_folders(folder: Path) -> list[tuple[str, Path]]:
+    """Sub-folders by name; one that begins with a dot is being written."""
+    if not folder.is_dir():
+        return []
+    return sorted((p.name, p) for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
