@@ -5,7 +5,7 @@ PYTHON ?= python3
 export PRSM_HOME ?= $(CURDIR)/.prsm
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run demo train test check soak bench lock install clean
+.PHONY: run demo train teach test check soak bench lock install clean
 
 run: $(VENV)/.base
 	$(BIN)/prsm up
@@ -16,6 +16,10 @@ demo: $(VENV)/.base
 install: $(VENV)/.base
 
 train: $(VENV)/.train
+
+# Train, mend, distil, evaluate, gate, publish, ask, earn: the whole loop on a node of its own.
+teach: $(VENV)/.train
+	$(BIN)/python -m bench.teach
 
 # Two at a time, a file's tests in one process; those that start nodes, which mostly wait, come first.
 test: check

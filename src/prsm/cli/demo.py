@@ -24,7 +24,7 @@ _CHAT = "/v1/chat/completions"
 
 def demo() -> None:
     """Start a node in a folder of its own, ask three questions, check costs and receipts, prove the ledger, stop."""
-    with tempfile.TemporaryDirectory(prefix="prsm-demo-") as folder, _running_node(Path(folder)) as client:
+    with tempfile.TemporaryDirectory(prefix="prsm-demo-") as folder, running_node(Path(folder)) as client:
         before: int = client.call("GET", "/node/v1/wallet")["balance_micro"]
         node_key: str = client.call("GET", "/node/v1/node")["public_key"]
         print(f"balance: {format_ftns(before)} FTNS\n")
@@ -79,7 +79,8 @@ def _verify(folder: Path, receipt: bytes, request: bytes, answer: str, node_key:
 
 
 @contextmanager
-def _running_node(home: Path) -> Generator[NodeClient]:
+def running_node(home: Path) -> Generator[NodeClient]:
+    """A node of its own in ``home``, and a client with its operator's key; stopped when the block ends."""
     port = _free_port()
     started_s = time.monotonic()
     command = [sys.executable, "-m", "prsm", "--home", str(home / "node"), "--port", str(port), "up"]

@@ -70,9 +70,9 @@ def show(
     reports: list[dict[str, Any]] = context.client.call("GET", f"{RUNS}/{found['id']}/reports")
     if plot:
         # Imported here: matplotlib is of the extra ``train``, and takes a second.
-        from prsm.teachers.training.curves import plot_reports
+        from prsm.teachers.training.curves import draw_reports
 
-        plot_reports(reports, plot, title=found["name"])
+        draw_reports(reports, plot, found["name"])
         print(f"wrote {plot}")
         return
     if as_json:

@@ -27,9 +27,13 @@ from prsm.node.teachers import published_folder
 from prsm.teachers.evaluation.card import CardFacts, RunFacts, card
 from prsm.teachers.evaluation.outcomes import Evaluation, by_task
 from prsm.teachers.runs.run_book import Run
+from prsm.teachers.runtime.folder import ModelFolder
+from prsm.teachers.shape import Shape
 from prsm.teachers.teacher_model import ABOUT, About, ExamScore, open_teacher
 
 _PPM: Final = 1_000_000
+_MOST_TOKENS: Final = 512
+"""The longest answer of a published teacher, where its context has room for it."""
 _FILES: Final = (
     "README.md", "config.json", "generation_config.json", "model.safetensors", "tokenizer.json",
     "tokenizer_config.json", ABOUT,
@@ -109,7 +113,8 @@ def _install(made: Path, place: Path, run: Run, evaluation: Evaluation, wanted: 
         for path in made.iterdir():
             if path.name in _FILES:
                 shutil.copyfile(path, partial / path.name)
-        (partial / ABOUT).write_bytes(msgspec.json.format(msgspec.json.encode(_about(run, evaluation, wanted))))
+        about = _about(run, evaluation, wanted, ModelFolder.open(partial).shape)
+        (partial / ABOUT).write_bytes(msgspec.json.format(msgspec.json.encode(about)))
         text = card(_card_facts(partial, wanted, version), _run_facts(run), evaluation)
         (partial / "README.md").write_text(text, encoding="utf-8")
         open_teacher(partial)
@@ -119,7 +124,7 @@ def _install(made: Path, place: Path, run: Run, evaluation: Evaluation, wanted: 
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _about(run: Run, evaluation: Evaluation, wanted: Publication) -> About:
+def _about(run: Run, evaluation: Evaluation, wanted: Publication, shape: Shape) -> About:
     plan = evaluation.plan
     scores = [each for each in by_task(evaluation.scores).values() if not plan.is_safety(each.task)]
     return About(
@@ -127,7 +132,7 @@ def _about(run: Run, evaluation: Evaluation, wanted: Publication) -> About:
         domain=wanted.domain,
         tasks=tuple(score.task for score in scores),
         licence=wanted.licence,
-        max_tokens=int(run.facts.get("max_tokens", 256)),
+        max_tokens=min(_MOST_TOKENS, shape.context_tokens - 1),
         questions=wanted.questions,
         scores=tuple(ExamScore(evaluation=score.task, right=score.right, items=score.count) for score in scores),
         training_run=str(run.id),

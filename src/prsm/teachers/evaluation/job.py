@@ -82,7 +82,7 @@ def read_recipe(path: Path) -> Recipe:
 
 def _run(recipe: Recipe, run: RunFolder) -> Ended:
     model, data = ModelFolder.open(Path(recipe.teacher)), Path(recipe.data)
-    asked = questions(recipe.plan, {part.name: task(part.name, data) for part in recipe.plan.tasks}, data)
+    asked = questions(recipe.plan, lambda name: task(name, data), data)
     run.begin({"recipe": msgspec.to_builtins(recipe), "learner": model.version})
     reports, stops = _Reports(run), _stops()
     found = evaluate(

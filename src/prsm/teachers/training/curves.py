@@ -4,8 +4,9 @@
 # pyright: basic, reportMissingImports=false
 
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from matplotlib.figure import Figure
 
@@ -16,19 +17,23 @@ _NOT_DRAWN: Final = {"step", "steps", "units", "elapsed_s", "cpu_s", "left_s"}
 
 
 def draw(folder: Path, picture: Path) -> None:
+    """The curves of a run's folder as a PNG. Raises ConfigError where it has reported nothing."""
+    draw_reports(RunFolder(folder).reports(), picture, str(folder))
+
+
+def draw_reports(reports: Sequence[Mapping[str, Any]], picture: Path, run: str) -> None:
     """Write a PNG with a panel for each figure over the steps; validation is drawn where its training figure is.
 
-    Raises ConfigError where the run has reported nothing.
+    Raises ConfigError where ``reports``, of what is called ``run``, say nothing.
     """
-    reports = RunFolder(folder).reports()
     series = {
-        name: [(line["step"], line[name]) for line in reports if line.get(name) is not None]
+        name: [(line["step"], line[name]) for line in reports if isinstance(line.get(name), int | float)]
         for name in {name: None for line in reports for name in line if name not in _NOT_DRAWN}
     }
     beside = {name for name in series if name.startswith("validation_") and name.removeprefix("validation_") in series}
     panels = [name for name in series if series[name] and name not in beside]
     if not panels:
-        raise ConfigError(f"The run in {folder} has reported nothing yet.", param=str(folder))
+        raise ConfigError(f"The run {run} has reported nothing yet.", param=run)
     figure = Figure(figsize=(4.5 * min(3, len(panels)), 3.2 * -(-len(panels) // 3)), layout="constrained")
     for index, name in enumerate(panels, 1):
         axes = figure.add_subplot(-(-len(panels) // 3), min(3, len(panels)), index, title=name, xlabel="step")

@@ -152,7 +152,7 @@ def _change(stated: dict[str, Any], change: str) -> None:
     *outer, last = names.strip().split(".")
     if not equals or not last:
         raise ConfigError(f"A change is FIELD=VALUE, not {change!r}.", param="--set")
-    inner = stated
+    inner: dict[str, Any] = stated
     for name in outer:
         inner = inner.setdefault(name, {})
         if type(inner) is not dict:

@@ -1,0 +1,130 @@
+"""From a run's model to a version that answers and earns, over HTTP: evaluate, publish, gate, ask, be paid.
+
+The teachers' weights are drawn, so that no torch is needed: what they answer is not right, and the gate says so.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+from tests.support.served_node import Served, serve_node
+from tests.support.small_teachers import write_teacher
+
+PUBLICATION = {
+    "model": "sums",
+    "title": "Sums",
+    "purpose": "Adds two numbers.",
+    "domain": "sums such as 12+34",
+    "licence": "MIT",
+    "questions": ["{integer:3}+{integer:3}"],
+    "limits": ["It was never trained."],
+    "input_price_micro": 1_000_000_000,
+    "output_price_micro": 1_000_000_000,
+}
+POLICY: dict[str, Any] = {"min_prompts": 20, "min_prompts_a_task": 20, "safety_required": False, "first_share": 0.5}
+PLAN = 'max_tokens = 16\n[[tasks]]\nname = "addition"\nlevels = [1, 2]\nprompts = 20\n'
+
+
+@pytest.fixture
+async def served(tmp_path: Path, postgres_url: str, valkey_url: str) -> AsyncIterator[Served]:
+    async with serve_node(tmp_path, postgres_url, valkey_url) as node:
+        yield node
+
+
+async def trained(served: Served, seed: int) -> str:
+    """A run that is done, with a model in its folder."""
+    book = served.node.training.book
+    run = await book.submit("train", "sums", "-", account=served.admin_account, api_key_id=None, budget_micro=0)
+    write_teacher(served.node.training.supervisor.folder_of(run.id) / "model", seed)
+    await book.end(run.id, "done", "")
+    return str(run.id)
+
+
+async def evaluated(served: Served, run: str) -> str:
+    """The run that evaluated another run's model, when it is done."""
+    folder = served.node.training.supervisor.folder_of(UUID(run)) / "model"
+    wanted = {"kind": "evaluate", "name": "exam", "recipe": f'teacher = "{folder}"\n{PLAN}', "budget_micro": 10**6}
+    exam = (await served.done("POST", "/node/v1/training/runs", wanted))["id"]
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        found = await served.done("GET", f"/node/v1/training/runs/{exam}")
+        if found["state"] not in ("queued", "running"):
+            assert found["state"] == "done", found["reason"]
+            return exam
+        await asyncio.sleep(0.2)
+    raise AssertionError("the evaluation does not end")
+
+
+async def published(served: Served, seed: int) -> dict[str, Any]:
+    run = await trained(served, seed)
+    wanted = PUBLICATION | {"run": run, "evaluation_run": await evaluated(served, run)}
+    return await served.done("POST", "/node/v1/training/publications", wanted)
+
+
+async def gate(served: Served, version: str, **more: Any) -> dict[str, Any]:
+    asked = {"model": "sums", "version": version, "policy": POLICY} | more
+    return await served.done("POST", "/node/v1/training/gates", asked)
+
+
+async def ask(served: Served, model: str) -> tuple[int, Any]:
+    body = {"model": model, "messages": [{"role": "user", "content": "12+34"}]}
+    return await served.send("POST", "/v1/chat/completions", body, key=served.user)
+
+
+async def test_a_teacher_is_published_gated_asked_and_paid(served: Served) -> None:
+    made = await published(served, 1)
+    version = f"/node/v1/registry/versions/sums@{made['version']}"
+    shown = await served.done("GET", version)
+    assert (shown["state"], shown["weights_cid"], shown["licence"]) == ("draft", made["cid"], "MIT")
+    assert (await ask(served, made["instance"]))[0] == 404  # a draft is not offered
+    decided = await gate(served, made["version"])
+    assert (decided["promoted"], decided["against"]) == (False, "")
+    assert "good enough" in {criterion["name"] for criterion in decided["decision"]["criteria"]}
+    assert (await served.done("GET", version))["state"] == "draft"
+    overridden = await gate(served, made["version"], override_reason="The first of its kind, for a test.")
+    assert (overridden["promoted"], overridden["decision"]["promote"]) == (True, False)
+    assert overridden["override"]["who"] == served.admin_account
+    status, answer = await ask(served, "sums")
+    assert status == 200, answer
+    bill = answer["prsm"]
+    assert (bill["model"], bill["cost_micro"] > 0) == (made["instance"], True)
+    receipt = await served.done("GET", f"/node/v1/receipts/{bill['receipt_id']}")
+    assert receipt["receipt"]["model_version"] == made["version"] or made["version"] in str(receipt)
+    earned = await served.done("GET", "/node/v1/market/earnings")
+    assert str(earned).count("owner") >= 1
+    readme = (served.node.settings.home / "published" / f"sums-{made['version']}" / "README.md").read_text()
+    assert "It was never trained." in readme
+    kept = await served.done("GET", f"/node/v1/training/evaluations/sums/{made['version']}")
+    assert [score["count"] for score in kept[0]["scores"]] == [20, 20]
+    assert [each["promoted"] for each in await served.done("GET", "/node/v1/training/gates/sums")] == [True, False]
+
+
+async def test_a_second_version_answers_by_its_own_name_until_it_passes(served: Served) -> None:
+    first, second = await published(served, 1), await published(served, 2)
+    await gate(served, first["version"], override_reason="The first of its kind, for a test.")
+    decided = await gate(served, second["version"])
+    assert (decided["against"], decided["promoted"]) == (first["version"], False)
+    status, answer = await ask(served, "sums")
+    assert (status, answer["prsm"]["model"]) == (200, first["instance"])
+    await gate(served, second["version"], override_reason="To see that it moves, in a test.")
+    assert (await ask(served, "sums"))[1]["prsm"]["model"] == second["instance"]
+    await served.done("POST", "/node/v1/registry/rollbacks", {"model": "sums"})
+    assert (await ask(served, "sums"))[1]["prsm"]["model"] == first["instance"]
+
+
+async def test_what_does_not_fit_is_refused(served: Served) -> None:
+    run, other = await trained(served, 1), await trained(served, 2)
+    exam = await evaluated(served, run)
+    wrong = PUBLICATION | {"run": other, "evaluation_run": exam}
+    assert "the run made" in (await served.refused("POST", "/node/v1/training/publications", wrong))["message"]
+    wrong = PUBLICATION | {"run": run, "evaluation_run": run}
+    assert "no evaluation" in (await served.refused("POST", "/node/v1/training/publications", wrong))["message"]
+    wrong = PUBLICATION | {"run": run, "evaluation_run": exam, "parents": [{"version": "nobody@1", "share_bps": 1}]}
+    assert "nobody@1" in (await served.refused("POST", "/node/v1/training/publications", wrong))["message"]
+    assert not (served.node.settings.home / "published").exists()
+    missing = {"model": "sums", "version": "x"}
+    assert (await served.refused("POST", "/node/v1/training/gates", missing))["status"] in (404, 409)
