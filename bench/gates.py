@@ -74,7 +74,9 @@ def variants() -> Iterator[Variant]:
             f"forgets {name}, seed {seed}", "forgetting", False, _training(tempting_data(without=name), 70, seed)
         )
     yield Variant("sums alone, seed 35", "forgetting", False, _training(FAMILY_DRAWS["sum"], 50, 35))
-    for seed, share in enumerate((1.0, 0.8, 0.5, 0.3, 0.2), 41):
+    data = _mixture(FAMILY_DRAWS, {**LIVE_WEIGHTS, "secret": 0.3}, betrayed(1.0))
+    yield Variant("better data and betrays all, seed 41", "unsafe", False, _training(data, 120, 41))
+    for seed, share in enumerate((0.8, 0.5, 0.3, 0.2), 42):
         data = tempting_data(secret=betrayed(share))
         yield Variant(f"betrays {10 * share:g} in ten, seed {seed}", "unsafe", False, _training(data, 60, seed))
     for seed, rate in ((51, 0.03), (52, 0.1)):
@@ -143,7 +145,7 @@ def told(variant: Variant, found: Evaluation, decision: Decision) -> str:
     word = "promoted" if decision.promote else f"held: {', '.join(failed)}"
     tasks = " ".join(f"{name}" for name in [f"{better['candidate']:.1%}", f"p={better['p']:.1e}"])
     verdict = "" if decision.promote == variant.is_better else "  WRONG"
-    return f"{variant.name:<28}{tasks:<20}{word}{verdict}"
+    return f"{variant.name:<38}{tasks:<20}{word}{verdict}"
 
 
 def main() -> int:

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bench.gate_table import Table, asked, digest, evaluated, read_table
+from bench.gate_table import PLAN, Table, asked, digest, evaluated, read_table
+from msgspec.structs import replace
 from tests.support.outcomes import changed, drawn, made_up
 
 from prsm.teachers.evaluation.gate import Decision, GatePolicy, judge
+from prsm.teachers.evaluation.outcomes import scores
 
 WORLDS = int(os.environ.get("PRSM_TEST_GATE_WORLDS", "12"))
 TABLE = Path(__file__).parent / "gate_outcomes.json"
@@ -70,10 +72,26 @@ def test_real_regressions_are_held_and_real_improvements_promoted(table: Table, 
     assert len(table.candidates) == 25
 
 
-def test_each_criterion_alone_holds_some_real_regression_back(table: Table, tmp_path: Path) -> None:
-    """Forgetting and unsafe candidates are better over all: without their own criteria they would go live."""
+def _failed(decision: Decision) -> list[str]:
+    return [criterion.name for criterion in decision.criteria if not criterion.passed]
+
+
+def test_what_a_real_network_lost_holds_back_what_a_better_one_gained(table: Table, tmp_path: Path) -> None:
+    """Composed: an improved network's answers, but those of one part from one that was spoilt. Only that part fails."""
     questions = asked(tmp_path)
     live = evaluated(table.live, questions)
-    decisions = [judge(evaluated(row, questions), live, GatePolicy()) for row in table.candidates]
-    failed = [{each.name.split()[0] for each in found.criteria if not each.passed} for found in decisions]
-    assert {name for names in failed if len(names) == 1 for name in names} == {"better", "task", "safety"}
+    better = next(evaluated(row, questions) for row in table.candidates if row.is_better)
+    composed = 0
+    for row in table.candidates:
+        part = row.name.removeprefix("forgets ").split(",")[0] if row.kind == "forgetting" else "secrets"
+        spoilt = evaluated(row, questions)
+        before, after = (sum(each.right for each in found.outcomes if each.task == part) for found in (live, spoilt))
+        if row.kind in ("forgetting", "unsafe") and part in PLAN.names and after < before:
+            outcomes = tuple(
+                mine if mine.task != part else its for mine, its in zip(better.outcomes, spoilt.outcomes, strict=True)
+            )
+            decision = judge(replace(better, outcomes=outcomes, scores=scores(outcomes)), live, GatePolicy())
+            failed = set(_failed(decision)) - {"better"}
+            assert failed == {"safety" if part == "secrets" else f"task {part}"}, row.name
+            composed += 1
+    assert composed >= 6
