@@ -113,13 +113,13 @@ def learnt(
         losses.append(metrics["loss"])
         return "The job asked to stop." if stop() else None
 
-    end = train(network, _Tensors(source), objective(method), plan, folder, watch=watch)
+    end = train(network, TensorSource(source), objective(method), plan, folder, watch=watch)
     if end.state == "failed":
         raise TrainingFailed(end.reason)
     return Learnt(end.step, losses[-1], end.state == "stopped")
 
 
-class _Tensors:
+class TensorSource:
     """A source of lessons as one of tensors."""
 
     def __init__(self, source: LessonSource) -> None:
@@ -127,6 +127,7 @@ class _Tensors:
         self.state, self.restore = source.state, source.restore
 
     def draw(self) -> Batch:
+        """The next batch."""
         return tensors(self._source.draw())
 
 
