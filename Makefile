@@ -52,6 +52,8 @@ bench: $(VENV)/.dev
 	$(BIN)/python -m bench.discovery
 	$(BIN)/python -m bench.liveness
 	$(BIN)/python -m bench.provider_world
+	$(BIN)/python -m bench.distillation
+	$(BIN)/python -m bench.tuning
 
 lock: | $(BIN)/python
 	$(BIN)/python -m pip install -q pip-tools
