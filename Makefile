@@ -43,7 +43,7 @@ soak: $(VENV)/.dev
 	$(BIN)/python -m tests.fuzz.storage_parsers --runs 1000000 --parser all
 	$(BIN)/python -m tests.fuzz.model_files --runs 1000000 --seed 1
 
-bench: $(VENV)/.dev
+bench: $(VENV)/.train
 	$(BIN)/python -m bench.ledger
 	$(BIN)/python -m bench.gateway
 	$(BIN)/python -m bench.storage
@@ -52,6 +52,7 @@ bench: $(VENV)/.dev
 	$(BIN)/python -m bench.discovery
 	$(BIN)/python -m bench.liveness
 	$(BIN)/python -m bench.provider_world
+	$(BIN)/python -m bench.teachers_tables
 	$(BIN)/python -m bench.distillation
 	$(BIN)/python -m bench.tuning
 

@@ -70,8 +70,8 @@ ALONE = Group()
 
 @contextmanager
 def joined(*, sharded: bool = False) -> Generator[Group]:
-    """The group that the environment of ``torchrun`` names, left at the end; alone where it names none."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1 and not sharded:
+    """The group that the environment of ``torchrun`` names, left at the end; alone where it names no others."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield ALONE
         return
     if torch.cuda.is_available():
