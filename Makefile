@@ -60,6 +60,8 @@ bench: $(VENV)/.train
 	OMP_NUM_THREADS=1 $(BIN)/python -m bench.gates
 	$(BIN)/python -m bench.teachers_tables
 	$(BIN)/python -m bench.teacher_inference
+	$(BIN)/python -m bench.distillation
+	$(BIN)/python -m bench.tuning
 
 lock: | $(BIN)/python
 	$(BIN)/python -m pip install -q pip-tools

@@ -31,7 +31,10 @@ _BOOKED_EVERY_MS = 1000
 
 
 class Meter(Protocol):
-    """What pays for a job, by the hold's id; each call may come again after a kill and then changes nothing."""
+    """What pays for a job, by the hold's id; each call may come again after a kill and then changes nothing.
+
+    Of a hold that was refused, use and settlement are told, too, with 0.
+    """
 
     def hold(self, hold: str, budget_micro_ftns: int) -> None:
         """Set the budget aside. Raises PrsmError where there is not so much."""

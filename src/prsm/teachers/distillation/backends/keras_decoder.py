@@ -200,7 +200,7 @@ class _Loop:
         self.optimizer.exclude_from_weight_decay(var_names=["scale", "embeddings"])
         self.optimizer.build(network.trainable_variables)
         self.step, self.cpu_s = 0, 0.0
-        self._gradients = tf.function(self._gradients_of, reduce_retracing=True)
+        self._gradients = tf.function(self._gradients_of, reduce_retracing=True, autograph=False)
 
     def run(self, stop: Callable[[], bool]) -> Learnt:
         """Do what is left of the plan."""

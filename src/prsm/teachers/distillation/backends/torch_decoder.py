@@ -8,11 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import nn
 
 from prsm.core.errors import Kind, PrsmError
-from prsm.teachers.distillation.folder import read_shape, write_texts
 from prsm.teachers.distillation.losses import objective
 from prsm.teachers.distillation.recipe import Method
 from prsm.teachers.distillation.seams import Floats, Ints, Learnt, Lessons, LessonSource
@@ -22,6 +20,7 @@ from prsm.teachers.shape import Shape
 from prsm.teachers.training.loop import train
 from prsm.teachers.training.objective import Batch
 from prsm.teachers.training.plan import TrainingPlan
+from prsm.teachers.training.small_teacher import load_teacher, save_teacher
 
 
 class TrainingFailed(PrsmError):
@@ -48,9 +47,7 @@ class TorchDecoder:
 
     def load(self, folder: Path) -> "DecoderStudent":
         """The decoder in a teacher's folder."""
-        network = Decoder(read_shape(folder))
-        network.load(load_file(folder / "model.safetensors"))
-        return DecoderStudent(network.to(best_device()))
+        return DecoderStudent(load_teacher(folder).to(best_device()))
 
 
 class DecoderStudent:
@@ -85,9 +82,7 @@ class DecoderStudent:
 
     def export(self, folder: Path) -> None:
         """Write the teacher's folder."""
-        write_texts(folder, self.network.shape)
-        weights = {name: tensor.detach().cpu().contiguous() for name, tensor in self.network.weights().items()}
-        save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+        save_teacher(folder, self.network.shape, self.network.weights())
 
 
 @torch.no_grad()
@@ -113,13 +108,13 @@ def learnt(
         losses.append(metrics["loss"])
         return "The job asked to stop." if stop() else None
 
-    end = train(network, _Tensors(source), objective(method), plan, folder, watch=watch)
+    end = train(network, TensorSource(source), objective(method), plan, folder, watch=watch)
     if end.state == "failed":
         raise TrainingFailed(end.reason)
     return Learnt(end.step, losses[-1], end.state == "stopped")
 
 
-class _Tensors:
+class TensorSource:
     """A source of lessons as one of tensors."""
 
     def __init__(self, source: LessonSource) -> None:
@@ -127,6 +122,7 @@ class _Tensors:
         self.state, self.restore = source.state, source.restore
 
     def draw(self) -> Batch:
+        """The next batch."""
         return tensors(self._source.draw())
 
 

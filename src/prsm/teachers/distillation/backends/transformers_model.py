@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PretrainedConfig, PreTrainedModel
 
 from prsm.core.errors import ConfigError
@@ -21,6 +20,7 @@ from prsm.teachers.distillation.folder import write_alphabet
 from prsm.teachers.distillation.recipe import Method
 from prsm.teachers.distillation.seams import Floats, Ints, Learnt, LessonSource
 from prsm.teachers.shape import Shape
+from prsm.teachers.training.hub_model import LanguageModel
 from prsm.teachers.training.plan import TrainingPlan
 
 
@@ -54,7 +54,7 @@ class TransformersStudent:
 
     def __init__(self, model: PreTrainedModel) -> None:
         self.model = model
-        self._network = _Logits(model)
+        self._network = LanguageModel(model)
 
     @property
     def parameters(self) -> int:
@@ -95,15 +95,6 @@ class TransformersStudent:
         self.model.save_pretrained(folder, safe_serialization=True)
         if self.model.config.vocab_size == len(VOCABULARY):
             write_alphabet(folder)
-
-
-class _Logits(nn.Module):
-    def __init__(self, model: PreTrainedModel) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
-        return self.model(input_ids=ids, attention_mask=mask, use_cache=False).logits
 
 
 def _until_end(ids: list[int]) -> list[int]:
