@@ -1,9 +1,9 @@
-"""Two published tables, trained by the shipped recipes: sums written forwards or backwards, and Shakespeare's characters.
+"""Two published tables, trained by the shipped recipes: sums written forwards or backwards, Shakespeare's characters.
 
     python -m bench.teachers_tables [--only reversed plain shakespeare] [--seed 0] [--out DIR]
 
 Sums: Lee et al. 2023 (arXiv:2307.03381), their 10,000 lines, exact match of greedy answers to 1,000 unseen sums drawn
-evenly from all of up to three digits. Characters: nanoGPT's setting for CPUs, loss in nats on the last 10 % of the text.
+evenly from all of up to three digits. Characters: nanoGPT's setting for CPUs, loss in nats on the text's last 10 %.
 Each runs as a user runs it, in a process of its own; times are of the processor.
 """
 

@@ -57,7 +57,7 @@ def load_language_model(model: Transformers) -> tuple[LanguageModel, Any]:
 
 def load_reward_network(model: Transformers) -> tuple[RewardNetwork, Any]:
     """The model with a scalar head, new where it had none, and its tokenizer; raises as above."""
-    return _loaded(AutoModelForSequenceClassification, RewardNetwork, model, num_labels=1)
+    return _loaded(AutoModelForSequenceClassification, RewardNetwork, model, num_labels=1, ignore_mismatched_sizes=True)
 
 
 def save_hub_model(network: nn.Module, tokenizer: Any, folder: Path, weights: dict[str, Tensor] | None = None) -> None:
@@ -79,7 +79,7 @@ def _loaded(kind: Any, wrapper: Any, model: Transformers, **extra: Any) -> tuple
         revision = model.revision or "main"
         body = kind.from_pretrained(model.name, revision=revision, **_SAFELY, **extra)
         tokenizer = AutoTokenizer.from_pretrained(model.name, revision=revision, trust_remote_code=False)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(f"The model {model.name} cannot be loaded: {reason}", param="model.name") from error
     if body.config.pad_token_id is None:

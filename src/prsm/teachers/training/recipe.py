@@ -4,7 +4,7 @@ import hashlib
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 import msgspec
 from msgspec import Meta, Struct
@@ -154,9 +154,10 @@ def _change(stated: dict[str, Any], change: str) -> None:
         raise ConfigError(f"A change is FIELD=VALUE, not {change!r}.", param="--set")
     inner: dict[str, Any] = stated
     for name in outer:
-        inner = inner.setdefault(name, {})
-        if type(inner) is not dict:
+        found: object = inner.setdefault(name, {})
+        if not isinstance(found, dict):
             raise ConfigError(f"The recipe has no field {names.strip()}.", param=names.strip())
+        inner = cast("dict[str, Any]", found)
     try:
         inner[last] = tomllib.loads(f"value = {value.strip()}")["value"]
     except tomllib.TOMLDecodeError:
