@@ -12,6 +12,7 @@ reward is 1 for an answer that is exactly right and properly ended, else 0. ``Ro
 import itertools
 import random
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -20,13 +21,17 @@ from msgspec import Struct
 from torch import Tensor, nn
 
 from prsm.teachers.alphabet import END_ID, PAD_ID, prompt_ids, read
-from prsm.teachers.curriculum import Curriculum, CurriculumPlan, chosen, observed
+from prsm.teachers.curriculum import Curriculum, CurriculumPlan, Standing, begun, chosen, observed
 from prsm.teachers.networks.decoder import Decoder
 from prsm.teachers.networks.sampling import Said, sample
-from prsm.teachers.rlvr_plan import RlvrPlan
+from prsm.teachers.rlvr_plan import RlvrPlan, RlvrRecipe
 from prsm.teachers.seams import Problem, Task
-from prsm.teachers.tasks.held_out import problems
+from prsm.teachers.tasks.held_out import problems as drawn_problems
+from prsm.teachers.tasks.verifying import verified
+from prsm.teachers.training.loop import train
 from prsm.teachers.training.objective import Batch, Loss, Objective
+from prsm.teachers.training.parallel import ALONE, Group
+from prsm.teachers.training.run_folder import Ended
 
 
 class Answered(Struct, frozen=True):
@@ -48,10 +53,19 @@ class Rollout(Struct, frozen=True):
     differing: float
 
 
-def reward(task: Task, problem: Problem, ids: list[int]) -> float:
-    """1 where what was written is whole and exactly right, else 0."""
-    written = read(ids)
-    return float(written.is_whole and task.verify(problem, written.answer))
+class _State(Struct, frozen=True):
+    drawn: int
+    curriculum: Curriculum
+    pending: list[Rollout]
+
+
+def rewards(task: Task, problems: Sequence[Problem], said: Sequence[list[int]]) -> list[float]:
+    """1 for each of the answers to a task's problems that is whole and exactly right, else 0."""
+    written = [read(ids) for ids in said]
+    whole = [index for index, each in enumerate(written) if each.is_whole]
+    right = verified(task, [problems[index] for index in whole], [written[index].answer for index in whole])
+    found = dict(zip(whole, right, strict=True))
+    return [float(found.get(index, False)) for index in range(len(written))]
 
 
 def advantages(rewards: Sequence[float], *, by_deviation: bool) -> list[float]:
@@ -60,6 +74,33 @@ def advantages(rewards: Sequence[float], *, by_deviation: bool) -> list[float]:
     apart = [each - mean for each in rewards]
     deviation = (sum(each * each for each in apart) / len(apart)) ** 0.5
     return [each / deviation for each in apart] if by_deviation and deviation else apart
+
+
+def improve(
+    network: Decoder,
+    tasks: Mapping[str, Task],
+    recipe: RlvrRecipe,
+    folder: Path,
+    *,
+    found: Mapping[str, Mapping[int, Standing]],
+    reference: nn.Module | None = None,
+    group: Group = ALONE,
+    show: bool = False,
+) -> Ended:
+    """Let ``network`` learn ``tasks`` (by the recipe's names) in a run's ``folder``, from the gaps that were ``found``.
+
+    Where nothing lacks, nothing is learnt. Raises what ``train`` raises, and KeyError for a task that is not there.
+    """
+    chosen_tasks = {name: tasks[name] for name in recipe.tasks}
+    curriculum = begun(recipe.curriculum, recipe.tasks, found)
+    if not curriculum:
+        return Ended(state="done", reason="Every level is mastered: nothing lacks.", step=0)
+    source = Rollouts(
+        network, chosen_tasks, curriculum, recipe.curriculum, recipe.rlvr, seed=recipe.plan.seed, rank=group.rank
+    )
+    record = {"recipe": msgspec.to_builtins(recipe)}
+    learnt = objective(recipe.rlvr, reference)
+    return train(network, source, learnt, recipe.plan, folder, record=record, group=group, show=show)
 
 
 class Rollouts:
@@ -94,20 +135,18 @@ class Rollouts:
 
     def state(self) -> dict[str, Any]:
         """How many draws there were, the curriculum, and the answers that were not given out yet."""
-        state = {"drawn": self._drawn, "curriculum": self.curriculum, "pending": self._pending}
-        return msgspec.to_builtins(state)
+        return msgspec.to_builtins(_State(self._drawn, self.curriculum, self._pending), str_keys=True)
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from ``state``, with the network as it was then."""
-        self._drawn = int(state["drawn"])
-        self.curriculum = msgspec.convert(state["curriculum"], Curriculum)
-        self._pending = msgspec.convert(state["pending"], list[Rollout])
+        stood = msgspec.convert(state, _State, strict=False)  # keys of JSON are text
+        self._drawn, self.curriculum, self._pending = stood.drawn, stood.curriculum, stood.pending
 
     def _rollout(self) -> Rollout:
-        plan, groups, rewards, asked = self._plan, [], [], 0
+        plan, groups, all_rewards, asked = self._plan, [], [], 0
         for _ in range(1 + plan.redraws):
             for group, rewarded in self._groups():
-                rewards += rewarded
+                all_rewards += rewarded
                 asked += 1
                 if len(set(rewarded)) > 1:
                     groups.append(group)
@@ -116,7 +155,7 @@ class Rollouts:
         differing = len(groups) / asked
         answers = [answer for group in groups[: plan.prompts] for answer in group]
         missing = plan.prompts * plan.group - len(answers)
-        return Rollout(answers, missing, sum(rewards) / len(rewards), differing)
+        return Rollout(answers, missing, sum(all_rewards) / len(all_rewards), differing)
 
     def _groups(self) -> list[tuple[list[Answered], list[float]]]:
         """One draw of ``prompts`` groups, of which the curriculum learns how they went."""
@@ -129,19 +168,31 @@ class Rollouts:
         said = sample(
             self._network, read_first, max_tokens=plan.max_tokens, temperature=plan.temperature, generator=generator
         )
+        asked_again = [problem for problem in asked for _ in range(plan.group)]
+        rewarded = self._rewards(asked_again, [each.ids for each in said])
         groups: list[tuple[list[Answered], list[float]]] = []
         for index, problem in enumerate(asked):
-            these = said[index * plan.group : (index + 1) * plan.group]
-            rewards = [reward(self._tasks[problem.task], problem, each.ids) for each in these]
+            here = slice(index * plan.group, (index + 1) * plan.group)
+            these, right = said[here], rewarded[here]
             self.curriculum = observed(
-                self._curriculum_plan, self.curriculum, problem.task, problem.level, sum(rewards) / len(rewards)
+                self._curriculum_plan, self.curriculum, problem.task, problem.level, sum(right) / len(right)
             )
-            groups.append((_answered(prompt_ids(problem.prompt), these, rewards, plan), rewards))
+            groups.append((_answered(prompt_ids(problem.prompt), these, right, plan), right))
         return groups
+
+    def _rewards(self, asked: Sequence[Problem], said: Sequence[list[int]]) -> list[float]:
+        """Of each answer; a task's own all in one go."""
+        found = [0.0] * len(asked)
+        for name, task in self._tasks.items():
+            own = [index for index, problem in enumerate(asked) if problem.task == name]
+            rewarded = rewards(task, [asked[index] for index in own], [said[index] for index in own])
+            for index, each in zip(own, rewarded, strict=True):
+                found[index] = each
+        return found
 
     def _problem(self, draw: random.Random) -> Problem:
         name, level = chosen(self._curriculum_plan, self.curriculum, draw.random())
-        return next(problems(self._tasks[name], level, draw.getrandbits(48), held_out=False))
+        return next(drawn_problems(self._tasks[name], level, draw.getrandbits(48), held_out=False))
 
 
 def _answered(prompt: list[int], said: list[Said], rewards: list[float], plan: RlvrPlan) -> list[Answered]:

@@ -1,10 +1,14 @@
 """What a recipe says about learning from verified answers. No torch here: recipes are read where there is none."""
 
+import tomllib
 from typing import Annotated, Literal
 
+import msgspec
 from msgspec import Meta, Struct
 
-from prsm.teachers.training.plan import Positive, Share
+from prsm.core.errors import ConfigError
+from prsm.teachers.curriculum import CurriculumPlan
+from prsm.teachers.training.plan import Positive, Share, TrainingPlan
 
 
 class RlvrPlan(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -29,3 +33,22 @@ class RlvrPlan(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     clip_low: Share = 0.2
     clip_high: Annotated[float, Meta(ge=0)] = 0.28
     kl: Annotated[float, Meta(ge=0)] = 0.0
+
+
+class RlvrRecipe(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """All that is said of a run: its ``tasks`` by name, each with how many of its levels are practised, and how."""
+
+    name: Annotated[str, Meta(pattern="^[a-z0-9][a-z0-9.-]{0,63}$")]
+    tasks: Annotated[dict[str, Positive], Meta(min_length=1)]
+    rlvr: RlvrPlan
+    plan: TrainingPlan
+    curriculum: CurriculumPlan = CurriculumPlan()
+
+
+def read_rlvr_recipe(text: str) -> RlvrRecipe:
+    """The recipe that a TOML text states. Raises ConfigError naming the field."""
+    try:
+        return msgspec.convert(tomllib.loads(text), RlvrRecipe)
+    except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
+        field = str(error).partition("`$")[2].strip("`.") or "recipe"
+        raise ConfigError(f"The recipe is wrong: {error}.", param=field) from error
