@@ -158,7 +158,8 @@ async def test_a_run_without_money_is_not_started(world: World, tmp_path: Path) 
 
 async def test_a_run_that_uses_up_its_budget_stops_with_what_it_has(world: World, tmp_path: Path) -> None:
     desk = Desk(world, tmp_path, price_micro=100_000)
-    run = await desk.submit(4_000, budget_micro=100_000)
+    recipe = f'teacher = "{desk.teacher}"\nanswer_seeds = {list(range(500))}\n{PLAN.format(prompts=200)}'
+    run = await desk.submit(0, recipe=recipe, budget_micro=100_000)
     found = await desk.until(run.id, ended)
     assert (found.state, "budget" in found.reason or "told to stop" in found.reason) == ("stopped", True)
     assert 0 < found.money.charged_micro <= 100_000
