@@ -2,14 +2,19 @@
 
 import json
 import os
+import random
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from msgspec import Struct
 
 from prsm.core.errors import ConfigError
-from prsm.teachers.training.recipe import read_recipe
+from prsm.teachers.seams import Problem
+from prsm.teachers.tasks.held_out import is_held_out
+from prsm.teachers.training.data_files import read_pairs
+from prsm.teachers.training.recipe import Tasks, read_recipe
 
 torch = pytest.importorskip("torch", reason="the extra `train` is not installed")
 transformers = pytest.importorskip("transformers", reason="the extra `train` is not installed")
@@ -18,9 +23,12 @@ from prsm.teachers.alphabet import VOCABULARY, alphabet, prompt_ids, tokenizer_c
 from prsm.teachers.training.assembly import run  # noqa: E402 - needs torch
 from prsm.teachers.training.curves import draw  # noqa: E402 - needs matplotlib
 from prsm.teachers.training.hub_model import LanguageModel  # noqa: E402 - needs transformers
+from prsm.teachers.training.lessons import of_tasks  # noqa: E402 - needs torch
+from prsm.teachers.training.parallel import Group  # noqa: E402 - needs torch
 from prsm.teachers.training.run_folder import RunFolder  # noqa: E402 - after the skip
 from prsm.teachers.training.small_teacher import load_teacher  # noqa: E402 - needs torch
 from prsm.teachers.training.sources import Pair, packed, padded  # noqa: E402 - needs torch
+from prsm.teachers.training.spelling import AlphabetSpelling  # noqa: E402 - after the skip
 
 RECIPES = Path(__file__).parents[3] / "src" / "prsm" / "teachers" / "recipes"
 SCRATCH = """name = "small"
@@ -195,3 +203,53 @@ def test_the_command_says_how_it_went(tmp_path: Path, change: str, code: int, sa
     found = subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
     assert found.returncode == code, found.stderr
     assert said in found.stderr
+
+
+class Doubles(Struct, frozen=True):
+    """A small real task: numbers doubled, of as many digits as the level says."""
+
+    name: str = "doubles"
+    levels: int = 3
+
+    def generate(self, level: int, seed: int) -> Problem:
+        """Any number of ``level + 1`` digits."""
+        number = random.Random(seed).randrange(10 ** (level + 1))
+        return Problem("doubles", level, f"2*{number}", str(2 * number))
+
+    def verify(self, problem: Problem, answer: str) -> bool:
+        """Exactly right."""
+        return answer == problem.answer
+
+
+def test_lessons_of_a_task_are_its_answers_at_the_levels_asked_without_what_is_held_out() -> None:
+    data = Tasks(names=["doubles"], rows=200, levels=[2])
+    batch = of_tasks(data, AlphabetSpelling(), 0, Group(), lambda _: Doubles()).source.draw()
+    learnt = ["".join(VOCABULARY[token] for token in row) for row in batch["ids"].tolist()]
+    prompts = [text.partition("<ask>")[0] for text in learnt]
+    assert len(set(prompts)) > 100
+    assert not any(is_held_out(prompt) for prompt in prompts)
+    assert all(f"<answer>{2 * int(prompt[2:])}" in text for prompt, text in zip(prompts, learnt, strict=True))
+    with pytest.raises(ConfigError, match="has 3 levels"):
+        of_tasks(Tasks(names=["doubles"], rows=1, levels=[3]), AlphabetSpelling(), 0, Group(), lambda _: Doubles())
+
+
+@pytest.mark.parametrize(
+    ("line", "separator", "complaint"),
+    [
+        ('{"prompt": "1"}', None, "line 2: Object missing required field `answer`"),
+        ("{", None, "line 2"),
+        ("1+1", "=", "line 2: there is no '='"),
+    ],
+)
+def test_a_wrong_line_is_named(tmp_path: Path, line: str, separator: str | None, complaint: str) -> None:
+    good = "1+1=2" if separator else '{"prompt": "1+1", "answer": "2"}'
+    (tmp_path / "pairs").write_text(f"{good}\n{line}\n")
+    with pytest.raises(ConfigError, match=complaint):
+        read_pairs(tmp_path / "pairs", separator)
+
+
+def test_what_watches_runs_needs_no_torch() -> None:
+    modules = ("run_folder", "recipe", "plan", "schedule", "data_files", "launch", "main")
+    code = "import sys; sys.modules['torch'] = None\n"
+    code += "\n".join(f"import prsm.teachers.training.{name}" for name in modules)
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -76,8 +76,9 @@ def train(
         with reporters(plan.steps, show=show and first, events=events) as told, _signals() as stops:
             loop = _Loop(Updater(network, objective, plan, group), source, plan, run, group, told, stops)
             loop.resume()
-            if not ended or ended.state != "done":
-                ended = _recorded(loop, validate, watch)
+            if ended and ended.state == "done":
+                return ended
+            ended = _recorded(loop, validate, watch)
         if first:
             run.end(ended)
         group.wait()

@@ -90,7 +90,7 @@ def whole_tensors(network: nn.Module) -> dict[str, Any]:
 
 def _sharded(network: nn.Module) -> nn.Module:
     """Each layer is gathered by itself, just before its turn; the rest with the whole."""
-    for module in network.modules():
+    for module in reversed(list(network.modules())):  # inner layers before those that hold them
         if isinstance(module, nn.ModuleList):
             for layer in module:
                 fully_shard(layer)
