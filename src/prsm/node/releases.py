@@ -52,7 +52,7 @@ async def register_built_in(node: Node) -> None:
 
 async def refresh_teachers(node: Node) -> None:
     """Look again at the folders of teachers, and offer what is there now."""
-    await asyncio.to_thread(node.teachers.refresh)
+    node.teachers.take(await asyncio.to_thread(node.teachers.look))
     providers, models = built_in(node.settings, node.encoder, node.teachers, node.account)
     node.registry.put_built_in((providers, models))
     node.versions.served = served_by(models)

@@ -5,6 +5,7 @@ A folder that is broken is named in the log and at ``/readyz``, and keeps nobody
 
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,6 +22,14 @@ ARITHMETIC: Final = "arithmetic"
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _TAKEN: Final = frozenset({ARITHMETIC, "minilm-l6"})
 _log: Any = structlog.get_logger("teachers")
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What a folder held: teachers by name, and what is wrong with the others."""
+
+    found: dict[str, FolderTeacher]
+    broken: dict[str, str]
 
 
 class Teachers:
@@ -47,6 +56,7 @@ class Teachers:
         """The shipped teacher and those in the folder of the settings; blocking. Raises ConfigError for the shipped."""
         named = settings.teachers_folder
         folder = Path(named).expanduser() if named else settings.home / "teachers"
+<<<<<<< HEAD
         teachers = cls(
             ArithmeticTeacher.load(), folder, Shelf(settings.teachers_memory_bytes), published_folder(settings)
         )
@@ -65,6 +75,35 @@ class Teachers:
         self.by_name.update(found)
         self.domains.update({name: each.understands for name, each in found.items() if each.about.questions})
         self.of_folders, self.published, self.broken = of_folders, published, broken
+=======
+        teachers = cls(ArithmeticTeacher.load(), folder, Shelf(settings.teachers_memory_bytes))
+        teachers.take(teachers.look())
+        return teachers
+
+    def look(self) -> Seen:
+        """What the folder holds now; blocking, as it reads and checks all of it. Changes nothing."""
+        found: dict[str, FolderTeacher] = {}
+        broken: dict[str, str] = {}
+        for name, path in self._folders():
+            try:
+                found[name] = self._opened(name, path)
+            except ConfigError as error:
+                broken[name] = str(error)
+        return Seen(found, broken)
+
+    def take(self, seen: Seen) -> None:
+        """Answer with what was seen from now on; where the router runs, for it reads between two steps."""
+        for name, reason in seen.broken.items():
+            if self.broken.get(name) != reason:
+                _log.warning("teacher_broken", teacher=name, reason=reason)
+        for gone in self.of_folders.keys() - seen.found.keys():
+            del self.by_name[gone]
+        for name in [name for name in self.domains if name != ARITHMETIC]:
+            del self.domains[name]
+        self.by_name.update(seen.found)
+        self.domains.update({name: each.understands for name, each in seen.found.items() if each.about.questions})
+        self.of_folders, self.broken = seen.found, seen.broken
+>>>>>>> runtime
 
     def readiness(self) -> dict[str, Any]:
         """The part of ``/readyz``; not ok while a folder is broken."""

@@ -96,7 +96,7 @@ async def spent(node: Node, issued: IssuedKey) -> int:
 
 async def test_a_fresh_node_is_ready_in_every_part(node: Node) -> None:
     parts = await readiness(node)
-    assert set(parts) == {"postgres", "valkey", "models", "ledger", "storage"}
+    assert set(parts) == {"postgres", "valkey", "models", "ledger", "storage", "teachers"}
     assert all(part["ok"] for part in parts.values()), parts
     assert parts["postgres"]["latency_ms"] >= 0
     assert parts["models"]["count"] == 2

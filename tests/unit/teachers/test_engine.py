@@ -107,6 +107,13 @@ def test_a_context_ends_what_is_written(engine: Engine) -> None:
     assert engine.write_all([[5]], max_tokens=0, ends=()) == [[]]
 
 
+def test_a_row_that_has_ended_stays_within_its_context(engine: Engine) -> None:
+    prompts = [[5] * 62, *([number] for number in range(7, 20))]
+    alone = [list(engine.write(prompt, max_tokens=63, ends=())) for prompt in prompts]
+    assert engine.write_all(prompts, max_tokens=63, ends=()) == alone
+    assert {len(ids) for ids in alone} == {2, 63}
+
+
 @pytest.mark.parametrize("prompt", [[], [5] * 65, [100], [-1]])
 def test_a_prompt_that_cannot_be_read_is_refused(engine: Engine, prompt: list[int]) -> None:
     with pytest.raises(ValueError):

@@ -21,6 +21,7 @@ BATCH_CACHE_BYTES: Final = 128 * 1024 * 1024
 """Cache of one batch, at most, unless one row alone needs more."""
 _KEEP_SHARE: Final = 0.75
 """Rows that have ended are taken out, which copies the cache, once at most this share of a batch goes on."""
+_GOING: Final = np.ones(1, bool)
 _runtime: Any = onnxruntime  # it ships no types
 
 
@@ -56,7 +57,7 @@ class Engine:
                 yield int(chosen[0])
                 if chosen[0] in ends or step + 1 == budget:
                     return
-                run.advance(chosen)
+                run.advance(chosen, _GOING)
 
         return tokens()
 
@@ -91,7 +92,7 @@ class Engine:
         choose: Chooser,
         written: list[list[int]],
     ) -> None:
-        """Write until every row has ended; those that have go on unheard until enough of them can be taken out."""
+        """Write until every row has ended; those that have stand still until enough of them can be taken out."""
         going = np.ones(len(rows), bool)
         for step in itertools.count():
             chosen = choose(run.scores, rows, step)
@@ -105,7 +106,7 @@ class Engine:
                 run.keep(going)
                 rows = [row for row, goes in zip(rows, going, strict=True) if goes]
                 chosen, going = chosen[going], going[going]
-            run.advance(chosen)
+            run.advance(chosen, going)
 
     def _budget(self, prompt: Sequence[int], max_tokens: int) -> int:
         room = self.shape.context_tokens - len(prompt)
@@ -137,10 +138,10 @@ class _Run:
         self._session.run_with_iobinding(self._bound(self._positions[:, None].astype(np.int64)))
         self._begin_steps()
 
-    def advance(self, tokens: Tokens) -> None:
-        """Read one more token a row."""
+    def advance(self, tokens: Tokens, going: NDArray[np.bool_]) -> None:
+        """Read one more token a row; a row that does not go on reads it in place of its last, and grows no further."""
         self._ids[:, 0] = tokens
-        self._positions += 1
+        self._positions += going
         self._total[...] = self._positions.max() + 1
         self._session.run_with_iobinding(self._step)
 
@@ -156,7 +157,7 @@ class _Run:
         self._step = self._bound(np.zeros((rows, 1), np.int64))
 
     def _bound(self, last: NDArray[np.int64]) -> Any:
-        """Arrays that the session reads and writes where they are: no copy on the processor."""
+        """Arrays that the session reads and writes where they are, and which must therefore outlive the binding."""
         binding = self._session.io_binding()
         given = {"ids": self._ids, "last": last, "positions": self._positions, "total": self._total, **self._caches}
         values = {name: _runtime.OrtValue.ortvalue_from_numpy(array) for name, array in given.items()}

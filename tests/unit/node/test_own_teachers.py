@@ -78,15 +78,15 @@ def test_folders_come_change_and_go(settings: Settings) -> None:
     teachers = Teachers.open(settings)
     by_name, domains = teachers.by_name, teachers.domains
     write_teacher(folder / "sums")
-    teachers.refresh()
+    teachers.take(teachers.look())
     first = by_name["sums"].version
     shutil.rmtree(folder / "sums")
     write_teacher(folder / "sums", seed=1)
-    teachers.refresh()
+    teachers.take(teachers.look())
     assert first != by_name["sums"].version
     assert domains["sums"]("1 + 2")
     shutil.rmtree(folder / "sums")
-    teachers.refresh()
+    teachers.take(teachers.look())
     assert (list(by_name), list(domains)) == (["arithmetic"], ["arithmetic"])
 
 
@@ -124,5 +124,5 @@ def test_weights_that_change_are_not_answered_from(settings: Settings) -> None:
     with pytest.raises(ConfigError, match="changed"):
         list(teachers.by_name["sums"].answer("1 + 2", 5))
     (folder / "teacher.json").write_text(json.dumps({}))
-    teachers.refresh()
+    teachers.take(teachers.look())
     assert list(teachers.broken) == ["sums"]
