@@ -26,7 +26,7 @@ async def reload_models(node: Node) -> None:
     catalogue = await node.registry.reload()
     named = {model.upstream_name for model in catalogue.models.values() if model.provider == PUBLISHED}
     if named - node.teachers.by_name.keys():  # another worker has published them
-        await asyncio.to_thread(node.teachers.refresh)
+        node.teachers.take(await asyncio.to_thread(node.teachers.look))
     await publish_models(node)
 
 

@@ -26,9 +26,10 @@ _log: Any = structlog.get_logger("teachers")
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What a folder held: teachers by name, and what is wrong with the others."""
+    """What the folders held: the operator's teachers and published ones by name, and what is wrong with the others."""
 
-    found: dict[str, FolderTeacher]
+    of_folders: dict[str, FolderTeacher]
+    published: dict[str, FolderTeacher]
     broken: dict[str, str]
 
 
@@ -56,54 +57,31 @@ class Teachers:
         """The shipped teacher and those in the folder of the settings; blocking. Raises ConfigError for the shipped."""
         named = settings.teachers_folder
         folder = Path(named).expanduser() if named else settings.home / "teachers"
-<<<<<<< HEAD
         teachers = cls(
             ArithmeticTeacher.load(), folder, Shelf(settings.teachers_memory_bytes), published_folder(settings)
         )
-        teachers.refresh()
-        return teachers
-
-    def refresh(self) -> None:
-        """Look again at what the folders hold; blocking, as it reads and checks all of them."""
-        broken: dict[str, str] = {}
-        of_folders = self._found(self._folder, broken)
-        published = self._found(self._published, broken) if self._published else {}
-        found = published | of_folders
-        for gone in (self.of_folders.keys() | self.published.keys()) - found.keys():
-            del self.by_name[gone]
-            self.domains.pop(gone, None)
-        self.by_name.update(found)
-        self.domains.update({name: each.understands for name, each in found.items() if each.about.questions})
-        self.of_folders, self.published, self.broken = of_folders, published, broken
-=======
-        teachers = cls(ArithmeticTeacher.load(), folder, Shelf(settings.teachers_memory_bytes))
         teachers.take(teachers.look())
         return teachers
 
     def look(self) -> Seen:
-        """What the folder holds now; blocking, as it reads and checks all of it. Changes nothing."""
-        found: dict[str, FolderTeacher] = {}
+        """What the folders hold now; blocking, as it reads and checks all of it. Changes nothing."""
         broken: dict[str, str] = {}
-        for name, path in self._folders():
-            try:
-                found[name] = self._opened(name, path)
-            except ConfigError as error:
-                broken[name] = str(error)
-        return Seen(found, broken)
+        of_folders = self._found(self._folder, broken)
+        return Seen(of_folders, self._found(self._published, broken) if self._published else {}, broken)
 
     def take(self, seen: Seen) -> None:
         """Answer with what was seen from now on; where the router runs, for it reads between two steps."""
         for name, reason in seen.broken.items():
             if self.broken.get(name) != reason:
                 _log.warning("teacher_broken", teacher=name, reason=reason)
-        for gone in self.of_folders.keys() - seen.found.keys():
+        found = seen.published | seen.of_folders
+        for gone in (self.of_folders.keys() | self.published.keys()) - found.keys():
             del self.by_name[gone]
         for name in [name for name in self.domains if name != ARITHMETIC]:
             del self.domains[name]
-        self.by_name.update(seen.found)
-        self.domains.update({name: each.understands for name, each in seen.found.items() if each.about.questions})
-        self.of_folders, self.broken = seen.found, seen.broken
->>>>>>> runtime
+        self.by_name.update(found)
+        self.domains.update({name: each.understands for name, each in found.items() if each.about.questions})
+        self.of_folders, self.published, self.broken = seen.of_folders, seen.published, seen.broken
 
     def readiness(self) -> dict[str, Any]:
         """The part of ``/readyz``; not ok while a folder is broken."""
@@ -120,8 +98,6 @@ class Teachers:
                 found[name] = self._opened(name, path)
             except ConfigError as error:
                 broken[name] = str(error)
-                if self.broken.get(name) != broken[name]:
-                    _log.warning("teacher_broken", teacher=name, reason=str(error))
         return found
 
     def _opened(self, name: str, path: Path) -> FolderTeacher:
