@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 Array: TypeAlias = NDArray[np.float32]
 RUN: Final = 128
-"""Weights that share a scale: measured against 32, 64 and whole rows (docs/decisions/0026)."""
+"""Weights that share a scale: the fastest of 32, 64 and 128, and as exact (docs/decisions/0026)."""
 LARGEST: Final = 127
 
 

@@ -9,7 +9,7 @@ from prsm.teachers.runtime.engine import Engine
 from prsm.teachers.runtime.folder import ModelFolder
 
 MEMORY_PER_WEIGHT_BYTE: Final = 3
-"""What a loaded network holds for each byte of its file, at most: measured 2.7 (docs/benchmarks.md)."""
+"""What a loaded network holds for each byte of its file, about: measured 2.7 to 2.9 (docs/benchmarks.md)."""
 
 
 class Shelf:
