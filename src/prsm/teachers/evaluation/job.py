@@ -108,11 +108,11 @@ class _Reports:
     def __init__(self, run: RunFolder) -> None:
         self._run = run
         last = (run.reports() or [{}])[-1]
-        self._cpu_s = float(last.get("cpu_s", 0.0)) - time.process_time()
+        self._before_s = float(last.get("cpu_s", 0.0))
 
     def tell(self, done: int, total: int) -> None:
         """A batch was answered."""
-        cpu_s = self._cpu_s + time.process_time()
+        cpu_s = self._before_s + time.process_time()
         self._run.report({"step": done, "steps": total, "units": done, "cpu_s": cpu_s})
 
 
