@@ -52,6 +52,7 @@ bench: $(VENV)/.dev
 	$(BIN)/python -m bench.discovery
 	$(BIN)/python -m bench.liveness
 	$(BIN)/python -m bench.provider_world
+	$(BIN)/python -m bench.rlvr
 
 lock: | $(BIN)/python
 	$(BIN)/python -m pip install -q pip-tools
