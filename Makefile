@@ -63,6 +63,7 @@ bench: $(VENV)/.train
 	$(BIN)/python -m bench.teacher_inference
 	$(BIN)/python -m bench.distillation
 	$(BIN)/python -m bench.tuning
+	$(BIN)/python -m bench.rlvr
 
 lock: | $(BIN)/python
 	$(BIN)/python -m pip install -q pip-tools

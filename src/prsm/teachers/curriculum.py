@@ -61,7 +61,7 @@ def bounds(right: float, asked: int, deviations: float) -> tuple[float, float]:
     share, squared = right / asked, deviations * deviations / asked
     middle = (share + squared / 2) / (1 + squared)
     half = deviations / (1 + squared) * math.sqrt(max(share * (1 - share), 0) / asked + squared / asked / 4)
-    return max(middle - half, 0.0), min(middle + half, 1.0)
+    return (0.0 if right == 0 else middle - half), (1.0 if right == asked else middle + half)
 
 
 def begun(plan: CurriculumPlan, tasks: Mapping[str, int], found: Mapping[str, Mapping[int, Standing]]) -> Curriculum:

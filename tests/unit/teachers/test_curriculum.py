@@ -5,7 +5,7 @@ import random
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prsm.teachers.curriculum import (
@@ -39,6 +39,7 @@ def curricula(draw: st.DrawFn) -> Curriculum:
     return curriculum
 
 
+@settings(deadline=None)  # the first example imports scipy
 @given(st.integers(1, 500).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
 def test_the_bounds_are_those_of_scipy(counted: tuple[int, int]) -> None:
     right, asked = counted

@@ -1,0 +1,141 @@
+"""Pairs of answers of which somebody preferred one: read from lines of JSON, split, and the baseline they must beat.
+
+A reward model that only likes long answers is common and worthless; so its accuracy always stands beside that of
+preferring the longer one, on the same held-out pairs.
+"""
+
+import hashlib
+import math
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Annotated, NamedTuple
+
+import msgspec
+from msgspec import Meta, Struct
+
+from prsm.core.errors import ConfigError
+from prsm.teachers.curriculum import bounds
+from prsm.teachers.tasks.held_out import is_held_out
+
+_DEVIATIONS = 1.959963984540054
+
+
+class Preference(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Of two answers to a prompt, the one that ``who`` chose, and when (UTC, aware)."""
+
+    prompt: str
+    chosen: str
+    rejected: str
+    who: Annotated[str, Meta(min_length=1)]
+    when: Annotated[datetime, Meta(tz=True)]
+
+    def __post_init__(self) -> None:
+        if self.chosen == self.rejected:
+            raise ValueError("the two answers are the same")
+
+
+class Split(NamedTuple):
+    """Pairs to learn from, and those that are kept."""
+
+    train: list[Preference]
+    held_out: list[Preference]
+
+
+class Accuracy(NamedTuple):
+    """How often the chosen answer was put first, a tie counting half, and between which shares the truth lies."""
+
+    share: float
+    low: float
+    high: float
+    pairs: int
+
+
+class Validation(NamedTuple):
+    """A reward model on held-out pairs, beside the baseline on the same."""
+
+    model: Accuracy
+    longer: Accuracy
+    brier: float
+    """The mean of (probability - outcome) squared over both orders of each pair: 0.25 is a coin's."""
+
+
+class Bin(NamedTuple):
+    """Pairs whose probability lay in one bin: the mean of it, and how often it came true."""
+
+    predicted: float
+    observed: float
+    pairs: int
+
+
+def read_preferences(lines: bytes) -> list[Preference]:
+    """The pairs of a JSONL text. Raises ConfigError with the number of a line that is none."""
+    found: list[Preference] = []
+    for number, line in enumerate(lines.splitlines(), 1):
+        if line.strip():
+            try:
+                found.append(msgspec.json.decode(line, type=Preference))
+            except msgspec.DecodeError as error:
+                raise ConfigError(f"Line {number} is no preference: {error}.", param="preferences") from error
+    return found
+
+
+def split(pairs: Sequence[Preference]) -> Split:
+    """By the hash of the prompt (``tasks/held_out.py``), so that no prompt stands on both sides."""
+    held = [is_held_out(pair.prompt) for pair in pairs]
+    return Split(
+        [pair for pair, kept in zip(pairs, held, strict=True) if not kept],
+        [pair for pair, kept in zip(pairs, held, strict=True) if kept],
+    )
+
+
+def halves(pairs: Sequence[Preference]) -> Split:
+    """In two halves by the hash of the prompt, to learn from the one and validate on the other."""
+    first = [pair for pair in pairs if _bit(pair.prompt)]
+    return Split(first, [pair for pair in pairs if not _bit(pair.prompt)])
+
+
+def validated(pairs: Sequence[Preference], chosen: Sequence[float], rejected: Sequence[float]) -> Validation:
+    """What a reward model's rewards of the two answers of each pair are worth. Raises ValueError without a pair."""
+    probabilities = preference_probabilities(chosen, rejected)
+    lengths = [float(len(pair.chosen) - len(pair.rejected)) for pair in pairs]
+    margins = [ours - theirs for ours, theirs in zip(chosen, rejected, strict=True)]
+    if not pairs or len(margins) != len(pairs):
+        raise ValueError("one reward for each answer of each pair, and a pair at least")
+    return Validation(_accuracy(margins), _accuracy(lengths), brier(probabilities))
+
+
+def preference_probabilities(chosen: Sequence[float], rejected: Sequence[float]) -> list[float]:
+    """How likely the chosen answer was to be chosen (Bradley and Terry 1952): the logistic function of the margin."""
+    margins = [max(-700.0, min(700.0, one - other)) for one, other in zip(chosen, rejected, strict=True)]
+    return [1 / (1 + math.exp(-margin)) for margin in margins]
+
+
+def brier(probabilities: Sequence[float]) -> float:
+    """The mean squared error of the chosen answers' probabilities (Brier 1950); the other order gives the same."""
+    return sum((1 - probability) ** 2 for probability in probabilities) / len(probabilities)
+
+
+def reliability(probabilities: Sequence[float], bins: int = 10) -> list[Bin]:
+    """Pairs by how sure the model was, from a coin's half to certainty: were it calibrated, both figures agree.
+
+    Sureness is that of the answer it puts first, which came true where that is the chosen one. Empty bins are left out.
+    """
+    gathered: list[list[float]] = [[] for _ in range(bins)]
+    for probability in probabilities:
+        sure = max(probability, 1 - probability)
+        gathered[min(int((sure - 0.5) * 2 * bins), bins - 1)].append(probability)
+    return [
+        Bin(sum(max(p, 1 - p) for p in each) / len(each), _accuracy([p - 0.5 for p in each]).share, len(each))
+        for each in gathered
+        if each
+    ]
+
+
+def _bit(prompt: str) -> bool:
+    """Independent of what is held out."""
+    return bool(hashlib.sha256(f"half/{prompt}".encode()).digest()[0] & 1)
+
+
+def _accuracy(margins: Sequence[float]) -> Accuracy:
+    right = sum((margin > 0) + 0.5 * (margin == 0) for margin in margins)
+    return Accuracy(right / len(margins), *bounds(right, len(margins), _DEVIATIONS), len(margins))
