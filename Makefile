@@ -32,18 +32,19 @@ check: $(VENV)/.train
 	$(BIN)/python -m pytest -q tests/integration/core/test_migrations.py
 
 # The slow proofs; `make test` holds a small version of each.
-soak: $(VENV)/.dev
+soak: $(VENV)/.train
 	PRSM_TEST_KILL_ROUNDS=30 PRSM_TEST_SCHEMATHESIS_CASES=2000 $(BIN)/python -m pytest --timeout 7200 \
 		tests/acceptance/test_kill9.py tests/acceptance/test_schemathesis.py
 	PRSM_TEST_LARGE_FILES=1 PRSM_TEST_CORRUPTIONS=10000 PRSM_TEST_CHAOS_FETCHES=3000 PRSM_TEST_TRANSFER_KILLS=50 PRSM_TEST_TRANSFER_MIB=1024 \
 		PRSM_TEST_INGEST_KILLS=50 PRSM_TEST_SCRUB_FLIPS=600 PRSM_TEST_COLLECTOR_KILLS=15 PRSM_TEST_JS_IPFS=1 \
 		$(BIN)/python -m pytest --timeout 7200 tests/unit/data_layer tests/integration/data_layer \
 		tests/contract/test_unixfs_oracles.py tests/contract/test_kubo_rpc.py
+	PRSM_TEST_TRAINING_KILLS=20 $(BIN)/python -m pytest --timeout 7200 tests/integration/teachers/test_training_loop.py
 	PRSM_TEST_LEARNING_WORLDS=4 PRSM_TEST_WORLD_HORIZON_S=8000 $(BIN)/python -m pytest --timeout 7200 tests/simulation
 	$(BIN)/python -m tests.fuzz.storage_parsers --runs 1000000 --parser all
 	$(BIN)/python -m tests.fuzz.model_files --runs 1000000 --seed 1
 
-bench: $(VENV)/.dev
+bench: $(VENV)/.train
 	$(BIN)/python -m bench.ledger
 	$(BIN)/python -m bench.gateway
 	$(BIN)/python -m bench.storage
@@ -53,6 +54,7 @@ bench: $(VENV)/.dev
 	$(BIN)/python -m bench.liveness
 	$(BIN)/python -m bench.provider_world
 	$(BIN)/python -m bench.rlvr
+	$(BIN)/python -m bench.teachers_tables
 
 lock: | $(BIN)/python
 	$(BIN)/python -m pip install -q pip-tools

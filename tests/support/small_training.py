@@ -1,15 +1,21 @@
 """A small real training run for tests: a decoder of a few thousand weights learns to say the number before."""
 
 import hashlib
+import sys
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as fn
 
 from prsm.teachers.networks.decoder import Decoder
 from prsm.teachers.shape import Shape
+from prsm.teachers.training.loop import train
 from prsm.teachers.training.objective import Batch, Loss
+from prsm.teachers.training.parallel import joined, whole_tensors
+from prsm.teachers.training.plan import TrainingPlan
 
 SHAPE = Shape(layers=2, width=16, heads=2, kv_heads=1, hidden=24, vocabulary=20, context_tokens=16)
 
@@ -59,3 +65,25 @@ def network(seed: int = 0) -> Decoder:
 def digest(network: nn.Module) -> str:
     """The SHA-256 of all weights, bit by bit."""
     return hashlib.sha256(b"".join(p.detach().numpy().tobytes() for p in network.parameters())).hexdigest()
+
+
+def plan(steps: int) -> TrainingPlan:
+    """A plan whose rate does not depend on ``steps``, so that a run can be gone on with for longer."""
+    return TrainingPlan(steps=steps, rate=3e-3, decay="none", accumulate=2, checkpoint_every_steps=4)
+
+
+def main(folder: Path, steps: int, *, sharded: bool) -> None:
+    """One process of a run, as torchrun starts it; leaves what this process holds then."""
+    with joined(sharded=sharded) as group:
+        trained = network()
+        train(
+            trained, Numbers(4 // group.world, group.rank, group.world), cross_entropy, plan(steps), folder, group=group
+        )
+        weights = whole_tensors(trained) if sharded else trained.weights()
+        if weights:
+            whole = {name: tensor.clone() for name, tensor in weights.items()}
+            save_file(whole, folder / f"weights-{group.rank}.safetensors")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]), sharded="--sharded" in sys.argv)

@@ -8,6 +8,7 @@ bounded by time, which never passes twice alike.
 # torch is in the extra ``train`` and may be absent where types are checked.
 # pyright: basic, reportMissingImports=false
 
+import os
 import random
 import signal
 import threading
@@ -24,6 +25,7 @@ import torch
 from torch import nn
 
 from prsm.teachers.training import checkpoint
+from prsm.teachers.training.launch import threads_each
 from prsm.teachers.training.objective import Objective, Source
 from prsm.teachers.training.parallel import ALONE, Group
 from prsm.teachers.training.plan import TrainingPlan
@@ -61,7 +63,7 @@ def train(
     RunInUse, ConfigError where the run was begun otherwise, and what source or objective raise, after ``ended.json``
     says so.
     """
-    torch.set_num_threads(plan.threads)
+    torch.set_num_threads(threads_each(int(os.environ.get("LOCAL_WORLD_SIZE", "1")), plan.threads))
     torch.manual_seed(plan.seed * group.world + group.rank)
     random.seed(plan.seed * group.world + group.rank)
     run, first = RunFolder(folder), group.rank == 0
@@ -74,8 +76,9 @@ def train(
         with reporters(plan.steps, show=show and first, events=events) as told, _signals() as stops:
             loop = _Loop(Updater(network, objective, plan, group), source, plan, run, group, told, stops)
             loop.resume()
-            if not ended or ended.state != "done":
-                ended = _recorded(loop, validate, watch)
+            if ended and ended.state == "done":
+                return ended
+            ended = _recorded(loop, validate, watch)
         if first:
             run.end(ended)
         group.wait()

@@ -70,8 +70,8 @@ ALONE = Group()
 
 @contextmanager
 def joined(*, sharded: bool = False) -> Generator[Group]:
-    """The group that the environment of ``torchrun`` names, left at the end; alone where it names none."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1 and not sharded:
+    """The group that the environment of ``torchrun`` names, left at the end; alone where it names no others."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield ALONE
         return
     if torch.cuda.is_available():
@@ -90,7 +90,7 @@ def whole_tensors(network: nn.Module) -> dict[str, Any]:
 
 def _sharded(network: nn.Module) -> nn.Module:
     """Each layer is gathered by itself, just before its turn; the rest with the whole."""
-    for module in network.modules():
+    for module in reversed(list(network.modules())):  # inner layers before those that hold them
         if isinstance(module, nn.ModuleList):
             for layer in module:
                 fully_shard(layer)

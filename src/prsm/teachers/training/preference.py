@@ -16,7 +16,7 @@ from torch.nn import functional as fn
 
 from prsm.teachers.training.language import logits_of
 from prsm.teachers.training.objective import Batch, Loss, Objective
-from prsm.teachers.training.sources import NOTHING, Pair, padded
+from prsm.teachers.training.sources import NOTHING
 
 REFERENCE = "reference"
 """The key of log-probabilities that a frozen reference gives the answers of a batch, (rows,)."""
@@ -33,17 +33,15 @@ class Preference:
 
 
 def preferred(pairs: Sequence[Preference]) -> Batch:
-    """A batch of preferences, with ``reference`` where all have it, and where each answer ends in ``last``."""
-    rows = [Pair(pair.prompt, pair.chosen) for pair in pairs] + [Pair(pair.prompt, pair.rejected) for pair in pairs]
-    # The reward is read off at an answer's last token, which a next-token row has no need to read.
-    ids = [[*row.prompt, *row.answer] for row in rows]
-    batch = padded(rows)
-    whole = torch.zeros(len(rows), batch["ids"].shape[1] + 1, dtype=torch.long)
-    for index, row in enumerate(ids):
-        whole[index, : len(row)] = torch.tensor(row)
-    last = torch.tensor([len(row) - 1 for row in ids])
-    targets = torch.cat([batch["targets"], torch.full((len(rows), 1), NOTHING)], 1)
-    found = {"ids": whole, "targets": targets, "last": last}
+    """A batch of preferences; ``last`` (rows,) is where each answer ends, ``reference`` is there where all have it."""
+    answers = [(pair.prompt, pair.chosen) for pair in pairs] + [(pair.prompt, pair.rejected) for pair in pairs]
+    last = torch.tensor([len(prompt) + len(answer) - 1 for prompt, answer in answers])
+    ids = torch.zeros(len(answers), int(last.max()) + 1, dtype=torch.long)
+    targets = torch.full_like(ids, NOTHING)
+    for row, (prompt, answer) in enumerate(answers):
+        ids[row, : last[row] + 1] = torch.tensor([*prompt, *answer])
+        targets[row, len(prompt) - 1 : last[row]] = torch.tensor(answer)
+    found = {"ids": ids, "targets": targets, "last": last}
     known = [pair.reference for pair in pairs if pair.reference is not None]
     if len(known) == len(pairs):
         found[REFERENCE] = torch.tensor([chosen for chosen, _ in known] + [rejected for _, rejected in known])

@@ -56,18 +56,10 @@ class RunFolder:
         self._checkpoints.mkdir(parents=True, exist_ok=True)
         fd = os.open(self.path / "run.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.ftruncate(fd, 0)
-            os.pwrite(fd, str(os.getpid()).encode(), 0)
+            self._take(fd)
             for partial in self._checkpoints.glob(".*"):
                 shutil.rmtree(partial)
             yield
-        except BlockingIOError:
-            holder = os.pread(fd, 20, 0).decode(errors="replace") or "(unknown)"
-            raise RunInUse(
-                f"The run in {self.path} is being trained by process {holder}.",
-                remedy="Wait for it, stop it, or train into another folder.",
-            ) from None
         finally:
             os.close(fd)
 
@@ -85,7 +77,9 @@ class RunFolder:
                 )
         if not begun:
             write_durably(self.path / "run.json", stated | {"begun_at": now().isoformat()})
-        (self.path / "ended.json").unlink(missing_ok=True)
+        ended = self.ended()
+        if ended and ended.state != "done":
+            (self.path / "ended.json").unlink()
 
     def record(self) -> dict[str, Any]:
         """What ``run.json`` says; empty where no run was begun."""
@@ -149,6 +143,18 @@ class RunFolder:
         """How the run ended; None while it goes on, or where it was killed."""
         said = _read(self.path / "ended.json")
         return msgspec.convert(said, Ended) if said else None
+
+    def _take(self, lock: int) -> None:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(lock, 20, 0).decode(errors="replace") or "(unknown)"
+            raise RunInUse(
+                f"The run in {self.path} is being trained by process {holder}.",
+                remedy="Wait for it, stop it, or train into another folder.",
+            ) from None
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, str(os.getpid()).encode(), 0)
 
     def _metrics(self) -> bytes:
         data = self.metrics.read_bytes() if self.metrics.exists() else b""

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from prsm.core.errors import ConfigError
 from prsm.teachers.alphabet import END_ID, PAD_ID, VOCABULARY, alphabet, tokenizer_config
@@ -19,14 +19,16 @@ from prsm.teachers.shape import Shape, read_config
 
 def save_teacher(folder: Path, shape: Shape, weights: dict[str, Tensor]) -> None:
     """Write ``config.json``, ``model.safetensors`` (float32), the tokenizer's two files, ``generation_config.json``."""
-    folder.mkdir(parents=True, exist_ok=True)
-    named = {name: weights[name].detach().float().cpu().contiguous() for name in shape.tensors()}
-    save_file(named, folder / "model.safetensors", metadata={"format": "pt"})
-    alphabet().save(str(folder / "tokenizer.json"))
+    _save(folder, shape.config(), {name: weights[name] for name in shape.tensors()})
     generation = {"eos_token_id": END_ID, "pad_token_id": PAD_ID, "do_sample": False}
-    _write(folder / "config.json", shape.config())
-    _write(folder / "tokenizer_config.json", tokenizer_config())
     _write(folder / "generation_config.json", generation | {"max_length": shape.context_tokens})
+
+
+def save_reward_teacher(folder: Path, shape: Shape, weights: dict[str, Tensor]) -> None:
+    """Write a ``RewardModel`` over a decoder as the sequence classifier that transformers makes of it."""
+    config = shape.config() | {"architectures": ["LlamaForSequenceClassification"], "id2label": {"0": "reward"}}
+    own = {name: weights[f"body.{name}"] for name in shape.tensors() if name != "lm_head.weight"}
+    _save(folder, config, own | {"score.weight": weights["score.weight"]})
 
 
 def load_teacher(folder: Path) -> Decoder:
@@ -44,6 +46,27 @@ def fresh_teacher(seed: int, **sizes: Any) -> Decoder:
     """A decoder of the alphabet's vocabulary, initialised by ``seed``."""
     torch.manual_seed(seed)
     return Decoder(Shape(vocabulary=len(VOCABULARY), **sizes))
+
+
+class Vectors(nn.Module):
+    """A decoder without its head: the vector of each token, for a ``RewardModel``."""
+
+    def __init__(self, decoder: Decoder) -> None:
+        super().__init__()
+        self.model = decoder.model
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Vectors (rows, tokens, width)."""
+        return self.model(ids, None, None, None)
+
+
+def _save(folder: Path, config: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    named = {name: tensor.detach().float().cpu().contiguous() for name, tensor in tensors.items()}
+    save_file(named, folder / "model.safetensors", metadata={"format": "pt"})
+    alphabet().save(str(folder / "tokenizer.json"))
+    _write(folder / "config.json", config)
+    _write(folder / "tokenizer_config.json", tokenizer_config())
 
 
 def _write(path: Path, value: object) -> None:

@@ -1,0 +1,111 @@
+"""From a recipe to a finished run: network, source and objective are put together, trained and written down."""
+
+# torch is in the extra ``train`` and may be absent where types are checked.
+# pyright: basic, reportMissingImports=false
+
+import hashlib
+import os
+import shutil
+from importlib import import_module
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, assert_never
+
+import msgspec
+import torch
+
+from prsm.core.errors import ConfigError
+from prsm.teachers import training
+from prsm.teachers.seams import Task
+from prsm.teachers.training.language import next_token
+from prsm.teachers.training.lessons import Lessons, of_pairs, of_preferences, of_tasks, of_text
+from prsm.teachers.training.loop import Watch, train
+from prsm.teachers.training.objective import Objective
+from prsm.teachers.training.parallel import Group, joined, whole_tensors
+from prsm.teachers.training.preference import bradley_terry, dpo
+from prsm.teachers.training.recipe import Dpo, Pairs, Preferences, Recipe, Reward, Tasks, Text, file_sha256
+from prsm.teachers.training.run_folder import Ended, RunFolder
+from prsm.teachers.training.starting_model import StartingModel, starting_model
+
+
+def run(recipe: Recipe, out: Path, *, show: bool = False, watch: Watch | None = None) -> Ended:
+    """Train by ``recipe`` in the folder ``out``, or go on there; a run that is done leaves ``out/model``.
+
+    In each process that ``torchrun`` or ``launch`` started. Raises ConfigError for a recipe that cannot be followed.
+    """
+    with joined(sharded=recipe.sharded) as group:
+        start = starting_model(recipe)
+        start.network.to("cuda" if torch.cuda.is_available() else "cpu")
+        lessons = _lessons(recipe, start, group)
+        ended = train(
+            start.network, lessons.source, _objective(recipe), recipe.plan, out,
+            record=_record(recipe, start, group), validate=lessons.validate, watch=watch, group=group, show=show,
+            tensorboard=recipe.tensorboard,
+        )  # fmt: skip
+        if ended.state == "done":
+            _write_model(start, RunFolder(out).model, group)
+        return ended
+
+
+def _lessons(recipe: Recipe, start: StartingModel, group: Group) -> Lessons:
+    data, seed = recipe.data, recipe.plan.seed
+    match data:
+        case Text():
+            return of_text(data, start.spelling, seed, group)
+        case Pairs():
+            return of_pairs(data, start.spelling, seed, group)
+        case Tasks():
+            return of_tasks(data, start.spelling, seed, group, _task)
+        case Preferences():
+            reference = start.network if isinstance(recipe.objective, Dpo) else None
+            return of_preferences(data, start.spelling, seed, group, reference)
+        case _:
+            assert_never(data)
+
+
+def _objective(recipe: Recipe) -> Objective:
+    if isinstance(recipe.objective, Dpo):
+        return dpo(beta=recipe.objective.beta, label_smoothing=recipe.objective.label_smoothing)
+    return bradley_terry if isinstance(recipe.objective, Reward) else next_token
+
+
+def _record(recipe: Recipe, start: StartingModel, group: Group) -> dict[str, Any]:
+    """What ``run.json`` says besides the plan: enough to make the same weights again."""
+    path = getattr(recipe.data, "path", None)
+    return {
+        "recipe": msgspec.to_builtins(recipe),
+        "seeds": [recipe.plan.seed],
+        "data": [{"path": path, "sha256": file_sha256(Path(path), "data.path")}] if path else [],
+        "parents": start.parents,
+        "code": {"version": version("prsm"), "sha256": _code_sha256(), "torch": torch.__version__},
+        "processes": group.world,
+        "parameters": sum(p.numel() for p in start.network.parameters()),
+    }
+
+
+def _code_sha256() -> str:
+    """One digest of all code of this room: exact where a revision is not known, as in an installed package."""
+    room = Path(next(iter(training.__path__))).parent
+    digest = hashlib.sha256()
+    for path in sorted(room.rglob("*.py")):
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def _task(name: str) -> Task:
+    """The task of this name in the room's registry, which is imported only where a recipe names one."""
+    try:
+        return import_module("prsm.teachers.tasks.registry").task(name)
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"The task {name} cannot be had: {error}.", param="data.names") from error
+
+
+def _write_model(start: StartingModel, folder: Path, group: Group) -> None:
+    """Write the result under a name of its own, then rename it: who sees it sees all of it."""
+    weights = whole_tensors(start.network) if group.sharded else None
+    if group.rank == 0 and not folder.exists():
+        partial = folder.with_name(f".model-{os.getpid()}")
+        shutil.rmtree(partial, ignore_errors=True)
+        start.save(partial, weights)
+        partial.rename(folder)
+    group.wait()
