@@ -2,6 +2,7 @@
 
 import hashlib
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -72,18 +73,18 @@ def plan(steps: int) -> TrainingPlan:
     return TrainingPlan(steps=steps, rate=3e-3, decay="none", accumulate=2, checkpoint_every_steps=4)
 
 
-def main(folder: Path, steps: int, *, sharded: bool) -> None:
-    """One process of a run, as torchrun starts it; leaves what this process holds then."""
-    with joined(sharded=sharded) as group:
-        trained = network()
-        train(
-            trained, Numbers(4 // group.world, group.rank, group.world), cross_entropy, plan(steps), folder, group=group
-        )
-        weights = whole_tensors(trained) if sharded else trained.weights()
-        if weights:
-            whole = {name: tensor.clone() for name, tensor in weights.items()}
-            save_file(whole, folder / f"weights-{group.rank}.safetensors")
+def main(folder: Path) -> None:
+    """One process as torchrun starts it: replicas, then shards, and what this process holds after each."""
+    with joined() as alike:
+        for name, group in (("replicas", alike), ("shards", replace(alike, sharded=True))):
+            trained = network()
+            numbers = Numbers(4 // group.world, group.rank, group.world)
+            train(trained, numbers, cross_entropy, plan(8), folder / name, group=group)
+            weights = whole_tensors(trained) if group.sharded else trained.weights()
+            if weights:  # of a sharded network only the first process gets them
+                whole = {name: tensor.clone() for name, tensor in weights.items()}
+                save_file(whole, folder / name / f"weights-{group.rank}.safetensors")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), sharded="--sharded" in sys.argv)
+    main(Path(sys.argv[1]))

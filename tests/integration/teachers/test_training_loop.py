@@ -24,7 +24,7 @@ from prsm.teachers.training.objective import Batch, Loss  # noqa: E402 - needs t
 from prsm.teachers.training.plan import TrainingPlan  # noqa: E402 - after the skip
 from prsm.teachers.training.run_folder import RunFolder, RunInUse  # noqa: E402 - after the skip
 
-KILLS = int(os.environ.get("PRSM_TEST_TRAINING_KILLS", "2"))
+KILLS = int(os.environ.get("PRSM_TEST_TRAINING_KILLS", "1"))
 PLAN: dict[str, Any] = {
     "steps": 40, "rate": 3e-3, "warmup_steps": 5, "decay": "cosine", "accumulate": 2, "checkpoint_every_steps": 7,
     "report_every_steps": 5,
@@ -95,7 +95,7 @@ def test_a_signal_leaves_a_checkpoint_from_which_the_run_goes_on(tmp_path: Path)
 
 
 def test_it_learns_and_says_so(tmp_path: Path) -> None:
-    ended, _ = _trained(tmp_path, cross_entropy, steps=300, rate=0.02, weight_decay=0.01)
+    ended, _ = _trained(tmp_path, cross_entropy, steps=150, rate=0.02, weight_decay=0.01)
     losses = [line["loss"] for line in RunFolder(tmp_path).reports()]
     assert ended.state == "done"
     assert losses[0] > 2.8

@@ -1,7 +1,7 @@
 """Several processes train one network: the same weights in each, the same as one process would get, and none lost."""
 
 import os
-import signal
+import shutil
 import subprocess
 import sys
 import time
@@ -29,27 +29,33 @@ def _alone(folder: Path, steps: int) -> Any:
     return model
 
 
-def test_two_replicas_under_torchrun_are_bit_equal_and_learn_what_one_process_does(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of two processes under torchrun, which trained replicas and then shards."""
+    folder = tmp_path_factory.mktemp("two")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", MODULE]
-    subprocess.run([*command, str(tmp_path / "two"), "8"], env=ENV, check=True, capture_output=True)
-    files = [(tmp_path / "two" / f"weights-{rank}.safetensors").read_bytes() for rank in (0, 1)]
+    subprocess.run([*command, str(folder)], env=ENV, check=True, capture_output=True)
+    return folder
+
+
+def test_two_replicas_are_bit_equal_and_learn_what_one_process_does(two: Path, tmp_path: Path) -> None:
+    folder = two / "replicas"
+    files = [(folder / f"weights-{rank}.safetensors").read_bytes() for rank in (0, 1)]
     assert files[0] == files[1]
-    one = _alone(tmp_path / "one", 8).weights()
-    for name, tensor in load_file(tmp_path / "two" / "weights-0.safetensors").items():
+    one = _alone(tmp_path, 8).weights()
+    for name, tensor in load_file(folder / "weights-0.safetensors").items():
         torch.testing.assert_close(tensor, one[name], rtol=1e-4, atol=1e-5)
-    two, alone = RunFolder(tmp_path / "two").reports(), RunFolder(tmp_path / "one").reports()
-    assert [line["units"] for line in two] == [line["units"] for line in alone]
-    assert [line["loss"] for line in two] == pytest.approx([line["loss"] for line in alone], rel=1e-5)
+    together, alone = RunFolder(folder).reports(), RunFolder(tmp_path).reports()
+    assert [line["units"] for line in together] == [line["units"] for line in alone]
+    assert [line["loss"] for line in together] == pytest.approx([line["loss"] for line in alone], rel=1e-5)
 
 
-def test_what_two_processes_saved_in_shards_one_goes_on_with(tmp_path: Path) -> None:
-    folder = tmp_path / "run"
-    assert launch([sys.executable, "-m", MODULE, str(folder), "8", "--sharded"], 2, 1) == 0
+def test_what_two_processes_saved_in_shards_one_goes_on_with(two: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(two / "shards", tmp_path / "run"))
     latest = RunFolder(folder).latest()
     assert latest is not None
-    shards = sorted(path.name for path in (latest / "tensors").iterdir())
-    assert len(shards) == 2
-    assert all(name.endswith(".safetensors") for name in shards)
+    shards = [path.suffix for path in (latest / "tensors").iterdir()]
+    assert shards == [".safetensors"] * 2
 
     loaded = network(seed=9)
     assert train(loaded, Numbers(4), cross_entropy, plan(8), folder).state == "done"
@@ -85,47 +91,58 @@ checkpoint_every_steps = 20
 """
 
 
-def _started(folder: Path) -> subprocess.Popen[bytes]:
-    (folder / "text.txt").write_text("to be or not to be, that is the question; " * 50)
-    (folder / "recipe.toml").write_text(RECIPE.replace("TEXT", str(folder / "text.txt")))
-    command = [sys.executable, "-m", "prsm.teachers.training.main", str(folder / "recipe.toml")]
-    return subprocess.Popen([*command, "--out", str(folder / "run"), "--processes", "2"], env=ENV)
-
-
-def _first_checkpoint(started: subprocess.Popen[bytes], run: RunFolder, after: Path | None = None) -> None:
-    while run.latest() in (None, after) and started.poll() is None:
-        time.sleep(0.02)
-
-
-def test_a_signal_stops_all_and_a_killed_process_ends_all(tmp_path: Path) -> None:
+def test_a_signal_stops_all_processes_of_a_run(tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text("to be or not to be, that is the question; " * 50)
+    (tmp_path / "recipe.toml").write_text(RECIPE.replace("TEXT", str(tmp_path / "text.txt")))
+    command = [sys.executable, "-m", "prsm.teachers.training.main", str(tmp_path / "recipe.toml")]
     run = RunFolder(tmp_path / "run")
-    with _started(tmp_path) as started:
-        _first_checkpoint(started, run)
+    with subprocess.Popen([*command, "--out", str(run.path), "--processes", "2"], env=ENV) as started:
+        while run.latest() is None and started.poll() is None:
+            time.sleep(0.02)
         started.terminate()
     assert started.returncode == 130
-    stopped = run.ended()
+    stopped, latest = run.ended(), run.latest()
     assert stopped is not None
+    assert latest is not None
     assert stopped.state == "stopped"
-    with _started(tmp_path) as started:
-        _first_checkpoint(started, run, after=run.latest())
-        victim = int((run.path / "run.lock").read_text())
-        os.kill(victim, signal.SIGKILL)
-        assert started.wait(60) == 1
-    with run.held():
-        assert run.latest() is not None
+    assert latest.name == f"step-{stopped.step}"
+
+
+def _worker(code: str) -> list[str]:
+    return [sys.executable, "-c", f"import os, sys, time\nrank = os.environ['RANK']\n{code}"]
+
+
+@pytest.mark.parametrize(
+    ("death", "code"), [("sys.exit(3)", 3), ("os.kill(os.getpid(), 9)", 1), ("sys.exit(0)", 1), ("sys.exit(130)", 1)]
+)
+def test_one_process_that_fails_ends_the_others(death: str, code: int) -> None:
+    """The other one waits for ever, or fails too where the first did not."""
+    waiting = "time.sleep(600)" if code == 3 or "kill" in death else "sys.exit(1)"
+    assert launch(_worker(f"{death} if rank == '1' else {waiting}"), 2, 1) == code
 
 
 def test_processes_end_with_their_launcher(tmp_path: Path) -> None:
-    run = RunFolder(tmp_path / "run")
-    with _started(tmp_path) as started:
-        _first_checkpoint(started, run)
-        started.kill()
+    said = tmp_path / "said"
+    worker = _worker(
+        "from prsm.teachers.training.launch import watch_launcher\n"
+        "import pathlib, signal\n"
+        f"said = pathlib.Path({str(said)!r} + rank)\n"
+        "signal.signal(signal.SIGTERM, lambda *_: (said.write_text('stopped'), sys.exit(0)))\n"
+        "watch_launcher(); said.write_text('here'); time.sleep(600)"
+    )
+    code = f"from prsm.teachers.training.launch import launch; launch({worker!r}, 2, 1)"
+    files = [Path(f"{said}{rank}") for rank in (0, 1)]
+    with subprocess.Popen([sys.executable, "-c", code], env=ENV) as launcher:
+        _wait_until(files, "here")
+        launcher.kill()
+    _wait_until(files, "stopped")
+
+
+def _wait_until(files: list[Path], word: str) -> None:
     until = time.monotonic() + 60
-    while run.ended() is None and time.monotonic() < until:
-        time.sleep(0.05)
-    ended = run.ended()
-    assert ended is not None
-    assert (ended.state, ended.reason) == ("stopped", "SIGTERM stopped it.")
+    while not all(file.exists() and file.read_text() == word for file in files):
+        assert time.monotonic() < until, f"not all said {word!r}"
+        time.sleep(0.02)
 
 
 def test_threads_are_shared_by_the_processes_of_a_machine() -> None:

@@ -1,7 +1,6 @@
 """From a recipe to a folder that transformers loads: small teachers, models of transformers, adapters, rewards."""
 
 import json
-import os
 import random
 import subprocess
 import sys
@@ -24,6 +23,7 @@ from prsm.teachers.training.assembly import run  # noqa: E402 - needs torch
 from prsm.teachers.training.curves import draw  # noqa: E402 - needs matplotlib
 from prsm.teachers.training.hub_model import LanguageModel  # noqa: E402 - needs transformers
 from prsm.teachers.training.lessons import of_tasks  # noqa: E402 - needs torch
+from prsm.teachers.training.main import main  # noqa: E402 - after the skip
 from prsm.teachers.training.parallel import Group  # noqa: E402 - needs torch
 from prsm.teachers.training.run_folder import RunFolder  # noqa: E402 - after the skip
 from prsm.teachers.training.small_teacher import load_teacher  # noqa: E402 - needs torch
@@ -197,12 +197,12 @@ def test_no_pickle_is_opened(tmp_path: Path) -> None:
         ("plan.rate=1.0", 0, "done after 6 updates"),
     ],
 )
-def test_the_command_says_how_it_went(tmp_path: Path, change: str, code: int, said: str) -> None:
-    command = [sys.executable, "-m", "prsm.teachers.training.main", str(_written(tmp_path, PAIRS))]
-    command += ["--out", str(tmp_path / "run"), "--set", change]
-    found = subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
-    assert found.returncode == code, found.stderr
-    assert said in found.stderr
+def test_the_command_says_how_it_went(
+    tmp_path: Path, change: str, code: int, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [str(_written(tmp_path, PAIRS)), "--out", str(tmp_path / "run"), "--set", change]
+    assert main(arguments) == code
+    assert said in capsys.readouterr().err
 
 
 class Doubles(Struct, frozen=True):

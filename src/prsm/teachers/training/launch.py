@@ -83,18 +83,15 @@ def _to_all(workers: Sequence[subprocess.Popen[bytes]]) -> Any:
 
 def _waited(workers: Sequence[subprocess.Popen[bytes]]) -> int:
     """Wait for all; when one fails the others, which wait for it, are told to stop, and killed where they do not."""
-    deadline: float | None = None
-    while any(worker.poll() is None for worker in workers):
+    failed, deadline = 0, 0.0
+    while None in (codes := [worker.poll() for worker in workers]):
         time.sleep(0.05)
-        failed = [worker for worker in workers if worker.returncode not in (None, 0, 130)]
-        if failed and deadline is None:
-            print(f"Process {failed[0].pid} of the run ended with {failed[0].returncode}.", file=sys.stderr)
-            deadline = time.monotonic() + _GRACE_S
+        if not failed and (wrong := [code for code in codes if code not in (None, 0, 130)]):
+            failed, deadline = wrong[0], time.monotonic() + _GRACE_S
+            print(f"A process of the run ended with {failed}; the others are stopped.", file=sys.stderr)
             _to_all(workers)(signal.SIGTERM, None)
-        if deadline is not None and time.monotonic() > deadline:
+        if failed and time.monotonic() > deadline:
             for worker in workers:
                 worker.kill()
-    codes = [worker.returncode for worker in workers]
-    if any(code < 0 for code in codes):
-        return 1
-    return next((code for code in codes if code not in (0, 130)), next((code for code in codes if code), 0))
+    failed = failed or next((code for code in codes if code not in (0, 130)), 0)
+    return (failed if failed > 0 else 1) if failed else max(codes)
