@@ -8,8 +8,6 @@ on prompts that are not held out. The result is ``DIR/model``. Exit codes as of 
 # pyright: basic, reportMissingImports=false
 
 import argparse
-import os
-import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from itertools import islice
@@ -48,9 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ended = _improved(teacher, recipe, folder)
     except PrsmError as error:
         print(f"Error: {error}", file=sys.stderr)
-        if error.kind is Kind.INVALID and not (options.out / "run.json").exists():
-            options.out.mkdir(parents=True, exist_ok=True)
-            folder.end(Ended(state="failed", reason=str(error)))
+        folder.refuse(error)
         return 2 if error.kind is Kind.INVALID else 1
     print(f"{ended.state} after {ended.step} updates. {ended.reason}", file=sys.stderr)
     return EXIT_CODES[ended.state]
@@ -88,19 +84,9 @@ def _improved(teacher: Path, recipe: RlvrRecipe, folder: RunFolder) -> Ended:
     network, tasks = load_teacher(teacher), {name: task(name) for name in recipe.tasks}
     ended = improve(network, tasks, recipe, folder.path, found=measured(network, tasks, recipe), show=True)
     if ended.state == "done":
-        _write_model(network, folder)
+        folder.keep_model(lambda path: save_teacher(path, network.shape, network.weights()))
     folder.end(ended)
     return ended
-
-
-def _write_model(network: Decoder, folder: RunFolder) -> None:
-    """Write the result under a name of its own, then rename it: who sees it sees all of it."""
-    if folder.model.exists():
-        return
-    partial = folder.model.with_name(f".model-{os.getpid()}")
-    shutil.rmtree(partial, ignore_errors=True)
-    save_teacher(partial, network.shape, network.weights())
-    partial.rename(folder.model)
 
 
 if __name__ == "__main__":

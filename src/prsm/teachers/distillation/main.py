@@ -59,8 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             folder.end(ended)
     except PrsmError as error:
         print(f"Error: {error}", file=sys.stderr)
-        options.out.mkdir(parents=True, exist_ok=True)
-        folder.end(Ended(state="failed", reason=str(error)))
+        folder.refuse(error)
         return USAGE if isinstance(error, ConfigError) else FAILED
     print(f"{ended.state}. {ended.reason}", file=sys.stderr)
     return {"done": DONE, "failed": FAILED, "stopped": STOPPED}[ended.state]
@@ -121,13 +120,9 @@ def _distiller(recipe: Recipe, tasks: Sequence[FirstLevels], backend: Backend) -
         return Verdict(passed=True, facts={"examined": f"{student.name} is examined by the gate before it is offered"})
 
     def publish(student: Path, _job: str) -> Mapping[str, Any]:
-        model = student.parent / "model"
-        if not model.exists():
-            partial = student.parent / ".model"
-            shutil.rmtree(partial, ignore_errors=True)
-            shutil.copytree(student, partial)
-            partial.rename(model)
-        return {"model": str(model), "next": "evaluate, publish and gate it as any run's model"}
+        kept = RunFolder(student.parent)
+        kept.keep_model(lambda path: _copy(student, path))
+        return {"model": str(kept.model), "next": "evaluate, publish and gate it as any run's model"}
 
     return Distiller(
         recipe=recipe.distillation,
@@ -138,6 +133,10 @@ def _distiller(recipe: Recipe, tasks: Sequence[FirstLevels], backend: Backend) -
         safety=safety,
         publish=publish,
     )
+
+
+def _copy(student: Path, path: Path) -> None:
+    shutil.copytree(student, path)
 
 
 class _Reports:

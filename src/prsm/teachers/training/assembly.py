@@ -4,8 +4,6 @@
 # pyright: basic, reportMissingImports=false
 
 import hashlib
-import os
-import shutil
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
@@ -43,7 +41,7 @@ def run(recipe: Recipe, out: Path, *, show: bool = False, watch: Watch | None = 
             tensorboard=recipe.tensorboard,
         )  # fmt: skip
         if ended.state == "done":
-            _write_model(start, RunFolder(out).model, group)
+            _write_model(start, RunFolder(out), group)
         return ended
 
 
@@ -100,12 +98,8 @@ def _task(name: str) -> Task:
         raise ConfigError(f"The task {name} cannot be had: {error}.", param="data.names") from error
 
 
-def _write_model(start: StartingModel, folder: Path, group: Group) -> None:
-    """Write the result under a name of its own, then rename it: who sees it sees all of it."""
+def _write_model(start: StartingModel, folder: RunFolder, group: Group) -> None:
     weights = whole_tensors(start.network) if group.sharded else None
-    if group.rank == 0 and not folder.exists():
-        partial = folder.with_name(f".model-{os.getpid()}")
-        shutil.rmtree(partial, ignore_errors=True)
-        start.save(partial, weights)
-        partial.rename(folder)
+    if group.rank == 0:
+        folder.keep_model(lambda path: start.save(path, weights))
     group.wait()

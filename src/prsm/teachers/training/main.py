@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ended = _trained(recipe, options.out)
     except PrsmError as error:
         print(f"Error: {error}", file=sys.stderr)
-        _note(error, options.out)
+        RunFolder(options.out).refuse(error)
         return 2 if error.kind is Kind.INVALID else 1
     if os.environ.get("RANK", "0") == "0":
         said = ended.reason or f"The model is in {options.out / 'model'}."
@@ -48,13 +48,6 @@ def _trained(recipe: Recipe, out: Path) -> Ended:
     from prsm.teachers.training.assembly import run  # needs torch
 
     return run(recipe, out, show=True)
-
-
-def _note(error: PrsmError, out: Path) -> None:
-    """Say in a folder where nothing was begun why nothing can be: whoever watches it need not try again."""
-    if error.kind is Kind.INVALID and not (out / "run.json").exists():
-        out.mkdir(parents=True, exist_ok=True)
-        RunFolder(out).end(Ended(state="failed", reason=str(error)))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -8,7 +8,7 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, Literal, cast
@@ -135,9 +135,24 @@ class RunFolder:
         for path in self.checkpoints()[:-keep]:
             shutil.rmtree(path)
 
+    def keep_model(self, write: Callable[[Path], None]) -> None:
+        """Have the result written under a name of its own, then named ``model``, once: who sees it sees all of it."""
+        if self.model.exists():
+            return
+        partial = self.path / f".model-{os.getpid()}"
+        shutil.rmtree(partial, ignore_errors=True)
+        write(partial)
+        partial.rename(self.model)
+
     def end(self, ended: Ended) -> None:
         """Say how the run ended."""
         write_durably(self.path / "ended.json", msgspec.to_builtins(ended))
+
+    def refuse(self, error: PrsmError) -> None:
+        """Say why nothing can be begun here, unless something was: whoever watches need not try again."""
+        if error.kind is Kind.INVALID and not self.record():
+            self.path.mkdir(parents=True, exist_ok=True)
+            self.end(Ended(state="failed", reason=str(error)))
 
     def ended(self) -> Ended | None:
         """How the run ended; None while it goes on, or where it was killed."""
