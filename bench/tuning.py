@@ -1,6 +1,6 @@
 """Optuna (TPE and Hyperband) beside random search, at an equal budget of training steps.
 
-    python -m bench.tuning [--seeds 0 1 2 3 4] [--trainings 16]
+    python -m bench.tuning [--seeds 0 1 2 3 4] [--trainings 32]
 
 The task is real: a decoder of one layer learns to write words of four letters backwards in 54 steps; six fields of its
 plan are searched; a trial is worth its loss on held-out words. Both searches may take as many steps as ``--trainings``
@@ -39,7 +39,7 @@ from prsm.teachers.tuning.space import Values, placed, read_space
 
 SHAPE = Shape(layers=1, width=32, heads=2, kv_heads=2, hidden=64, vocabulary=100, context_tokens=32)
 RUN_STEPS, FIRST_RUNG = 54, 6
-BATCH = 32
+BATCH = 16
 EXAM = 64
 SPACE = read_space("""
 [rate]
@@ -48,9 +48,10 @@ low = 1e-4
 high = 0.3
 log = true
 
-[optimizer]
-kind = "choice"
-of = ["adamw", "muon"]
+[beta1]
+kind = "float"
+low = 0.5
+high = 0.99
 
 [beta2]
 kind = "float"
@@ -128,7 +129,7 @@ def _lessons(count: int, seed: int, *, held_out: bool) -> list[Lesson]:
 def searched(task: Task, sampler: str, trainings: int) -> dict[str, Any]:
     study = Study(
         name=f"{sampler}-{task.seed}", trials=100_000, steps=trainings * RUN_STEPS, max_steps=RUN_STEPS,
-        min_steps=FIRST_RUNG, startup_trials=8, seed=task.seed, sampler="tpe" if sampler == "tpe" else "random",
+        min_steps=FIRST_RUNG, startup_trials=5, seed=task.seed, sampler="tpe" if sampler == "tpe" else "random",
         prunes=sampler == "tpe",
     )  # fmt: skip
     begun = time.process_time()
@@ -151,7 +152,7 @@ def searched(task: Task, sampler: str, trainings: int) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
-    parser.add_argument("--trainings", type=int, default=16)
+    parser.add_argument("--trainings", type=int, default=32)
     options = parser.parse_args()
     torch.set_num_threads(1)
     pairs: list[tuple[dict[str, Any], dict[str, Any]]] = []
