@@ -12,7 +12,7 @@ from uuid import UUID
 
 import pytest
 from tests.support.served_node import Served, serve_node
-from tests.support.small_teachers import write_teacher
+from tests.support.drawn_teachers import write_teacher
 
 PUBLICATION = {
     "model": "sums",

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.support.small_teachers import write_teacher
+from tests.support.drawn_teachers import write_teacher
 
 from prsm.teachers.runtime.folder import ModelFolder
 from prsm.teachers.training.run_folder import RunFolder
