@@ -11,8 +11,8 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from tests.support.served_node import Served, serve_node
 from tests.support.drawn_teachers import write_teacher
+from tests.support.served_node import Served, serve_node
 
 PUBLICATION = {
     "model": "sums",

@@ -11,8 +11,8 @@ from uuid import UUID
 
 import psutil
 import pytest
-from tests.support.ledger import PAYER, World, open_world
 from tests.support.drawn_teachers import write_teacher
+from tests.support.ledger import PAYER, World, open_world
 
 from prsm.core.clock import now
 from prsm.node.training import LedgerMeter
