@@ -84,6 +84,11 @@ BAND = {"base_micro": 1, "floor_micro": 1, "ceiling_micro": 1}
 OFFER = {"input": BAND, "output": BAND, "capacity_tokens_per_minute": 1}
 WISH = {"model": "local/arithmetic", "input_tokens": 9, "output_tokens": 9}
 THE_MODEL = {"provider": "matrix", "upstream_name": "a/b"}
+NO_RUN = str(UUID(int=0))
+PUBLICATION = {
+    "run": NO_RUN, "evaluation_run": NO_RUN, "model": "m", "title": "t", "purpose": "p", "domain": "d",
+    "licence": "MIT",
+}  # fmt: skip
 PREFERENCE = {"collection": "c", "prompt": "p", "chosen": "a", "rejected": "b"}
 BUILT_IN = {"model": "arithmetic", "reference": "arithmetic"}
 
@@ -195,6 +200,11 @@ ROUTES: dict[str, Route] = {
     "GET /node/v1/training/runs/{run_id}/reports": Route("admin", thing="run"),
     "POST /node/v1/training/runs/{run_id}/stop": Route("admin", thing="run"),
     "POST /node/v1/training/runs/{run_id}/resume": Route("admin", 409, thing="run"),  # it waits for its turn
+    "POST /node/v1/training/publications": Route("admin", 404, PUBLICATION),  # no such run
+    "POST /node/v1/training/evaluations": Route("admin", 404, {"run": NO_RUN, "model": "m"}),
+    "GET /node/v1/training/evaluations/{model}/{version}": Route("read", fill={"model": "m", "version": "v"}),
+    "POST /node/v1/training/gates": Route("admin", 409, {"model": "m", "version": "v"}),  # not evaluated
+    "GET /node/v1/training/gates/{model}": Route("read", fill={"model": "m"}),
     "POST /node/v1/preferences": Route("chat", 201, PREFERENCE),
     "GET /node/v1/preferences": Route("read", query="?collection=c"),
     "DELETE /node/v1/preferences/{preference_id}": Route("chat", 204, None, "preference", ADMIN_REACHES),
