@@ -92,8 +92,10 @@ def _made(name: str, level: int, seed: int) -> dict[str, Any]:
 
 def _is_allowed(name: str, level: int) -> bool:
     """Some curricula name levels that their own family refuses."""
+    validate = getattr(_configuration(name, level, 0), "validate", None)
     try:
-        _configuration(name, level, 0).validate()
+        if validate:
+            validate()
     except AssertionError:
         return False
     return True
