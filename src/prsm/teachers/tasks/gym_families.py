@@ -24,7 +24,10 @@ NOT_OFFERED: Final = {
         ),
         "its scorer evaluates what is answered as code",
     ),
-    **dict.fromkeys(("ransom_note", "word_ladder"), "of one seed another process makes another problem"),
+    **dict.fromkeys(
+        ("codeio", "isomorphic_strings", "ransom_note", "word_ladder"),
+        "of one seed another process makes another problem",
+    ),
     "knight_swap": "the library refuses its lowest level itself",
     **dict.fromkeys(("jugs", "sokoban", "zebra_puzzles"), "a problem of its highest level takes seconds to make"),
 }  # fmt: skip
