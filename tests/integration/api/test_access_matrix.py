@@ -203,7 +203,7 @@ ROUTES: dict[str, Route] = {
     "POST /node/v1/training/publications": Route("admin", 404, PUBLICATION),  # no such run
     "POST /node/v1/training/evaluations": Route("admin", 404, {"run": NO_RUN, "model": "m"}),
     "GET /node/v1/training/evaluations/{model}/{version}": Route("read", fill={"model": "m", "version": "v"}),
-    "POST /node/v1/training/gates": Route("admin", 409, {"model": "m", "version": "v"}),  # not evaluated
+    "POST /node/v1/training/gates": Route("admin", 404, {"model": "m", "version": "v"}),  # no such model
     "GET /node/v1/training/gates/{model}": Route("read", fill={"model": "m"}),
     "POST /node/v1/preferences": Route("chat", 201, PREFERENCE),
     "GET /node/v1/preferences": Route("read", query="?collection=c"),

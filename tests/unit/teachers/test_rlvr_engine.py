@@ -4,6 +4,7 @@ import copy
 import json
 import math
 import random
+from importlib.resources import files
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -29,7 +30,9 @@ from prsm.teachers.rlvr_engine import (  # noqa: E402 - needs torch
 from prsm.teachers.rlvr_plan import RlvrPlan, read_rlvr_recipe  # noqa: E402 - after the skip
 from prsm.teachers.seams import Problem  # noqa: E402 - after the skip
 from prsm.teachers.tasks.held_out import is_held_out  # noqa: E402 - after the skip
+from prsm.teachers.tasks.registry import task  # noqa: E402 - after the skip
 from prsm.teachers.training.language import next_token  # noqa: E402 - needs torch
+from prsm.teachers.training.recipe import Tasks, read_recipe  # noqa: E402 - after the skip
 from prsm.teachers.training.small_teacher import fresh_teacher  # noqa: E402 - needs torch
 from prsm.teachers.training.sources import Pair, padded  # noqa: E402 - needs torch
 
@@ -277,6 +280,19 @@ def test_answers_without_an_end_are_left_out_where_asked(network: Decoder) -> No
     assert 0 < two["said"].sum() < one["said"].sum()
 
 
+@pytest.mark.parametrize(("prompt", "named"), [("", "held out"), ("é", "cannot read")])
+def test_a_prompt_that_cannot_be_asked_is_named(network: Decoder, prompt: str, named: str) -> None:
+    class One(Letter):
+        def generate(self, level: int, seed: int) -> Problem:
+            return Problem(self.name, level, prompt, "a")
+
+    prompt = prompt or next(text for text in map(str, range(1000)) if is_held_out(text))
+    plan = RlvrPlan(max_tokens=6, prompts=4, group=4)
+    source = Rollouts(network, {"letter": One()}, {"letter": Practice(2)}, CurriculumPlan(), plan, seed=3)
+    with pytest.raises(ConfigError, match=named):
+        source.draw()
+
+
 RECIPE = """
 name = "letters"
 tasks = { letter = 2 }
@@ -308,3 +324,12 @@ def test_a_wrong_recipe_names_the_field(wrong: str, field: str) -> None:
     with pytest.raises(ConfigError) as refused:
         read_rlvr_recipe(RECIPE.replace(wrong, changed))
     assert refused.value.param == field
+
+
+def test_the_recipes_of_the_proof_are_read_and_name_tasks_that_there_are() -> None:
+    recipes = files("prsm.teachers") / "recipes"
+    flawed = read_recipe(Path(str(recipes / "careless_addition.toml")))
+    assert isinstance(flawed.data, Tasks)
+    assert [task(name).name for name in flawed.data.names] == ["careless-addition"]
+    mending = read_rlvr_recipe((recipes / "rlvr_addition.toml").read_text())
+    assert all(task(name).levels >= levels for name, levels in mending.tasks.items())
