@@ -94,4 +94,6 @@ def _waited(workers: Sequence[subprocess.Popen[bytes]]) -> int:
             for worker in workers:
                 worker.kill()
     failed = failed or next((code for code in codes if code not in (0, 130)), 0)
-    return (failed if failed > 0 else 1) if failed else max(codes)
+    if failed:
+        return failed if failed > 0 else 1
+    return 130 if 130 in codes else 0
