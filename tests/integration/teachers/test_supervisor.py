@@ -88,7 +88,7 @@ def _processes(folder: Path) -> Iterator[psutil.Process]:
 
 
 def ended(run: Run) -> bool:
-    return not run.is_open and run.money.held_micro == 0
+    return not run.is_open
 
 
 def answering(run: Run) -> bool:
@@ -104,6 +104,7 @@ async def test_a_run_is_started_followed_paid_for_and_done(world: World, tmp_pat
     assert done.facts["learner"]
     found = read_evaluation(desk.supervisor.folder_of(run.id) / "evaluation.json")
     assert (found.is_whole, found.learner) == (True, done.facts["learner"])
+    assert done.money.held_micro == 0  # paid for by the time that it is said to be done
     charged = done.money.charged_micro
     assert charged == PRICE_MICRO * int(done.report["cpu_s"] * 1000) // 1000 > 0
     payer, node = await world.ledger.balance(PAYER), await world.ledger.balance("node:1")

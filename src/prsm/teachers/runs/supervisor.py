@@ -22,7 +22,7 @@ import structlog
 from prsm.core.clock import Clock
 from prsm.core.database import Pool
 from prsm.core.errors import PrsmError
-from prsm.teachers.runs.run_book import Run, RunBook, RunKind
+from prsm.teachers.runs.run_book import Run, RunBook, RunKind, State
 from prsm.teachers.runs.slices import due_micro, hold_id, is_over, to_hold_micro
 from prsm.teachers.training.run_folder import RunFolder
 
@@ -88,8 +88,8 @@ class Supervisor:
             for run in await self._book.open_runs():
                 try:
                     running += await self._follow(run, may_start=running < self._at_once)
-                except PrsmError as error:
-                    await self._book.end(run.id, "failed", str(error))
+                except PrsmError as error:  # the ledger is away: the next step does it
+                    _log.warning("run not followed", run=str(run.id), reason=error.code)
             for run in await self._book.unsettled_runs():
                 await self._capture(run)
 
@@ -111,16 +111,21 @@ class Supervisor:
             return True
         ended = RunFolder(place).ended()
         if ended and (ended.state != "stopped" or run.wants_stop):
-            await self._book.end(run.id, ended.state, ended.reason or run.reason)
+            await self._end(run, ended.state, ended.reason or run.reason)
         elif run.wants_stop:
-            await self._book.end(run.id, "stopped", run.reason)
+            await self._end(run, "stopped", run.reason)
         elif run.starts >= MAX_STARTS:
-            await self._book.end(run.id, "failed", f"Its process ended {MAX_STARTS} times; see {place / 'log.txt'}.")
+            await self._end(run, "failed", f"Its process ended {MAX_STARTS} times; see {place / 'log.txt'}.")
         elif may_start and await self._hold(run):
             await asyncio.to_thread(self._start, run, place)
             await self._book.started(run.id)
             return True
         return False
+
+    async def _end(self, run: Run, state: State, reason: str) -> None:
+        """A run has ended: it is paid for before anybody hears of it."""
+        await self._capture(await self._book.run(run.id))
+        await self._book.end(run.id, state, reason)
 
     async def _note(self, run: Run, place: Path) -> None:
         """Keep what the folder says since it was looked at last; a run that was killed says some of it again."""
