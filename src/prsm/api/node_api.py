@@ -29,6 +29,7 @@ from prsm.api.publishing_routes import publishing_routes
 from prsm.api.registry_routes import registry_routes
 from prsm.api.rollout_routes import rollout_routes
 from prsm.api.route_routes import route_routes
+from prsm.api.safety_routes import breaker_routes, safety_routes
 from prsm.api.schemas import Alive, AnthropicRefusal, NodeIdentity, Part, Refusal
 from prsm.api.storage_routes import storage_routes
 from prsm.api.training_routes import training_routes
@@ -87,6 +88,8 @@ def build_node_api(node: Node, door: Door) -> FastAPI:
     app.include_router(preference_routes(node, door), prefix="/node/v1", responses=_ADMITTED)
     app.include_router(publishing_routes(node, door), prefix="/node/v1", responses=_ADMITTED)
     app.include_router(training_routes(node, door), prefix="/node/v1", responses=_ADMITTED)
+    app.include_router(safety_routes(node, door), prefix="/node/v1", responses=_ADMITTED)
+    app.include_router(breaker_routes(node, door), prefix="/node/v1", responses=_ADMITTED)
     app.include_router(feedback_route(node, door), prefix="/v1", responses=_ADMITTED)
     app.include_router(quality_routes(node, door), prefix="/node/v1", responses=_ADMITTED)
     add_docs(app)
@@ -182,7 +185,7 @@ def _entry(node: Node, target: Target) -> wire_models.ModelEntry:
             "licence": target.licence,
             "region": target.region,
             "cached_input_price_micro_per_mtok": target.cached_input_price_micro,
-            "resting": node.breakers.resting(target.name),
+            "resting": node.safety.boards.models.resting(target.name),
         },
     )
 

@@ -27,6 +27,7 @@ from prsm.cli import (
     proofs,
     rollout,
     route,
+    safety,
     storage,
     teachers,
     train,
@@ -56,6 +57,8 @@ models.app.command("import")(model_import.import_model)
 app.add_typer(models.app, name="models")
 app.add_typer(route.app, name="route")
 app.add_typer(rollout.app, name="rollout")
+app.add_typer(safety.app, name="safety")
+app.add_typer(safety.breakers_app, name="breakers")
 app.add_typer(keys.app, name="keys")
 app.add_typer(market.app, name="market")
 app.add_typer(storage.app, name="storage")

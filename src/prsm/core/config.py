@@ -126,6 +126,11 @@ class Settings(BaseModel):
         r"^([^\s/]+/\S+)?$",
     )
     judge_per_minute: int = _whole(6, 1, 6000, "Comparisons a minute, at most, of two calls each.")
+    screening: Literal["standard", "strict", "observe", "off"] = _chosen(
+        "off",
+        "standard, strict, observe or off",
+        "The policy by which requests and answers are screened until one is written: prsm safety policy.",
+    )
     breaker_failure_ratio_bps: int = _whole(
         5000, 1, BASIS_POINTS, "Share of failed calls that opens a model's circuit breaker, in basis points."
     )

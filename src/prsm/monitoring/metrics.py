@@ -53,6 +53,9 @@ class Metrics:
         self._cached = self._counter(
             "prsm_cache_lookups", "Requests that might be answered from the response cache, by what was found.", "found"
         )
+        self._screened = self._counter(
+            "prsm_screened_texts", "Texts that were screened, by direction and by what was done.", "direction", "action"
+        )
         storage_bytes = self._counter(
             "prsm_storage_bytes", "Bytes of objects: added, fetched, served, uploaded.", "direction"
         )
@@ -102,6 +105,10 @@ class Metrics:
     def looked_up(self, found: Literal["exact", "semantic", "nothing"]) -> None:
         """The response cache was asked."""
         self._cached.labels(found).inc()
+
+    def screened(self, direction: str, action: str, texts: int) -> None:
+        """Texts of one request were screened, with the strictest action that they met."""
+        self._screened.labels(direction, action).inc(texts)
 
     def storage_moved(self, direction: Direction, size_bytes: int) -> None:
         """Bytes were added by a caller, fetched from an endpoint, served to a reader, or uploaded to an own node."""

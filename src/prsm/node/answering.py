@@ -14,6 +14,7 @@ from prsm.agents.executors.http_connection import Limits
 from prsm.agents.executors.huggingface import HuggingFaceExecutor
 from prsm.agents.executors.openai_compatible import OpenAICompatibleExecutor
 from prsm.agents.executors.retry import RetryPolicy
+from prsm.agents.guard import Guard
 from prsm.agents.learning.learning import Learning
 from prsm.agents.liveness.board import Liveness
 from prsm.agents.liveness.prober import Prober
@@ -32,8 +33,8 @@ from prsm.node.failures import open_hedger, open_response_cache
 from prsm.node.learning import open_learning
 from prsm.node.liveness import Watch, open_liveness, probe_policy, watched
 from prsm.node.rollouts import Rollouts
+from prsm.node.safety import Safety
 from prsm.node.teachers import Teachers
-from prsm.safety.circuit_breaker import BreakerBoard
 from prsm.tokenomics.ftns_service import Ledger
 from prsm.tokenomics.receipts import NodeSigner
 
@@ -49,7 +50,7 @@ class Grounds:
     cache: Cache
     ledger: Ledger
     metrics: Metrics
-    breakers: BreakerBoard
+    safety: Safety
     encoder: TextEncoder
     teachers: Teachers
     versions: VersionStore
@@ -78,30 +79,32 @@ async def open_answering(on: Grounds, stack: contextlib.AsyncExitStack) -> Answe
         settings, on.store.pool, on.versions, speaking, lambda: path.models, learning.feedback, on.account
     )
     stack.push_async_callback(rollouts.close)
-    liveness = open_liveness(settings, on.breakers, rollouts.tell)
+    liveness = open_liveness(settings, on.safety.boards.models, rollouts.tell)
     executors = watched(speaking, liveness)
     attempts = Attempts(
-        on.breakers,
+        on.safety.boards.models,
         metrics,
         RetryPolicy(settings.retry_attempts, total_s=settings.retry_budget_s),
         timeout_s=settings.request_timeout_s,
         hedger=open_hedger(settings, liveness.silence),
         observe=learning.observe,
         draining=lambda: liveness.draining,
+        providers=on.safety.boards.providers,
     )
     path = AnswerPath(
         ledger=on.ledger,
         executors=executors,
         attempts=attempts,
-        biller=_biller(settings, on.key, on.account),
+        biller=_biller(settings, on.key, on.account, on.safety.guard),
         router=_router(settings, on.teachers, liveness, learning),
         metrics=metrics,
         limits=PathLimits(settings.default_max_output_tokens, settings.answer_limit_bytes, settings.request_timeout_s),
+        guard=on.safety.guard,
         observe=learning.observe,
         answered=rollouts.answered,
         cache=await open_response_cache(settings, on.store, on.cache, on.encoder, metrics),
     )
-    prober = Prober(liveness, on.breakers, speaking, lambda: path.models.by_name, probe_policy(settings))
+    prober = Prober(liveness, on.safety.boards.models, speaking, lambda: path.models.by_name, probe_policy(settings))
     watch = Watch(liveness, prober, lambda: path.models.by_name)
     return Answering(path, executors, learning, watch, rollouts)
 
@@ -117,10 +120,10 @@ def _router(settings: Settings, teachers: Teachers, liveness: Liveness, learning
     )
 
 
-def _biller(settings: Settings, key: NodeKey, account: str) -> Biller:
+def _biller(settings: Settings, key: NodeKey, account: str, guard: Guard | None) -> Biller:
     shares = settings.split_owner_bps, settings.split_executor_bps, settings.split_treasury_bps
     signer = NodeSigner(key.node_id, key.public_key_hex, key.sign)
-    return Biller(signer, Economy(*shares, account), now, screened_by=())
+    return Biller(signer, Economy(*shares, account), now, [guard.name] if guard else [])
 
 
 def _executors(settings: Settings, teachers: Teachers, encoder: TextEncoder) -> dict[str, Executor]:

@@ -5,7 +5,6 @@ Nothing below reads a setting by itself.
 
 import asyncio
 import contextlib
-import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -46,6 +45,7 @@ from prsm.node.market import open_market
 from prsm.node.parts import Node
 from prsm.node.published import Published
 from prsm.node.releases import register_built_in
+from prsm.node.safety import Boards, open_safety
 from prsm.node.teachers import Teachers
 from prsm.node.training import open_training
 from prsm.safety.circuit_breaker import BreakerBoard, BreakerPolicy
@@ -108,15 +108,15 @@ async def _assemble(
     account = _account(key)
     await ledger.account_id(account)
     metrics = Metrics()
-    breakers = BreakerBoard(time.monotonic, _breaker_policy(settings))
+    boards = Boards.new(_breaker_policy(settings))
     encoder = await asyncio.to_thread(TextEncoder.load, None, settings.encoder_threads)
     teachers = await asyncio.to_thread(Teachers.open, settings)
-    storage_breakers = BreakerBoard(time.monotonic, _breaker_policy(settings))
-    storage = await asyncio.to_thread(_storage, settings, key, store, storage_breakers)
+    storage = await asyncio.to_thread(_storage, settings, key, store, boards.storage)
     stack.push_async_callback(storage.aclose)
     registry = await _registry(settings, key, store, encoder, teachers)
     versions = _versions(key, store, registry)
-    grounds = Grounds(settings, key, account, store, cache, ledger, metrics, breakers, encoder, teachers, versions)
+    safety = open_safety(settings, key, store, boards, metrics, "", None)
+    grounds = Grounds(settings, key, account, store, cache, ledger, metrics, safety, encoder, teachers, versions)
     answering = await open_answering(grounds, stack)
     identities = Identities(store.pool, key.derive("api-keys"))
     node = Node(
@@ -136,14 +136,13 @@ async def _assemble(
         path=answering.path,
         limiter=RateLimiter() if settings.workers == 1 else LeasedLimiter(cache.client, settings.workers),
         rate=Rate.per_minute(settings.rate_limit_per_minute, settings.rate_limit_burst),
-        breakers=breakers,
+        safety=safety,
         metrics=metrics,
         outbox=OutboxPublisher(store.pool, cache.publish),
         encoder=encoder,
         teachers=teachers,
         executors=answering.executors,
         storage=storage,
-        storage_breakers=storage_breakers,
         storage_watch=StorageWatch(storage, metrics.storage_moved),
         statements=Statements(storage.catalog, key.public_key_hex, key.sign, now),
         learning=answering.learning,
@@ -159,6 +158,7 @@ async def _assemble(
 
 async def _load(node: Node) -> None:
     """What a node has in memory before it answers."""
+    await node.safety.load()
     await node.storage_watch.refresh()
     await reload_models(node)
     await register_built_in(node)

@@ -20,7 +20,7 @@ def expose(node: Node) -> None:
         "prsm_breaker_state",
         "Circuit breakers: 0 closed, 1 half-open, 2 open.",
         "model",
-        lambda: {name: breaker_level(view.state) for name, view in node.breakers.snapshot().items()},
+        lambda: {name: breaker_level(view.state) for name, view in node.safety.boards.models.snapshot().items()},
     )
     metrics.levels("prsm_market_offers", "Live offers by state.", "state", lambda: offers_by_state(node.market))
     expose_liveness(node.liveness, metrics)
@@ -50,7 +50,7 @@ def _expose_storage(node: Node) -> None:
         "prsm_storage_breaker_state",
         "Circuit breakers of endpoints: 0 closed, 1 half-open, 2 open.",
         "endpoint",
-        lambda: {name: breaker_level(view.state) for name, view in node.storage_breakers.snapshot().items()},
+        lambda: {name: breaker_level(view.state) for name, view in node.safety.boards.storage.snapshot().items()},
     )
 
 

@@ -25,9 +25,9 @@ from prsm.node.discovery import Discovery
 from prsm.node.liveness import Watch
 from prsm.node.published import Published
 from prsm.node.rollouts import Rollouts
+from prsm.node.safety import Safety
 from prsm.node.teachers import Teachers
 from prsm.node.training import Training
-from prsm.safety.circuit_breaker import BreakerBoard
 from prsm.tokenomics.enrolment import Enrolment
 from prsm.tokenomics.ftns_service import Ledger
 from prsm.tokenomics.idempotency import IdempotencyKeys
@@ -56,14 +56,13 @@ class Node:
     path: AnswerPath
     limiter: RateLimiter | LeasedLimiter
     rate: Rate
-    breakers: BreakerBoard
+    safety: Safety
     metrics: Metrics
     outbox: OutboxPublisher
     encoder: TextEncoder
     teachers: Teachers
     executors: Mapping[str, Executor]
     storage: EnhancedIPFS
-    storage_breakers: BreakerBoard
     storage_watch: StorageWatch
     statements: Statements
     learning: Learning

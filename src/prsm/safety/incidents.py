@@ -3,6 +3,7 @@
 A reviewer's decision is a labelled example: ``examples`` gives those that were decided, to evaluate detectors on.
 """
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -74,7 +75,7 @@ class IncidentBook:
             direction.value,
             verdict.action.name.lower(),
             msgspec.json.encode(findings).decode(),
-            self._seal(msgspec.json.encode(list(texts)).decode(), _context(incident_id)),
+            self._seal(json.dumps(list(texts)), _context(incident_id)),
             "open" if waits else "recorded",
         )
 
@@ -121,7 +122,7 @@ class IncidentBook:
     def _texts(self, row: Any) -> tuple[str, ...]:
         if row["texts"] is None:
             return ()
-        return tuple(msgspec.json.decode(self._unseal(row["texts"], _context(row["id"])), type=list[str]))
+        return tuple(json.loads(self._unseal(row["texts"], _context(row["id"]))))  # msgspec refuses lone surrogates
 
 
 def _context(incident_id: UUID) -> str:

@@ -32,6 +32,8 @@ from prsm.core.config import Settings
 from prsm.core.identity import SCOPES, USER_SCOPES, Grant
 from prsm.data_layer.codec.cid import Cid
 from prsm.node import Node, open_node
+from prsm.safety.policy import Action, Direction, Finding, Verdict
+from prsm.safety.seams import Category
 from prsm.tokenomics.enrolment import account_of
 from prsm.tokenomics.market.quote_book import Wish
 from prsm.tokenomics.orders import HoldOrder
@@ -89,6 +91,8 @@ PUBLICATION = {
     "run": NO_RUN, "evaluation_run": NO_RUN, "model": "m", "title": "t", "purpose": "p", "domain": "d",
     "licence": "MIT",
 }  # fmt: skip
+POLICY = {"policy": {"rules": []}, "reason": "test"}
+BREAKER = {"board": "models", "name": "matrix/no/such"}
 PREFERENCE = {"collection": "c", "prompt": "p", "chosen": "a", "rejected": "b"}
 BUILT_IN = {"model": "arithmetic", "reference": "arithmetic"}
 
@@ -194,6 +198,22 @@ ROUTES: dict[str, Route] = {
     "POST /node/v1/storage/objects/{cid}/provenance": Route(
         "storage", 201, {"licence": "MIT", "title": "t"}, thing="object"
     ),
+    "GET /node/v1/safety/policies": Route("read"),
+    "GET /node/v1/safety/policies/history": Route("admin"),
+    "PUT /node/v1/safety/policies/{scope:path}": Route("admin", body=POLICY, fill={"scope": "model:matrix"}),
+    "DELETE /node/v1/safety/policies/{scope:path}": Route("admin", 404, fill={"scope": "model:unheard-of"}),
+    "GET /node/v1/safety/incidents": Route("read"),
+    "GET /node/v1/safety/incidents/{incident_id}": Route("admin", thing="incident"),
+    "POST /node/v1/safety/incidents/{incident_id}/decision": Route(
+        "admin", 200, {"decision": "upheld"}, thing="incident"
+    ),
+    "POST /node/v1/safety/appeals": Route("read", 201, {"words": "harmless"}, thing="blocked"),
+    "GET /node/v1/safety/examples": Route("admin"),
+    "GET /node/v1/safety/threats": Route("admin"),
+    "DELETE /node/v1/safety/threats/{account}": Route("admin", 404, fill={"account": "nobody"}),
+    "GET /node/v1/breakers": Route("admin"),
+    "PUT /node/v1/breakers/{board}/{name:path}": Route("admin", 204, {"reason": "test"}, fill=BREAKER),
+    "DELETE /node/v1/breakers/{board}/{name:path}": Route("admin", 204, fill=BREAKER),
     "POST /node/v1/training/runs": Route("admin", 201, {"name": "n", "recipe": "x", "budget_micro": 0}),
     "GET /node/v1/training/runs": Route("admin"),
     "GET /node/v1/training/runs/{run_id}": Route("admin", thing="run"),
@@ -213,7 +233,7 @@ ROUTES: dict[str, Route] = {
 }
 
 
-_HIDDEN = ("key", "principal", "receipt", "session", "pinned", "quote", "answered", "refund", "preference")
+_HIDDEN = ("key", "principal", "receipt", "session", "pinned", "quote", "answered", "refund", "preference", "blocked")
 
 
 def expected(route: Route, role: str, *, mine: bool) -> int:
@@ -284,6 +304,13 @@ class World:
         if thing == "refund":
             request_id = await self.sold("principal:buyer", account_of(owner))
             return (await node.market.refunds.ask(request_id, "principal:buyer", "other")).id
+        if thing in ("incident", "blocked"):
+            request_id = uuid7()
+            who = (account_of(owner), "local/arithmetic", Direction.INPUT)
+            verdict = Verdict(Action.BLOCK, (Finding(Category.HATE, 0.9, Action.BLOCK),))
+            await node.safety.incidents.record(request_id, *who, verdict, ["a text"])
+            made = await node.safety.incidents.listed(account=account_of(owner), limit=1)
+            return request_id if thing == "blocked" else made[0].id
         if thing == "preference":
             return (await node.training.preferences.add(owner, "c", "p", "a", "b")).id
         if thing == "run":
@@ -465,7 +492,7 @@ def routes_of(node: Node) -> set[str]:
 
 
 _IDS = ("cid", "key_id", "receipt_id", "session_id", "principal_id", "offer_id", "quote_id", "refund_id", "run_id",
-        "preference_id",)  # fmt: skip
+        "preference_id", "incident_id",)  # fmt: skip
 
 
 async def ask(world: World, name: str, role: str, *, mine: bool) -> str | None:
@@ -482,6 +509,8 @@ async def ask(world: World, name: str, role: str, *, mine: bool) -> str | None:
     body = route.body
     if name == "POST /node/v1/keys":
         body = body | {"principal_id": str(owner)}
+    if name == "POST /node/v1/safety/appeals":
+        body = body | {"request_id": str(thing_id)}
     if name == "POST /v1/feedback":
         body = body | {"request_id": str(thing_id)}
     if name == "POST /node/v1/market/offers":
