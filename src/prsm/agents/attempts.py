@@ -56,7 +56,7 @@ class Attempts:
         self._timeout = SharedTimeout(timeout_s)
         self._clock = clock
         self._breakers = breakers
-        self._providers = providers or BreakerBoard(clock)
+        self._providers = providers
         self._metrics = metrics
         self._policy = policy
         self._budget = RetryBudget()
@@ -189,10 +189,11 @@ class Attempts:
         attempts = 0
         while True:
             admitted_s = self._clock()
-            if not self._providers.allow(target.provider, now_s=admitted_s):
+            if self._providers and not self._providers.allow(target.provider, now_s=admitted_s):
                 raise _resting(target.provider)
             if not self._breakers.allow(target.name, now_s=admitted_s):
-                self._providers.release(target.provider, admitted_s=admitted_s)
+                if self._providers:
+                    self._providers.release(target.provider, admitted_s=admitted_s)
                 raise _resting(target.name)
             attempts += 1
             try:
@@ -204,7 +205,8 @@ class Attempts:
                     self._failed(target, "upstream_timeout", admitted_s)
                 else:
                     self._breakers.release(target.name, admitted_s=admitted_s)
-                    self._providers.release(target.provider, admitted_s=admitted_s)
+                    if self._providers:
+                        self._providers.release(target.provider, admitted_s=admitted_s)
                 raise
             else:
                 self._record(target, ok=True, admitted_s=admitted_s)
@@ -230,7 +232,8 @@ class Attempts:
 
     def _record(self, target: Target, *, ok: bool, admitted_s: float) -> None:
         self._breakers.record(target.name, ok=ok, admitted_s=admitted_s)
-        self._providers.record(target.provider, ok=ok, admitted_s=admitted_s)
+        if self._providers:
+            self._providers.record(target.provider, ok=ok, admitted_s=admitted_s)
 
 
 class _Lost(NamedTuple):
