@@ -24,6 +24,7 @@ from prsm.api.feedback import feedback_route, quality_routes
 from prsm.api.import_routes import import_routes
 from prsm.api.liveness_routes import liveness_routes
 from prsm.api.market_routes import market_routes
+from prsm.api.moderations import moderation_route
 from prsm.api.preference_routes import preference_routes
 from prsm.api.publishing_routes import publishing_routes
 from prsm.api.registry_routes import registry_routes
@@ -90,6 +91,7 @@ def build_node_api(node: Node, door: Door) -> FastAPI:
     app.include_router(training_routes(node, door), prefix="/node/v1", responses=_ADMITTED)
     app.include_router(safety_routes(node, door), prefix="/node/v1", responses=_ADMITTED)
     app.include_router(breaker_routes(node, door), prefix="/node/v1", responses=_ADMITTED)
+    app.include_router(moderation_route(node, door), prefix="/v1", responses=_ADMITTED)
     app.include_router(feedback_route(node, door), prefix="/v1", responses=_ADMITTED)
     app.include_router(quality_routes(node, door), prefix="/node/v1", responses=_ADMITTED)
     add_docs(app)

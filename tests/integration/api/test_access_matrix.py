@@ -198,6 +198,7 @@ ROUTES: dict[str, Route] = {
     "POST /node/v1/storage/objects/{cid}/provenance": Route(
         "storage", 201, {"licence": "MIT", "title": "t"}, thing="object"
     ),
+    "POST /v1/moderations": Route("chat", 503, {"input": "a text"}),  # no detector is on
     "GET /node/v1/safety/policies": Route("read"),
     "GET /node/v1/safety/policies/history": Route("admin"),
     "PUT /node/v1/safety/policies/{scope:path}": Route("admin", body=POLICY, fill={"scope": "model:matrix"}),
