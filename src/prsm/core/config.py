@@ -127,10 +127,12 @@ class Settings(BaseModel):
     )
     judge_per_minute: int = _whole(6, 1, 6000, "Comparisons a minute, at most, of two calls each.")
     screening: Literal["standard", "strict", "observe", "off"] = _chosen(
-        "off",
+        "standard",
         "standard, strict, observe or off",
         "The policy by which requests and answers are screened until one is written: prsm safety policy.",
     )
+    screening_threads: int = _whole(1, 1, 64, "Threads of a worker that detectors run in.")
+    screening_timeout_s: int = _whole(20, 1, 600, "Longest time a text may take to be screened; then it is refused.")
     breaker_failure_ratio_bps: int = _whole(
         5000, 1, BASIS_POINTS, "Share of failed calls that opens a model's circuit breaker, in basis points."
     )

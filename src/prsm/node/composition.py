@@ -49,6 +49,7 @@ from prsm.node.safety import Boards, open_safety
 from prsm.node.teachers import Teachers
 from prsm.node.training import open_training
 from prsm.safety.circuit_breaker import BreakerBoard, BreakerPolicy
+from prsm.safety.monitor import Monitor, open_monitor
 from prsm.tokenomics.enrolment import Enrolment
 from prsm.tokenomics.ftns_service import Ledger, LedgerLimits
 from prsm.tokenomics.idempotency import IdempotencyKeys
@@ -115,7 +116,10 @@ async def _assemble(
     stack.push_async_callback(storage.aclose)
     registry = await _registry(settings, key, store, encoder, teachers)
     versions = _versions(key, store, registry)
-    safety = open_safety(settings, key, store, boards, metrics, "", None)
+    monitor = await asyncio.to_thread(_monitor, settings, encoder)
+    if monitor:
+        stack.callback(monitor.close)
+    safety = open_safety(settings, key, store, boards, metrics, monitor)
     grounds = Grounds(settings, key, account, store, cache, ledger, metrics, safety, encoder, teachers, versions)
     answering = await open_answering(grounds, stack)
     identities = Identities(store.pool, key.derive("api-keys"))
@@ -186,6 +190,12 @@ def _ledger(settings: Settings, store: Database) -> Ledger:
     )
     timeout_s = settings.database_timeout_ms / 1000
     return Ledger(lambda: database.connect_one(store.url, timeout_s=timeout_s), store.pool, limits)
+
+
+def _monitor(settings: Settings, encoder: TextEncoder) -> Monitor | None:
+    if settings.screening == "off":
+        return None
+    return open_monitor(encoder, threads=settings.screening_threads, time_limit_s=settings.screening_timeout_s)
 
 
 def _breaker_policy(settings: Settings) -> BreakerPolicy:

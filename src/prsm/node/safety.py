@@ -14,9 +14,10 @@ from prsm.monitoring.metrics import Metrics
 from prsm.safety.breaker_sharing import BreakerSharing
 from prsm.safety.circuit_breaker import BreakerBoard, BreakerPolicy
 from prsm.safety.incidents import IncidentBook
+from prsm.safety.monitor import Monitor
 from prsm.safety.policy import PRESETS, Policy
 from prsm.safety.policy_book import PolicyBook
-from prsm.safety.screening import Assess, Screening
+from prsm.safety.screening import Screening
 from prsm.safety.threats import Threats
 
 CALLERS, NODE = "callers", "node"
@@ -86,21 +87,17 @@ class Safety:
 
 
 def open_safety(
-    settings: Settings,
-    key: NodeKey,
-    store: Database,
-    boards: Boards,
-    metrics: Metrics,
-    name: str,
-    assess: Assess | None,
+    settings: Settings, key: NodeKey, store: Database, boards: Boards, metrics: Metrics, monitor: Monitor | None
 ) -> Safety:
-    """The room over the node's stores; ``assess`` None where nothing is screened."""
+    """The room over the node's stores; without a ``monitor`` nothing is screened."""
     policies = PolicyBook(store.pool, PRESETS.get(settings.screening, Policy(())))
     incidents = IncidentBook(store.pool, key.seal, key.unseal)
     threats = Threats(store.pool, time.time)
-    screening = assess and Screening(name, assess, incidents.record, threats.note, metrics.screened)
+    screening = None
+    if monitor:
+        screening = Screening(monitor.name, monitor.assess, incidents.record, threats.note, metrics.screened)
     return Safety(
-        guard=screening and Guard(screening, policies),
+        guard=Guard(screening, policies) if screening else None,
         screening=screening,
         policies=policies,
         incidents=incidents,

@@ -9,10 +9,8 @@ import pytest
 from prsm.core.encoder import TextEncoder
 from prsm.safety.detectors.content import ContentDetector
 from prsm.safety.detectors.windows import MAX_CHARS, TextTooLong
-from prsm.safety.looking_back import Pace
 from prsm.safety.monitor import Absent, Monitor, open_monitor
 from prsm.safety.seams import Assessment, Category, DetectorAway, Span
-from prsm.safety.watcher import Watcher
 
 VICIOUS = "I hate all of them, we should kill every single immigrant, they are vermin"
 
@@ -170,23 +168,3 @@ async def test_a_closed_monitor_lets_nothing_through(content: ContentDetector) -
     monitor.close()
     with pytest.raises(DetectorAway, match="closed"):
         await monitor.assess(["hello"])
-
-
-async def test_a_stream_that_turns_is_found_before_its_end(content: ContentDetector) -> None:
-    monitor = Monitor(content, [Marks()], time_limit_s=120)
-    watcher = Watcher(monitor.assess, Pace(40, 40, 60))
-    said, found_at = "", None
-    for piece in ["calm words "] * 20 + ["a forbid", "den word "] + ["calm words "] * 20:
-        said += piece
-        sighting = await watcher.add(piece)
-        if sighting and sighting.assessment.rules and found_at is None:
-            found_at = len(said)
-            (span,) = sighting.assessment.spans
-            assert said[span.start : span.end] == "forbidden"
-    at = said.index("forbidden")
-    assert found_at is not None
-    assert found_at <= at + 9 + 40 + len("calm words ")
-    last = await watcher.end()
-    assert watcher.unseen == 0
-    assert last is None or last.seen == len(said)
-    monitor.close()
