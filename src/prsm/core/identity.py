@@ -37,8 +37,10 @@ KEYS = "keys"
 """Managing one's own keys."""
 ADMIN = "admin"
 """Everything of everyone; counts only while the key's principal has the role admin."""
-SCOPES = frozenset({CHAT, EMBEDDINGS, READ, STORAGE, MARKET, KEYS, ADMIN})
-USER_SCOPES = SCOPES - {ADMIN}
+AUDIT = "audit"
+"""Reading the audit log and having it verified; nothing else, and nothing else brings it along."""
+SCOPES = frozenset({CHAT, EMBEDDINGS, READ, STORAGE, MARKET, KEYS, AUDIT, ADMIN})
+USER_SCOPES = SCOPES - {ADMIN, AUDIT}
 
 CACHE_TTL_S = 5
 CACHE_MAX_KEYS = 10_000

@@ -24,6 +24,7 @@ _log: Any = structlog.get_logger("node")
 def background(node: Node) -> dict[str, Any]:
     return {
         "outbox": node.outbox.run(),
+        "audit": repeat(1, node.audit.sequencer.drain),
         "expire-holds": repeat(_SWEEP_S, lambda: _drain(node.ledger.expire_due)),
         "forget-idempotency-keys": repeat(60, lambda: node.idempotency.forget_old(node.settings.idempotency_ttl_s)),
         "free-idempotency-keys": repeat(1, node.idempotency.free_owed),

@@ -37,6 +37,7 @@ from prsm.federation.model_registry import ModelRegistry
 from prsm.federation.registry.version_store import Signer, VersionStore
 from prsm.monitoring.metrics import Metrics
 from prsm.node.answering import Grounds, open_answering
+from prsm.node.audit import Audit
 from prsm.node.background import background, catch_up, listener, repeat
 from prsm.node.built_in import PROVIDER, built_in, served_by
 from prsm.node.catalogue import reload_models
@@ -152,6 +153,7 @@ async def _assemble(
         rollouts=answering.rollouts,
         liveness=answering.liveness,
         training=open_training(settings, key.node_id, account, store, ledger),
+        audit=Audit(store, key),
     )
     await _load(node)
     return node

@@ -21,6 +21,7 @@ from prsm.data_layer.storage_watch import StorageWatch
 from prsm.federation.model_registry import ModelRegistry
 from prsm.federation.registry.version_store import VersionStore
 from prsm.monitoring.metrics import Metrics
+from prsm.node.audit import Audit
 from prsm.node.discovery import Discovery
 from prsm.node.liveness import Watch
 from prsm.node.published import Published
@@ -72,3 +73,4 @@ class Node:
     market: Marketplace
     discovery: Discovery
     training: Training
+    audit: Audit

@@ -40,6 +40,13 @@ class LogBook:
             raise _unknown("checkpoint", "No checkpoint of this size was ever signed." if size else _EMPTY)
         return row["size"], row["note"]
 
+    async def checkpoints(self, after: int, limit: int) -> list[tuple[int, str]]:
+        """The checkpoints of more than ``after`` entries, the smallest first."""
+        rows = await self._pool.fetch(
+            "SELECT size, note FROM audit_checkpoints WHERE size > $1 ORDER BY size LIMIT $2", after, limit
+        )
+        return [(row["size"], row["note"]) for row in rows]
+
     async def entry(self, position: int) -> bytes:
         """The bytes of an entry. Raises NOT_FOUND."""
         body: bytes | None = await self._pool.fetchval("SELECT body FROM audit_entries WHERE position = $1", position)
