@@ -11,6 +11,7 @@ from prsm.core import clock
 from prsm.core.errors import Kind, PrsmError
 from prsm.core.identity import (
     ADMIN,
+    AUDIT,
     CACHE_TTL_S,
     CHAT,
     KEYS,
@@ -310,7 +311,7 @@ async def test_admin_takes_role_and_scope(world: World) -> None:
     world.identities.forget(admin.prefix)
     demoted = await world.identities.authenticate(full.token)
     assert not demoted.is_admin
-    assert demoted.scopes == USER_SCOPES
+    assert demoted.scopes == USER_SCOPES | {AUDIT}, "who audits need not be an admin"
 
 
 async def test_a_disabled_principal_ends_all_its_keys(world: World) -> None:
