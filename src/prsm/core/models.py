@@ -9,6 +9,7 @@ from prsm.core.tables import (
     ledger,
     listings,
     market,
+    privacy,
     quality,
     registry,
     rollouts,
@@ -18,7 +19,7 @@ from prsm.core.tables import (
 )
 from prsm.core.tables.declared import Base
 
-TABLES = (audit, identity, ledger, listings, market, quality, registry, rollouts, serving, storage, training)
+TABLES = (audit, identity, ledger, listings, market, privacy, quality, registry, rollouts, serving, storage, training)
 """The modules that declare tables; a module that is not here is not migrated to."""
 
 __all__ = ["TABLES", "Base"]

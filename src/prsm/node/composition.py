@@ -27,6 +27,7 @@ from prsm.core.keys import NodeKey
 from prsm.core.money import BASIS_POINTS
 from prsm.core.presence import Presence
 from prsm.core.rate_limit import LeasedLimiter, Rate, RateLimiter
+from prsm.core.subject_keys import SubjectKeys
 from prsm.core.vectors import pgvector_index
 from prsm.data_layer import assembly
 from prsm.data_layer.enhanced_ipfs import EnhancedIPFS, StoragePolicy
@@ -117,9 +118,12 @@ async def _assemble(
     stack.push_async_callback(storage.aclose)
     registry = await _registry(settings, key, store, encoder, teachers)
     versions = _versions(key, store, registry)
-    grounds = Grounds(settings, key, account, store, cache, ledger, metrics, breakers, encoder, teachers, versions)
+    keys = SubjectKeys(store.pool, key.derive("subjects"))
+    grounds = Grounds(
+        settings, key, account, store, cache, ledger, metrics, breakers, encoder, teachers, versions, keys
+    )
     answering = await open_answering(grounds, stack)
-    identities = Identities(store.pool, key.derive("api-keys"))
+    identities = Identities(store.pool, key.derive("api-keys"), keys)
     node = Node(
         settings=settings,
         key=key,
@@ -132,7 +136,7 @@ async def _assemble(
         registry=registry,
         versions=versions,
         published=Published(),
-        conversations=Conversations(store.pool, cache, max_messages=settings.conversation_max_messages),
+        conversations=Conversations(store.pool, cache, keys, max_messages=settings.conversation_max_messages),
         idempotency=IdempotencyKeys(store.pool),
         path=answering.path,
         limiter=RateLimiter() if settings.workers == 1 else LeasedLimiter(cache.client, settings.workers),
@@ -148,12 +152,13 @@ async def _assemble(
         storage_watch=StorageWatch(storage, metrics.storage_moved),
         statements=Statements(storage.catalog, key.public_key_hex, key.sign, now),
         learning=answering.learning,
-        market=await open_market(settings, key, store, ledger, metrics.tokens),
+        market=await open_market(settings, key, store, ledger, keys, metrics.tokens),
         discovery=await open_discovery(settings, key, store, encoder, registry, PROVIDER),
         rollouts=answering.rollouts,
         liveness=answering.liveness,
-        training=open_training(settings, key.node_id, account, store, ledger),
+        training=open_training(settings, key.node_id, account, store, ledger, keys),
         audit=Audit(store, key),
+        subject_keys=keys,
     )
     await _load(node)
     return node

@@ -15,6 +15,7 @@ from prsm.core.events import OutboxPublisher
 from prsm.core.identity import Identities
 from prsm.core.keys import NodeKey
 from prsm.core.rate_limit import LeasedLimiter, Rate, RateLimiter
+from prsm.core.subject_keys import SubjectKeys
 from prsm.data_layer.enhanced_ipfs import EnhancedIPFS
 from prsm.data_layer.provenance.statement_store import Statements
 from prsm.data_layer.storage_watch import StorageWatch
@@ -74,3 +75,4 @@ class Node:
     discovery: Discovery
     training: Training
     audit: Audit
+    subject_keys: SubjectKeys

@@ -280,7 +280,8 @@ class World:
             return (await node.enrolment.key(owner, grant, actor=None, cap_micro=1)).key.id
         if thing == "session":
             session = uuid7()
-            query, arguments = turn(session, owner, uuid7(), [{"role": "user", "content": "hello"}])
+            said, key = [{"role": "user", "content": "hello"}], await node.subject_keys.key(owner)
+            query, arguments = turn(session, owner, uuid7(), said, key)
             await node.database.pool.execute(query, *arguments)
             return session
         if thing == "receipt":
