@@ -123,7 +123,7 @@ class Conversations:
         )
         if tag == "DELETE 0":
             raise _unknown(conversation_id)
-        await self._forget(conversation_id)
+        await self.forget(conversation_id)
 
     async def list_of(self, principal_id: UUID, limit: int) -> list[dict[str, Any]]:
         """The newest conversations of a principal: id, turns, created_at, updated_at."""
@@ -155,7 +155,8 @@ class Conversations:
             except PrsmError:  # away, or the conversation is larger than a cache value may be
                 return
 
-    async def _forget(self, conversation_id: UUID) -> None:
+    async def forget(self, conversation_id: UUID) -> None:
+        """Drop what the cache has of a conversation that was deleted."""
         if self._cache is not None:
             try:
                 await self._cache.delete(_key(conversation_id))

@@ -26,6 +26,7 @@ from prsm.api.import_routes import import_routes
 from prsm.api.liveness_routes import liveness_routes
 from prsm.api.market_routes import market_routes
 from prsm.api.preference_routes import preference_routes
+from prsm.api.privacy_routes import privacy_routes
 from prsm.api.publishing_routes import publishing_routes
 from prsm.api.registry_routes import registry_routes
 from prsm.api.rollout_routes import rollout_routes
@@ -78,6 +79,7 @@ def build_node_api(node: Node, door: Door) -> FastAPI:
     app.include_router(user_routes(node, door), prefix="/node/v1", responses=_ADMITTED)
     app.include_router(admin_routes(node, door), prefix="/node/v1", responses=_ADMITTED)
     app.include_router(audit_routes(node, door), prefix="/node/v1", responses=_ADMITTED)
+    app.include_router(privacy_routes(node, door), prefix="/node/v1", responses=_ADMITTED)
     app.include_router(liveness_routes(node, door), prefix="/node/v1", responses=_ADMITTED)
     app.include_router(registry_routes(node, door), prefix="/node/v1", responses=_ADMITTED)
     app.include_router(import_routes(node, door), prefix="/node/v1", responses=_ADMITTED)

@@ -25,6 +25,7 @@ from prsm.cli import (
     model_import,
     models,
     prefer,
+    privacy,
     proofs,
     rollout,
     route,
@@ -68,6 +69,7 @@ app.add_typer(prefer.app, name="prefer")
 app.add_typer(proofs.ledger_app, name="ledger")
 app.add_typer(proofs.receipt_app, name="receipt")
 app.add_typer(audit.app, name="audit")
+app.add_typer(privacy.app, name="privacy")
 
 
 @app.callback()

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
+from uuid import UUID
 
 import msgspec
 import structlog
@@ -13,6 +14,7 @@ from prsm.node.catalogue import follow_models, publish_models, reload_models
 from prsm.node.discovery import background_works
 from prsm.node.parts import KEY_REVOKED, Node
 from prsm.node.releases import deprecate_broken, retire_due
+from prsm.safety.privacy.erasure import SUBJECT_ERASED
 from prsm.tokenomics.market.offer_book import CHANGED as MARKET_CHANGED
 
 _SWEEP_S = 5.0
@@ -24,6 +26,7 @@ _log: Any = structlog.get_logger("node")
 def background(node: Node) -> dict[str, Any]:
     return {
         "outbox": node.outbox.run(),
+        "retention": repeat(3600, node.privacy.retention.step, at_once=True),
         "audit": repeat(1, node.audit.sequencer.drain),
         "expire-holds": repeat(_SWEEP_S, lambda: _drain(node.ledger.expire_due)),
         "forget-idempotency-keys": repeat(60, lambda: node.idempotency.forget_old(node.settings.idempotency_ttl_s)),
@@ -120,6 +123,8 @@ def listener(node: Node) -> Callable[[str, bytes], Awaitable[None]]:
             await reload_market(node)
         elif topic == KEY_REVOKED:
             node.identities.forget(msgspec.json.decode(payload)["prefix"])
+        elif topic == SUBJECT_ERASED:
+            node.subject_keys.forget(UUID(msgspec.json.decode(payload)["subject"]))
 
     return hear
 

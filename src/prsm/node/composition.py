@@ -46,6 +46,7 @@ from prsm.node.discovery import open_discovery
 from prsm.node.gauges import expose
 from prsm.node.market import open_market
 from prsm.node.parts import Node
+from prsm.node.privacy import Privacy
 from prsm.node.published import Published
 from prsm.node.releases import register_built_in
 from prsm.node.teachers import Teachers
@@ -123,6 +124,7 @@ async def _assemble(
         settings, key, account, store, cache, ledger, metrics, breakers, encoder, teachers, versions, keys
     )
     answering = await open_answering(grounds, stack)
+    conversations = Conversations(store.pool, cache, keys, max_messages=settings.conversation_max_messages)
     identities = Identities(store.pool, key.derive("api-keys"), keys)
     node = Node(
         settings=settings,
@@ -136,7 +138,7 @@ async def _assemble(
         registry=registry,
         versions=versions,
         published=Published(),
-        conversations=Conversations(store.pool, cache, keys, max_messages=settings.conversation_max_messages),
+        conversations=conversations,
         idempotency=IdempotencyKeys(store.pool),
         path=answering.path,
         limiter=RateLimiter() if settings.workers == 1 else LeasedLimiter(cache.client, settings.workers),
@@ -159,6 +161,7 @@ async def _assemble(
         training=open_training(settings, key.node_id, account, store, ledger, keys),
         audit=Audit(store, key),
         subject_keys=keys,
+        privacy=Privacy(settings, key, store, keys, conversations, identities),
     )
     await _load(node)
     return node

@@ -25,6 +25,7 @@ from prsm.monitoring.metrics import Metrics
 from prsm.node.audit import Audit
 from prsm.node.discovery import Discovery
 from prsm.node.liveness import Watch
+from prsm.node.privacy import Privacy
 from prsm.node.published import Published
 from prsm.node.rollouts import Rollouts
 from prsm.node.teachers import Teachers
@@ -76,3 +77,4 @@ class Node:
     training: Training
     audit: Audit
     subject_keys: SubjectKeys
+    privacy: Privacy
