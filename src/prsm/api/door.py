@@ -5,6 +5,7 @@ from typing import Annotated, Any
 from fastapi import Depends, Request, Response, Security
 from fastapi.security import APIKeyHeader, HTTPBearer
 
+from prsm.core.acting import act_for
 from prsm.core.errors import Kind, PrsmError
 from prsm.core.identity import CHAT, EMBEDDINGS, ApiKey
 from prsm.core.rate_limit import LeasedLimiter, Rate, headers, retry_after_s
@@ -64,6 +65,7 @@ class Door:
             sent = request.headers
             key = await self.admit(bearer(sent.get("authorization"), sent.get("x-api-key")), scope, extra)
             response.headers.update(dict(extra))
+            act_for(f"principal:{key.principal_id} key:{key.prefix}", request.state.request_id)
             return key
 
         return Depends(caller)

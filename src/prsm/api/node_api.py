@@ -17,6 +17,7 @@ from prsm import __version__
 from prsm.agents.call import Target
 from prsm.agents.routers.roster import served_model
 from prsm.api.admin_routes import admin_routes
+from prsm.api.audit_routes import audit_routes
 from prsm.api.discovery_routes import discovery_routes
 from prsm.api.docs import add_docs
 from prsm.api.door import Door
@@ -26,6 +27,7 @@ from prsm.api.liveness_routes import liveness_routes
 from prsm.api.market_routes import market_routes
 from prsm.api.moderations import moderation_route
 from prsm.api.preference_routes import preference_routes
+from prsm.api.privacy_routes import privacy_routes
 from prsm.api.publishing_routes import publishing_routes
 from prsm.api.registry_routes import registry_routes
 from prsm.api.rollout_routes import rollout_routes
@@ -78,6 +80,8 @@ def build_node_api(node: Node, door: Door) -> FastAPI:
     _model_routes(app, node, door)
     app.include_router(user_routes(node, door), prefix="/node/v1", responses=_ADMITTED)
     app.include_router(admin_routes(node, door), prefix="/node/v1", responses=_ADMITTED)
+    app.include_router(audit_routes(node, door), prefix="/node/v1", responses=_ADMITTED)
+    app.include_router(privacy_routes(node, door), prefix="/node/v1", responses=_ADMITTED)
     app.include_router(liveness_routes(node, door), prefix="/node/v1", responses=_ADMITTED)
     app.include_router(registry_routes(node, door), prefix="/node/v1", responses=_ADMITTED)
     app.include_router(import_routes(node, door), prefix="/node/v1", responses=_ADMITTED)

@@ -15,6 +15,7 @@ from rich.table import Table
 from prsm import __version__
 from prsm.cli import (
     ask,
+    audit,
     demo,
     discovery,
     feedback,
@@ -24,6 +25,7 @@ from prsm.cli import (
     model_import,
     models,
     prefer,
+    privacy,
     proofs,
     rollout,
     route,
@@ -69,6 +71,8 @@ app.add_typer(train.app, name="train")
 app.add_typer(prefer.app, name="prefer")
 app.add_typer(proofs.ledger_app, name="ledger")
 app.add_typer(proofs.receipt_app, name="receipt")
+app.add_typer(audit.app, name="audit")
+app.add_typer(privacy.app, name="privacy")
 
 
 @app.callback()

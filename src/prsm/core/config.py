@@ -202,6 +202,15 @@ class Settings(BaseModel):
     )
 
     idempotency_ttl_s: int = _whole(_HOURS_24_S, 60, 30 * _HOURS_24_S, "How long an Idempotency-Key is remembered.")
+    conversation_kept_days: int = _whole(
+        365, 0, 36_500, "Conversations are deleted so long after their last turn; 0: only when their owner says so."
+    )
+    preference_kept_days: int = _whole(
+        0, 0, 36_500, "Preferences are deleted after this; 0: only when their giver takes them back."
+    )
+    incident_kept_days: int = _whole(
+        365, 0, 36_500, "Blocked and reviewed texts are deleted after this; 0: only when their owner is erased."
+    )
     conversation_max_messages: int = _whole(1000, 2, 100_000, "Messages kept in one conversation, at most.")
 
     storage_profile: Literal["unixfs-v1-2025", "kubo-v1"] = _chosen(

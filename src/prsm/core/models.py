@@ -4,10 +4,12 @@ They stand in ``tables/``, by what they are about. The set-based functions over 
 """
 
 from prsm.core.tables import (
+    audit,
     identity,
     ledger,
     listings,
     market,
+    privacy,
     quality,
     registry,
     rollouts,
@@ -18,7 +20,9 @@ from prsm.core.tables import (
 )
 from prsm.core.tables.declared import Base
 
-TABLES = (identity, ledger, listings, market, quality, registry, rollouts, safety, serving, storage, training)
+TABLES = (
+    audit, identity, ledger, listings, market, privacy, quality, registry, rollouts, safety, serving, storage, training,
+)  # fmt: skip
 """The modules that declare tables; a module that is not here is not migrated to."""
 
 __all__ = ["TABLES", "Base"]

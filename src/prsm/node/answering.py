@@ -27,6 +27,7 @@ from prsm.core.config import Settings
 from prsm.core.database import Database
 from prsm.core.encoder import TextEncoder
 from prsm.core.keys import NodeKey
+from prsm.core.subject_keys import SubjectKeys
 from prsm.federation.registry.version_store import VersionStore
 from prsm.monitoring.metrics import Metrics
 from prsm.node.failures import open_hedger, open_response_cache
@@ -54,6 +55,7 @@ class Grounds:
     encoder: TextEncoder
     teachers: Teachers
     versions: VersionStore
+    subject_keys: SubjectKeys
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +75,7 @@ async def open_answering(on: Grounds, stack: contextlib.AsyncExitStack) -> Answe
     speaking = _executors(settings, on.teachers, on.encoder)
     for executor in dict.fromkeys(speaking.values()):
         stack.push_async_callback(executor.aclose)
-    learning = await open_learning(settings, on.key, on.store, on.encoder, on.ledger)
+    learning = await open_learning(settings, on.key, on.store, on.encoder, on.ledger, on.subject_keys)
     stack.push_async_callback(learning.close)
     rollouts = Rollouts(
         settings, on.store.pool, on.versions, speaking, lambda: path.models, learning.feedback, on.account
@@ -102,7 +104,7 @@ async def open_answering(on: Grounds, stack: contextlib.AsyncExitStack) -> Answe
         guard=on.safety.guard,
         observe=learning.observe,
         answered=rollouts.answered,
-        cache=await open_response_cache(settings, on.store, on.cache, on.encoder, metrics),
+        cache=await open_response_cache(settings, on.store, on.cache, on.encoder, metrics, on.subject_keys),
     )
     prober = Prober(liveness, on.safety.boards.models, speaking, lambda: path.models.by_name, probe_policy(settings))
     watch = Watch(liveness, prober, lambda: path.models.by_name)

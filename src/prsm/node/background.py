@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
+from uuid import UUID
 
 import msgspec
 import structlog
@@ -16,6 +17,7 @@ from prsm.node.releases import deprecate_broken, retire_due
 from prsm.node.safety import Safety
 from prsm.safety.breaker_sharing import CHANGED as BREAKERS_CHANGED
 from prsm.safety.policy_book import CHANGED as POLICIES_CHANGED
+from prsm.safety.privacy.erasure import SUBJECT_ERASED
 from prsm.safety.threats import CHANGED as THREATS_CHANGED
 from prsm.tokenomics.market.offer_book import CHANGED as MARKET_CHANGED
 
@@ -33,6 +35,8 @@ _log: Any = structlog.get_logger("node")
 def background(node: Node) -> dict[str, Any]:
     return {
         "outbox": node.outbox.run(),
+        "retention": repeat(3600, node.privacy.retention.step, at_once=True),
+        "audit": repeat(1, node.audit.sequencer.drain),
         "expire-holds": repeat(_SWEEP_S, lambda: _drain(node.ledger.expire_due)),
         "forget-idempotency-keys": repeat(60, lambda: node.idempotency.forget_old(node.settings.idempotency_ttl_s)),
         "free-idempotency-keys": repeat(1, node.idempotency.free_owed),
@@ -137,6 +141,8 @@ def listener(node: Node) -> Callable[[str, bytes], Awaitable[None]]:
             await _OF_SAFETY[topic](node.safety)
         elif topic == KEY_REVOKED:
             node.identities.forget(msgspec.json.decode(payload)["prefix"])
+        elif topic == SUBJECT_ERASED:
+            node.subject_keys.forget(UUID(msgspec.json.decode(payload)["subject"]))
 
     return hear
 

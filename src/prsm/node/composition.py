@@ -26,6 +26,7 @@ from prsm.core.keys import NodeKey
 from prsm.core.money import BASIS_POINTS
 from prsm.core.presence import Presence
 from prsm.core.rate_limit import LeasedLimiter, Rate, RateLimiter
+from prsm.core.subject_keys import SubjectKeys
 from prsm.core.vectors import pgvector_index
 from prsm.data_layer import assembly
 from prsm.data_layer.enhanced_ipfs import EnhancedIPFS, StoragePolicy
@@ -36,6 +37,7 @@ from prsm.federation.model_registry import ModelRegistry
 from prsm.federation.registry.version_store import Signer, VersionStore
 from prsm.monitoring.metrics import Metrics
 from prsm.node.answering import Grounds, open_answering
+from prsm.node.audit import Audit
 from prsm.node.background import background, catch_up, listener, repeat
 from prsm.node.built_in import PROVIDER, built_in, served_by
 from prsm.node.catalogue import reload_models
@@ -43,6 +45,7 @@ from prsm.node.discovery import open_discovery
 from prsm.node.gauges import expose
 from prsm.node.market import open_market
 from prsm.node.parts import Node
+from prsm.node.privacy import Privacy
 from prsm.node.published import Published
 from prsm.node.releases import register_built_in
 from prsm.node.safety import Boards, open_safety
@@ -119,10 +122,12 @@ async def _assemble(
     monitor = await asyncio.to_thread(_monitor, settings, encoder)
     if monitor:
         stack.callback(monitor.close)
-    safety = open_safety(settings, key, store, boards, metrics, monitor)
-    grounds = Grounds(settings, key, account, store, cache, ledger, metrics, safety, encoder, teachers, versions)
+    keys = SubjectKeys(store.pool, key.derive("subjects"))
+    safety = open_safety(settings, keys, store, boards, metrics, monitor)
+    grounds = Grounds(settings, key, account, store, cache, ledger, metrics, safety, encoder, teachers, versions, keys)
     answering = await open_answering(grounds, stack)
-    identities = Identities(store.pool, key.derive("api-keys"))
+    conversations = Conversations(store.pool, cache, keys, max_messages=settings.conversation_max_messages)
+    identities = Identities(store.pool, key.derive("api-keys"), keys)
     node = Node(
         settings=settings,
         key=key,
@@ -135,7 +140,7 @@ async def _assemble(
         registry=registry,
         versions=versions,
         published=Published(),
-        conversations=Conversations(store.pool, cache, max_messages=settings.conversation_max_messages),
+        conversations=conversations,
         idempotency=IdempotencyKeys(store.pool),
         path=answering.path,
         limiter=RateLimiter() if settings.workers == 1 else LeasedLimiter(cache.client, settings.workers),
@@ -150,11 +155,14 @@ async def _assemble(
         storage_watch=StorageWatch(storage, metrics.storage_moved),
         statements=Statements(storage.catalog, key.public_key_hex, key.sign, now),
         learning=answering.learning,
-        market=await open_market(settings, key, store, ledger, metrics.tokens),
+        market=await open_market(settings, key, store, ledger, keys, metrics.tokens),
         discovery=await open_discovery(settings, key, store, encoder, registry, PROVIDER),
         rollouts=answering.rollouts,
         liveness=answering.liveness,
-        training=open_training(settings, key.node_id, account, store, ledger),
+        training=open_training(settings, key.node_id, account, store, ledger, keys),
+        audit=Audit(store, key),
+        subject_keys=keys,
+        privacy=Privacy(settings, key, store, keys, conversations, identities),
     )
     await _load(node)
     return node

@@ -15,14 +15,17 @@ from prsm.core.events import OutboxPublisher
 from prsm.core.identity import Identities
 from prsm.core.keys import NodeKey
 from prsm.core.rate_limit import LeasedLimiter, Rate, RateLimiter
+from prsm.core.subject_keys import SubjectKeys
 from prsm.data_layer.enhanced_ipfs import EnhancedIPFS
 from prsm.data_layer.provenance.statement_store import Statements
 from prsm.data_layer.storage_watch import StorageWatch
 from prsm.federation.model_registry import ModelRegistry
 from prsm.federation.registry.version_store import VersionStore
 from prsm.monitoring.metrics import Metrics
+from prsm.node.audit import Audit
 from prsm.node.discovery import Discovery
 from prsm.node.liveness import Watch
+from prsm.node.privacy import Privacy
 from prsm.node.published import Published
 from prsm.node.rollouts import Rollouts
 from prsm.node.safety import Safety
@@ -71,3 +74,6 @@ class Node:
     market: Marketplace
     discovery: Discovery
     training: Training
+    audit: Audit
+    subject_keys: SubjectKeys
+    privacy: Privacy

@@ -9,10 +9,11 @@ from prsm.core.clock import now, uuid7
 from prsm.core.config import Settings
 from prsm.core.database import Database
 from prsm.core.errors import Kind, PrsmError
-from prsm.core.keys import NodeKey
+from prsm.core.subject_keys import SubjectKeys
 from prsm.monitoring.metrics import Metrics
 from prsm.safety.breaker_sharing import BreakerSharing
 from prsm.safety.circuit_breaker import BreakerBoard, BreakerPolicy
+from prsm.safety.gathering import Gathering
 from prsm.safety.incidents import IncidentBook
 from prsm.safety.monitor import Monitor
 from prsm.safety.policy import PRESETS, Policy
@@ -87,15 +88,18 @@ class Safety:
 
 
 def open_safety(
-    settings: Settings, key: NodeKey, store: Database, boards: Boards, metrics: Metrics, monitor: Monitor | None
+    settings: Settings, keys: SubjectKeys, store: Database, boards: Boards, metrics: Metrics, monitor: Monitor | None
 ) -> Safety:
     """The room over the node's stores; without a ``monitor`` nothing is screened."""
     policies = PolicyBook(store.pool, PRESETS.get(settings.screening, Policy(())))
-    incidents = IncidentBook(store.pool, key.seal, key.unseal)
+    incidents = IncidentBook(store.pool, keys)
     threats = Threats(store.pool, time.time)
     screening = None
     if monitor:
-        screening = Screening(monitor.name, monitor.assess, incidents.record, threats.note, metrics.screened)
+        gathering = Gathering(
+            monitor.assess, at_once=settings.screening_threads, time_limit_s=settings.screening_timeout_s
+        )
+        screening = Screening(monitor.name, gathering.assess, incidents.record, threats.note, metrics.screened)
     return Safety(
         guard=Guard(screening, policies) if screening else None,
         screening=screening,

@@ -4,7 +4,7 @@ A reviewer's decision is a labelled example: ``examples`` gives those that were 
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
@@ -16,10 +16,9 @@ from msgspec import Struct
 from prsm.core.clock import uuid7
 from prsm.core.database import Pool
 from prsm.core.errors import Kind, PrsmError
+from prsm.core.subject_keys import SubjectKeys
 from prsm.safety.policy import Action, Direction, Verdict
 
-Seal = Callable[[str, str], str]
-"""Encrypts or opens a text, given what it is for."""
 Decision = Literal["upheld", "overturned"]
 
 
@@ -52,12 +51,11 @@ class Incident:
 
 
 class IncidentBook:
-    """Records and decides; ``seal`` and ``unseal`` keep the texts from who reads the database."""
+    """Records and decides; the texts are sealed under the key of whose they are."""
 
-    def __init__(self, pool: Pool, seal: Seal, unseal: Seal) -> None:
+    def __init__(self, pool: Pool, keys: SubjectKeys) -> None:
         self._pool = pool
-        self._seal = seal
-        self._unseal = unseal
+        self._keys = keys
 
     async def record(
         self, request_id: UUID, account: str, model: str, direction: Direction, verdict: Verdict, texts: Sequence[str]
@@ -66,6 +64,7 @@ class IncidentBook:
         incident_id = uuid7()
         findings = [Seen(one.category.value, round(one.score, 4), one.action.name.lower()) for one in verdict.findings]
         waits = verdict.action in (Action.REVIEW, Action.ESCALATE)
+        key = await self._keys.of_account(account)
         await self._pool.execute(
             _RECORD,
             incident_id,
@@ -75,7 +74,7 @@ class IncidentBook:
             direction.value,
             verdict.action.name.lower(),
             msgspec.json.encode(findings).decode(),
-            self._seal(json.dumps(list(texts)), _context(incident_id)),
+            key.seal(json.dumps(list(texts)), _place(incident_id)),
             "open" if waits else "recorded",
         )
 
@@ -84,7 +83,8 @@ class IncidentBook:
 
         Raises PrsmError where the account has none, or all are decided.
         """
-        waiting = await self._pool.fetch(_APPEAL, request_id, account, words)
+        key = await self._keys.of_account(account)
+        waiting = await self._pool.fetch(_APPEAL, request_id, account, key.seal(words, f"appeal:{request_id}"))
         if not waiting:
             raise PrsmError(
                 f"No undecided incident of request {request_id} is yours.",
@@ -100,52 +100,50 @@ class IncidentBook:
         row = await self._pool.fetchrow(_DECIDE, incident_id, decision, by, note)
         if row is None:
             raise _unknown(incident_id)
-        return _incident(row)
+        return await self._opened(row)
 
     async def get(self, incident_id: UUID) -> Incident:
         """One incident with its texts."""
         row = await self._pool.fetchrow(_GET, incident_id)
         if row is None:
             raise _unknown(incident_id)
-        return _incident(row, self._texts(row))
+        return await self._opened(row, texts=True)
 
     async def listed(
         self, *, status: str | None = None, account: str | None = None, limit: int = 100
     ) -> list[Incident]:
         """Incidents without their texts, the oldest that wait first, then the newest."""
-        return [_incident(row) for row in await self._pool.fetch(_LIST, status, account, limit)]
+        return [await self._opened(row) for row in await self._pool.fetch(_LIST, status, account, limit)]
 
     async def examples(self, limit: int = 10_000) -> list[Incident]:
         """Those that a person has decided, with their texts: labelled examples to evaluate detectors on."""
-        return [_incident(row, self._texts(row)) for row in await self._pool.fetch(_DECIDED, limit)]
+        return [await self._opened(row, texts=True) for row in await self._pool.fetch(_DECIDED, limit)]
 
-    def _texts(self, row: Any) -> tuple[str, ...]:
-        if row["texts"] is None:
-            return ()
-        return tuple(json.loads(self._unseal(row["texts"], _context(row["id"]))))  # msgspec refuses lone surrogates
+    async def _opened(self, row: Any, *, texts: bool = False) -> Incident:
+        key = await self._keys.of_account(row["account"])
+        said: list[str] = []
+        if texts and row["texts"] is not None:  # json, for msgspec refuses the lone surrogates that a text may hold
+            said = json.loads(key.open(row["texts"], _place(row["id"])))
+        return Incident(
+            row["id"],
+            row["request_id"],
+            row["account"],
+            row["model"],
+            row["direction"],
+            row["action"],
+            tuple(msgspec.json.decode(row["findings"], type=list[Seen])),
+            row["status"],
+            key.open(row["appeal"], f"appeal:{row['request_id']}"),
+            row["decided_by"],
+            row["note"],
+            row["created_at"],
+            row["decided_at"],
+            tuple(said),
+        )
 
 
-def _context(incident_id: UUID) -> str:
-    return f"incident {incident_id}"
-
-
-def _incident(row: Any, texts: tuple[str, ...] = ()) -> Incident:
-    return Incident(
-        row["id"],
-        row["request_id"],
-        row["account"],
-        row["model"],
-        row["direction"],
-        row["action"],
-        tuple(msgspec.json.decode(row["findings"], type=list[Seen])),
-        row["status"],
-        row["appeal"],
-        row["decided_by"],
-        row["note"],
-        row["created_at"],
-        row["decided_at"],
-        texts,
-    )
+def _place(incident_id: UUID) -> str:
+    return f"incident:{incident_id}"
 
 
 def _unknown(incident_id: UUID) -> PrsmError:

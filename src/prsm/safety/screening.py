@@ -13,11 +13,11 @@ from uuid import UUID
 
 from msgspec import Struct
 
+from prsm.safety.gathering import Assess
 from prsm.safety.policy import CLEAR, Action, Direction, Policy, Verdict, judge, refusal
 from prsm.safety.seams import Assessment, Category
 from prsm.safety.threat import Event
 
-Assess = Callable[[Sequence[str]], Awaitable[list[Assessment]]]
 Record = Callable[[UUID, str, str, Direction, Verdict, Sequence[str]], Awaitable[None]]
 Note = Callable[[str, Event], None]
 Count = Callable[[Direction, str, int], None]

@@ -44,7 +44,13 @@ def post(path: AnswerPath, price: Price) -> None:
 def market(world: World) -> Marketplace:
     signer = NodeSigner(NODE.node_id, NODE.public_key_hex, NODE.sign)
     return Marketplace(
-        world.db.pool, world.ledger, signer, lambda: datetime.now(UTC), MarketRules(), metered_tokens=lambda _: 0
+        world.db.pool,
+        world.ledger,
+        signer,
+        lambda: datetime.now(UTC),
+        MarketRules(),
+        world.subject_keys,
+        metered_tokens=lambda _: 0,
     )
 
 

@@ -45,7 +45,7 @@ from prsm.tokenomics.splits import Leg
 DEAD = ("no key", "malformed key", "foreign key", "expired", "revoked", "disabled principal")
 USER = ("chat only", "embeddings only", "read only", "storage only", "market only", "keys only", "all user scopes")
 ADMINS = ("admin role, user scopes", "admin scope only", "admin")
-LIVE = (*USER, *ADMINS)
+LIVE = (*USER, *ADMINS, "audit only")
 
 # What a route asks for, and which live callers have it; all other live callers get a 403, all dead ones a 401.
 MAY: dict[str, frozenset[str]] = {
@@ -57,6 +57,7 @@ MAY: dict[str, frozenset[str]] = {
     "market": frozenset({"market only", "all user scopes", "admin role, user scopes", "admin"}),
     "keys": frozenset({"keys only", "all user scopes", "admin role, user scopes", "admin"}),
     "admin": frozenset({"admin scope only", "admin"}),
+    "audit": frozenset({"audit only", "admin"}),
 }
 PUBLIC = "public"
 
@@ -104,6 +105,24 @@ ROUTES: dict[str, Route] = {
     "GET /metrics": Route(PUBLIC),
     "GET /node/v1/node": Route(PUBLIC),
     "GET /node/v1/verifier": Route(PUBLIC),
+    "GET /node/v1/audit/checkpoint": Route(PUBLIC),
+    "GET /node/v1/audit/key": Route(PUBLIC),
+    "GET /node/v1/audit/consistency": Route(PUBLIC, query="?first=1&second=1"),
+    "GET /node/v1/audit/entries": Route("audit"),
+    "GET /node/v1/audit/entries/{position}": Route("audit", fill={"position": "0"}),
+    "GET /node/v1/audit/entries/{position}/proof": Route("audit", fill={"position": "0"}),
+    "GET /node/v1/audit/checkpoints": Route("audit"),
+    "GET /node/v1/audit/tile/{path:path}": Route("audit", fill={"path": "0/000.p/1"}),
+    "POST /node/v1/audit/verify": Route("audit", body={}),
+    "GET /node/v1/privacy/export": Route("read"),
+    "POST /node/v1/privacy/erase": Route("keys", 404, {"principal_id": NO_RUN}),  # nobody is that principal
+    "GET /node/v1/privacy/principals/{principal_id}/export": Route("admin", thing="stranger"),
+    "POST /node/v1/privacy/principals/{principal_id}/erase": Route("admin", thing="stranger"),
+    "GET /node/v1/privacy/consents": Route("read"),
+    "PUT /node/v1/privacy/consents/{purpose}": Route("read", body={"granted": True}, fill={"purpose": "training"}),
+    "GET /node/v1/privacy/records": Route("admin"),
+    "GET /node/v1/privacy/retention": Route("read"),
+    "POST /node/v1/privacy/retention": Route("admin"),
     "GET /v1/models": Route("any"),
     "GET /v1/models/{name:path}": Route("any", fill={"name": "local/arithmetic"}),
     "POST /v1/chat/completions": Route("chat", body=ASK),
@@ -198,7 +217,7 @@ ROUTES: dict[str, Route] = {
     "POST /node/v1/storage/objects/{cid}/provenance": Route(
         "storage", 201, {"licence": "MIT", "title": "t"}, thing="object"
     ),
-    "POST /v1/moderations": Route("chat", 503, {"input": "a text"}),  # no detector is on
+    "POST /v1/moderations": Route("chat", body={"input": "a text"}),
     "GET /node/v1/safety/policies": Route("read"),
     "GET /node/v1/safety/policies/history": Route("admin"),
     "PUT /node/v1/safety/policies/{scope:path}": Route("admin", body=POLICY, fill={"scope": "model:matrix"}),
@@ -273,7 +292,9 @@ class World:
         headers = {"authorization": f"Bearer {token}"} if token else {}
         async with self.http.request(method, path, json=body, headers=headers) as response:
             answer = await response.read()
-            return response.status, json.loads(answer) if answer[:1] in (b"{", b"[") else answer.decode()
+            return response.status, json.loads(answer) if answer[:1] in (b"{", b"[") else answer.decode(
+                errors="replace"
+            )
 
     async def make(self, thing: str, owner: UUID) -> UUID | Cid:
         """A new thing of somebody's."""
@@ -289,7 +310,8 @@ class World:
             return (await node.enrolment.key(owner, grant, actor=None, cap_micro=1)).key.id
         if thing == "session":
             session = uuid7()
-            query, arguments = turn(session, owner, uuid7(), [{"role": "user", "content": "hello"}])
+            said, key = [{"role": "user", "content": "hello"}], await node.subject_keys.key(owner)
+            query, arguments = turn(session, owner, uuid7(), said, key)
             await node.database.pool.execute(query, *arguments)
             return session
         if thing == "receipt":
@@ -470,6 +492,7 @@ async def enrol(world: World) -> None:
     _, world.tokens["admin role, user scopes"] = await key(world.admin, USER_SCOPES)
     _, world.tokens["admin scope only"] = await key(world.admin, frozenset({"admin"}))
     _, world.tokens["admin"] = await key(world.admin, SCOPES)
+    _, world.tokens["audit only"] = await key(world.user, frozenset({"audit"}))
     _, world.tokens["other"] = await key(world.other, USER_SCOPES)
     for role in ("all user scopes", "admin", "other"):
         status, answer = await world.send("POST", "/v1/chat/completions", role, ASK)

@@ -13,6 +13,7 @@ from prsm.core import database
 from prsm.core.clock import uuid7
 from prsm.core.database import Database
 from prsm.core.errors import Kind, PrsmError
+from prsm.core.subject_keys import SubjectKeys
 from prsm.safety.breaker_sharing import GRACE_S, BreakerSharing
 from prsm.safety.circuit_breaker import BreakerBoard, BreakerPolicy, State
 from prsm.safety.incidents import IncidentBook
@@ -73,13 +74,7 @@ async def test_policies_of_node_key_and_model_add_up(store: Database) -> None:
 
 
 def incidents(store: Database) -> IncidentBook:
-    return IncidentBook(store.pool, lambda text, context: f"{context}|{text}"[::-1], _opened)
-
-
-def _opened(sealed: str, context: str) -> str:
-    before, _, text = sealed[::-1].partition("|")
-    assert before == context
-    return text
+    return IncidentBook(store.pool, SubjectKeys(store.pool, bytes(32)))
 
 
 async def test_an_incident_is_recorded_appealed_and_decided(store: Database) -> None:
@@ -89,6 +84,8 @@ async def test_an_incident_is_recorded_appealed_and_decided(store: Database) -> 
     assert (one.action, one.status, one.texts) == ("block", "recorded", ())
     assert [(seen.category, seen.score) for seen in one.findings] == [("hate", 0.91)]
     assert (await book.get(one.id)).texts == ("a word", "\x00\ud83d")
+    kept = await store.pool.fetchval("SELECT texts FROM safety_incidents WHERE id = $1", one.id)
+    assert "word" not in kept
     assert (await refused(book.appeal(request_id, "principal:other", "mine"))).code == "no_incident"
     assert await book.appeal(request_id, account, "It is a quotation.") == 1
     assert [each.id for each in await book.listed(status="open")] == [one.id]

@@ -5,11 +5,17 @@ from alembic import op
 from sqlalchemy.dialects import postgresql
 
 revision = "0017"
-down_revision = "0013"
+down_revision = "0015"
 branch_labels = None
 depends_on = None
 
 _EMPTY = sa.text("''")
+_WATCHED: dict[str, list[str]] = {
+    "safety_policies": [],
+    "safety_incidents": ["secret:texts", "secret:appeal", "secret:note"],
+    "safety_threats": ["skip:score", "skip:at"],
+    "breakers": [],
+}
 
 
 def upgrade() -> None:
@@ -32,7 +38,7 @@ def upgrade() -> None:
     op.create_table(
         "safety_threats",
         sa.Column("account", sa.Text(), nullable=False),
-        sa.Column("score", sa.Double(), nullable=False),
+        sa.Column("score", sa.Float(53), nullable=False),
         sa.Column("at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("throttled_until", sa.DateTime(timezone=True), nullable=True),
         sa.Column("suspended_until", sa.DateTime(timezone=True), nullable=True),
@@ -40,6 +46,21 @@ def upgrade() -> None:
         sa.Column("reason", sa.Text(), server_default=_EMPTY, nullable=False),
         sa.PrimaryKeyConstraint("account"),
     )
+    _breakers()
+    watch = sa.text("SELECT audit_watch(:name, :rules, NULL)").bindparams(
+        sa.bindparam("rules", type_=postgresql.ARRAY(sa.Text()))
+    )
+    for name, rules in _WATCHED.items():
+        op.get_bind().execute(watch, {"name": name, "rules": rules})
+
+
+def downgrade() -> None:
+    op.execute(sa.text("DELETE FROM audit_tables WHERE name = ANY(:names)").bindparams(names=[*_WATCHED]))
+    for table in ("breakers", "safety_threats", "safety_incidents", "safety_policies"):
+        op.drop_table(table)
+
+
+def _breakers() -> None:
     op.create_table(
         "breakers",
         sa.Column("board", sa.Text(), nullable=False),
@@ -54,11 +75,6 @@ def upgrade() -> None:
         sa.CheckConstraint("held or open_until is not null", name="breakers_until"),
         sa.PrimaryKeyConstraint("board", "name"),
     )
-
-
-def downgrade() -> None:
-    for table in ("breakers", "safety_threats", "safety_incidents", "safety_policies"):
-        op.drop_table(table)
 
 
 def _incidents() -> None:
