@@ -8,6 +8,7 @@ business.
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Final, TypeVar
 
 import numpy as np
@@ -16,6 +17,9 @@ import numpy.typing as npt
 from prsm.core.encoder import TextEncoder
 from prsm.core.errors import PrsmError
 from prsm.safety.detectors.content import ContentDetector
+from prsm.safety.detectors.personal import PersonalDetector
+from prsm.safety.detectors.rules import RuleDetector, read_rules
+from prsm.safety.detectors.secrets import SecretsDetector
 from prsm.safety.detectors.windows import TextTooLong
 from prsm.safety.seams import Assessment, Category, Detector, DetectorAway, Span
 
@@ -123,14 +127,20 @@ class Monitor:
 
 def open_monitor(
     encoder: TextEncoder,
+    banned: Path | None = None,
     *,
     threads: int = THREADS,
     max_waiting: int = MAX_WAITING,
     time_limit_s: float = TIME_LIMIT_S,
 ) -> Monitor:
-    """The node's monitor over the node's one encoder; a part whose files are missing or damaged refuses everything."""
+    """The node's monitor over the node's one encoder; ``banned`` is the operator's file of what must never pass.
+
+    A part whose files are missing or damaged refuses everything.
+    """
     content = _made("content", lambda: ContentDetector(encoder))
-    return Monitor(content, threads=threads, max_waiting=max_waiting, time_limit_s=time_limit_s)
+    rules = [] if banned is None else [_made("rules", lambda: RuleDetector(read_rules(banned)))]
+    others = [*rules, PersonalDetector(), SecretsDetector()]
+    return Monitor(content, others, threads=threads, max_waiting=max_waiting, time_limit_s=time_limit_s)
 
 
 def _made(name: str, make: Callable[[], T]) -> T | Absent:

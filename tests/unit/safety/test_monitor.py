@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import pytest
 
@@ -136,6 +137,21 @@ async def test_an_absent_detector_lets_nothing_through() -> None:
         with pytest.raises(DetectorAway, match="no files"):
             await asked
     monitor.close()
+
+
+async def test_a_broken_file_of_what_is_banned_lets_nothing_through(encoder: TextEncoder, tmp_path: Path) -> None:
+    path = tmp_path / "banned.toml"
+    for content, passes in (('[[pattern]]\nname = "p"\npattern = "falcon"\n', True), ("[[pattern", False)):
+        path.write_text(content)
+        monitor = open_monitor(encoder, path, time_limit_s=120)
+        if passes:
+            (found,) = await monitor.assess(["a falcon, mail me at a@example.org"])
+            assert found.scores[Category.BANNED] == 1
+            assert {span.kind for span in found.spans} == {"p", "email"}
+        else:
+            with pytest.raises(DetectorAway, match="banned content"):
+                await monitor.assess(["hello"])
+        monitor.close()
 
 
 async def test_too_slow_and_too_many_are_refused_until_the_thread_is_free(content: ContentDetector) -> None:
