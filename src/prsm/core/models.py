@@ -3,10 +3,22 @@
 They stand in ``tables/``, by what they are about. The set-based functions over them stand in the migrations.
 """
 
-from prsm.core.tables import identity, ledger, listings, market, quality, registry, rollouts, serving, storage, training
+from prsm.core.tables import (
+    alerts,
+    identity,
+    ledger,
+    listings,
+    market,
+    quality,
+    registry,
+    rollouts,
+    serving,
+    storage,
+    training,
+)
 from prsm.core.tables.declared import Base
 
-TABLES = (identity, ledger, listings, market, quality, registry, rollouts, serving, storage, training)
+TABLES = (alerts, identity, ledger, listings, market, quality, registry, rollouts, serving, storage, training)
 """The modules that declare tables; a module that is not here is not migrated to."""
 
 __all__ = ["TABLES", "Base"]

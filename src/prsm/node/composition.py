@@ -43,6 +43,7 @@ from prsm.node.catalogue import reload_models
 from prsm.node.discovery import open_discovery
 from prsm.node.gauges import expose
 from prsm.node.market import open_market
+from prsm.node.monitoring import Monitoring
 from prsm.node.parts import Node
 from prsm.node.published import Published
 from prsm.node.releases import register_built_in
@@ -90,6 +91,8 @@ async def open_node(
         works = background(node) | {"renew-presence": repeat(_PRESENCE_S, presence.renew)}
         tasks = [asyncio.create_task(work, name=name) for name, work in works.items()]
         subscription = cache.subscribe("*", listener(node), on_gap=lambda: catch_up(node))
+        node.monitoring.start()
+        stack.push_async_callback(node.monitoring.close)
         stack.push_async_callback(node.training.supervisor.close)
         stack.push_async_callback(end_tasks, tasks)
         stack.push_async_callback(subscription.aclose)
@@ -119,6 +122,7 @@ async def _assemble(
     grounds = Grounds(settings, key, account, store, cache, ledger, metrics, breakers, encoder, teachers, versions)
     answering = await open_answering(grounds, stack)
     identities = Identities(store.pool, key.derive("api-keys"))
+    storage_watch = StorageWatch(storage, metrics.storage_moved)
     node = Node(
         settings=settings,
         key=key,
@@ -144,7 +148,7 @@ async def _assemble(
         executors=answering.executors,
         storage=storage,
         storage_breakers=storage_breakers,
-        storage_watch=StorageWatch(storage, metrics.storage_moved),
+        storage_watch=storage_watch,
         statements=Statements(storage.catalog, key.public_key_hex, key.sign, now),
         learning=answering.learning,
         market=await open_market(settings, key, store, ledger, metrics.tokens),
@@ -152,6 +156,7 @@ async def _assemble(
         rollouts=answering.rollouts,
         liveness=answering.liveness,
         training=open_training(settings, key.node_id, account, store, ledger),
+        monitoring=Monitoring(settings, key.node_id, store, metrics, storage_watch),
     )
     await _load(node)
     return node

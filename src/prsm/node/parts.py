@@ -23,6 +23,7 @@ from prsm.federation.registry.version_store import VersionStore
 from prsm.monitoring.metrics import Metrics
 from prsm.node.discovery import Discovery
 from prsm.node.liveness import Watch
+from prsm.node.monitoring import Monitoring
 from prsm.node.published import Published
 from prsm.node.rollouts import Rollouts
 from prsm.node.teachers import Teachers
@@ -72,3 +73,4 @@ class Node:
     market: Marketplace
     discovery: Discovery
     training: Training
+    monitoring: Monitoring
