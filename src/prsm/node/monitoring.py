@@ -17,11 +17,23 @@ from prsm.data_layer.network.http_fetch import UNPACED, HttpOrigin
 from prsm.data_layer.storage_watch import StorageWatch
 from prsm.monitoring.alerting.alerter import Alerter
 from prsm.monitoring.alerting.book import AlertBook
-from prsm.monitoring.alerting.sinks import Courier, LogSink, MailServer, MailSink, Post, Sink, WebhookSink
+from prsm.monitoring.alerting.sinks import (
+    Courier,
+    LogSink,
+    MailServer,
+    MailSink,
+    NotDelivered,
+    Post,
+    Sink,
+    WebhookSink,
+    trial,
+)
 from prsm.monitoring.alerting.states import AlertPolicy
+from prsm.monitoring.capacity.traffic import FAMILIES, Traffic
 from prsm.monitoring.metrics import Metrics
-from prsm.monitoring.objectives.declared import shipped
+from prsm.monitoring.objectives.declared import Severity, shipped
 from prsm.monitoring.objectives.selector import Sample
+from prsm.node.status import LEVEL_FAMILIES, State, Tracks, read_state, used_levels, write_state
 from prsm.node.vitals import Vitals, expose_vitals
 
 _WEBHOOK_S = 15.0
@@ -37,13 +49,17 @@ class Monitoring:
         self.book = AlertBook(store.pool, node_id)
         self.couriers = [Courier(sink, metrics.notice) for sink in _sinks(settings, node_id)]
         self._metrics = metrics
-        self._families = {each.family for each in shipped().selectors()}
+        self._folder = settings.home / "monitoring"
+        self._shared = settings.workers > 1
+        self._traffic = Traffic()
+        self._tracks = Tracks()
+        self._families = {*(each.family for each in shipped().selectors()), *FAMILIES, *LEVEL_FAMILIES}
         self.alerter = Alerter(
             shipped(),
             self._read,
             self.book,
             self.couriers,
-            settings.home / "monitoring",
+            self._folder,
             AlertPolicy(escalate_s=settings.alert_escalate_after_s, repeat_s=settings.alert_repeat_s),
         )
         expose_vitals(self.vitals, metrics, store.pool, settings.ledger_queue_max)
@@ -68,7 +84,41 @@ class Monitoring:
         """One evaluation, where it is this worker's turn."""
         if self.alerter.leading:
             self.vitals.judge()
-        await self.alerter.tick()
+        if await self.alerter.tick():
+            now_s, samples = time.time(), self.alerter.samples
+            self._traffic.add(samples, now_s)
+            self._tracks.add(used_levels(samples), now_s)
+            if self._shared:
+                write_state(self._folder, self.state())
+
+    def state(self) -> State:
+        """The node as a whole, from whichever worker."""
+        alerter = self.alerter
+        if not alerter.leading:
+            return read_state(self._folder)
+        return State(
+            alerter.at_s,
+            list(alerter.alerts.values()),
+            alerter.budgets(),
+            self._traffic.now(),
+            list(self._traffic.minutes),
+            self._tracks.levels(),
+        )
+
+    async def try_sinks(self, severity: Severity) -> dict[str, str]:
+        """Send a test every way at once, without a queue: why it was not taken; empty where it was."""
+        notice = trial(severity, time.time())
+
+        async def one(sink: Sink) -> str:
+            try:
+                await sink.send(notice)
+            except NotDelivered as error:
+                return str(error)
+            return ""
+
+        sinks = [courier.sink for courier in self.couriers]
+        answers = await asyncio.gather(*map(one, sinks))
+        return {sink.name: answer for sink, answer in zip(sinks, answers, strict=True)}
 
     def failing(self) -> Mapping[str, float]:
         """Each way to tell, and whether it fails now."""

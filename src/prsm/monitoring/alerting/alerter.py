@@ -53,6 +53,8 @@ class Alerter:
         self.history = History(objectives, clock())
         self.samples: Sequence[Sample] = ()
         self.leading = False
+        self.at_s = 0.0
+        """When it was evaluated last."""
         self._read = read
         self._book = book
         self._clock = clock
@@ -69,6 +71,7 @@ class Alerter:
             return False
         now_s = self._clock()
         self.samples = await self._read()
+        self.at_s = now_s
         self.history.add(self.samples, now_s)
         await self._hear()
         found = findings(self.objectives, self.samples, self.history, now_s)
