@@ -138,7 +138,7 @@ def _budgets(budgets: list[dict[str, Any]]) -> Table:
     for one in budgets:
         style = "red" if one["left"] < 0 else "yellow" if one["burn_1h"] > 1 else ""
         left = Text(f"{one['left']:.1%} left" if one["events"] else "nothing counted", style=style)
-        table.add_row(one["name"], f"{one['objective']:.2%}", left, f"burns {one['burn_1h']:.1f}x now", one["means"])
+        table.add_row(one["name"], f"{one['objective']:.2%}", left, f"burns {one['burn_1h']:.1f}x now")
     return table
 
 

@@ -151,7 +151,7 @@ def watching_works(monitoring: Monitoring, repeat: Any) -> dict[str, Any]:
 def _sinks(settings: Settings, name: str) -> list[Sink]:
     sinks: list[Sink] = [LogSink()]
     if settings.alert_webhook_url:
-        sinks.append(WebhookSink(_poster(settings), settings.alert_webhook_secret, name))
+        sinks.append(WebhookSink(poster(settings), settings.alert_webhook_secret, name))
     if settings.alert_mail_to:
         server = MailServer(
             settings.alert_smtp_host,
@@ -168,7 +168,7 @@ def _sinks(settings: Settings, name: str) -> list[Sink]:
     return sinks
 
 
-def _poster(settings: Settings) -> Post:
+def poster(settings: Settings) -> Post:
     """Posts to the webhook's address, which is checked as every address that storage connects to."""
     receiver = Origin.parse(settings.alert_webhook_url)
     origin = HttpOrigin(

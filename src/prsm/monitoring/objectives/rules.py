@@ -27,7 +27,7 @@ def burn_summary(slo: Slo, burn: Burn) -> str:
     """One sentence of what such an alert means."""
     return (
         f"Over the last {promql.duration(burn.long_s)} and still over {promql.duration(burn.short_s)} the error budget "
-        f"of {slo.name} is spent over {burn.factor:g} times too fast ({slo.objective:.4g} is to be good)."
+        f"of {slo.name} is spent over {burn.factor:g} times too fast ({slo.objective * 100:g} % is to be good)."
     )
 
 
