@@ -10,6 +10,7 @@ from rich.table import Table
 
 from prsm.cli.context import context
 from prsm.core.errors import ConfigError, PrsmError
+from prsm.monitoring.dashboards import dashboards
 from prsm.monitoring.objectives.declared import shipped
 from prsm.monitoring.objectives.rule_tests import rule_tests
 from prsm.monitoring.objectives.rules import rules, written
@@ -105,6 +106,15 @@ def show_rules(
         (RULES_FILE, text), ("prsm.burns.test.yml", written(burns)), ("prsm.levels.test.yml", written(levels))
     ):  # fmt: skip
         (folder / name).write_text(content, encoding="utf-8")
+        print(folder / name)
+
+
+@app.command("dashboards")
+def write_dashboards(folder: Annotated[Path, typer.Argument(help="Where to write them.")]) -> None:
+    """Write Grafana's dashboards as JSON."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, dashboard in dashboards(shipped()).items():
+        (folder / name).write_text(json.dumps(dashboard, indent=2) + "\n", encoding="utf-8")
         print(folder / name)
 
 
