@@ -6,7 +6,6 @@ delivered without the input. Nothing here knows a wire format.
 """
 
 import asyncio
-import contextlib
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from typing import Any, TypeVar, cast
@@ -224,8 +223,12 @@ class AnswerPath:
             nonlocal ending
             try:
                 if guard:
-                    with contextlib.suppress(Blocked, DetectorAway):  # it was shown, within what the policies allow
+                    try:
                         await guard.settle()
+                    except Blocked:  # it was shown, within what the policies allow
+                        pass
+                    except DetectorAway:
+                        self._metrics.unscreened()
                     ending = replace(ending, said=guard.verdict)
                 return await self._finish(plan, candidate, completion, render, ending)
             except BaseException:

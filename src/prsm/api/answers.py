@@ -30,7 +30,7 @@ from prsm.api.wire.errors import anthropic_error, openai_error
 from prsm.api.wire.parsed import parse_max_cost_micro, parse_session_id, policy_of
 from prsm.core.clock import uuid7
 from prsm.core.database import unreachable
-from prsm.core.errors import Kind, PrsmError
+from prsm.core.errors import FAULTS, Kind, PrsmError
 from prsm.core.identity import ApiKey
 from prsm.core.subject_keys import SubjectKey, are_sealed
 from prsm.node import Node, bind
@@ -99,6 +99,8 @@ class Answers:
             await work()
         except PrsmError as error:
             outcome = error.code
+            if error.kind in FAULTS:
+                metrics.request_failed(operation)
             incoming.refuse(error, write(error))
         except asyncio.CancelledError:
             # By the client's leaving or the node's stopping; there is nobody left to answer, and nothing above.
@@ -109,6 +111,7 @@ class Answers:
                 _log.exception("request failed", request_id=str(incoming.id))
                 refusal = PrsmError(f"The node failed at this request ({type(error).__name__}); its log says more.")
             outcome = refusal.code
+            metrics.request_failed(operation)
             incoming.refuse(refusal, write(refusal))
         finally:
             self.in_flight -= 1

@@ -17,11 +17,13 @@ from prsm import __version__
 from prsm.agents.call import Target
 from prsm.agents.routers.roster import served_model
 from prsm.api.admin_routes import admin_routes
+from prsm.api.alert_routes import alert_routes
 from prsm.api.audit_routes import audit_routes
 from prsm.api.discovery_routes import discovery_routes
 from prsm.api.docs import add_docs
 from prsm.api.door import Door
 from prsm.api.feedback import feedback_route, quality_routes
+from prsm.api.first_page import add_first_page
 from prsm.api.import_routes import import_routes
 from prsm.api.liveness_routes import liveness_routes
 from prsm.api.market_routes import market_routes
@@ -34,6 +36,7 @@ from prsm.api.rollout_routes import rollout_routes
 from prsm.api.route_routes import route_routes
 from prsm.api.safety_routes import breaker_routes, safety_routes
 from prsm.api.schemas import Alive, AnthropicRefusal, NodeIdentity, Part, Refusal
+from prsm.api.status_routes import status_routes
 from prsm.api.storage_routes import storage_routes
 from prsm.api.training_routes import training_routes
 from prsm.api.user_routes import user_routes
@@ -83,6 +86,8 @@ def build_node_api(node: Node, door: Door) -> FastAPI:
     app.include_router(audit_routes(node, door), prefix="/node/v1", responses=_ADMITTED)
     app.include_router(privacy_routes(node, door), prefix="/node/v1", responses=_ADMITTED)
     app.include_router(liveness_routes(node, door), prefix="/node/v1", responses=_ADMITTED)
+    app.include_router(alert_routes(node, door), prefix="/node/v1", responses=_ADMITTED)
+    app.include_router(status_routes(node, door), prefix="/node/v1", responses=_ADMITTED)
     app.include_router(registry_routes(node, door), prefix="/node/v1", responses=_ADMITTED)
     app.include_router(import_routes(node, door), prefix="/node/v1", responses=_ADMITTED)
     app.include_router(market_routes(node, door), prefix="/node/v1", responses=_ADMITTED)
@@ -98,6 +103,7 @@ def build_node_api(node: Node, door: Door) -> FastAPI:
     app.include_router(moderation_route(node, door), prefix="/v1", responses=_ADMITTED)
     app.include_router(feedback_route(node, door), prefix="/v1", responses=_ADMITTED)
     app.include_router(quality_routes(node, door), prefix="/node/v1", responses=_ADMITTED)
+    add_first_page(app)
     add_docs(app)
     return app
 

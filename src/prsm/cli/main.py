@@ -14,6 +14,7 @@ from rich.table import Table
 
 from prsm import __version__
 from prsm.cli import (
+    alerts,
     ask,
     audit,
     demo,
@@ -30,6 +31,7 @@ from prsm.cli import (
     rollout,
     route,
     safety,
+    status,
     storage,
     teachers,
     train,
@@ -51,12 +53,14 @@ app = typer.Typer(
 )
 app.command("ask")(ask.ask)
 app.command("wallet")(keys.wallet)
+app.command("status")(status.status)
 app.command("demo")(demo.demo)
 app.command("feedback")(feedback.feedback)
 models.app.command("quality")(feedback.quality)
 models.app.command("health")(liveness.health)
 models.app.command("import")(model_import.import_model)
 app.add_typer(models.app, name="models")
+app.add_typer(alerts.app, name="alerts")
 app.add_typer(route.app, name="route")
 app.add_typer(rollout.app, name="rollout")
 app.add_typer(safety.app, name="safety")

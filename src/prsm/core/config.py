@@ -22,6 +22,8 @@ TEST_PREFIX = "PRSM_TEST_"
 CONFIG_ENV = "PRSM_CONFIG"
 FILE_NAME = "prsm.toml"
 SECRETS = frozenset({"database_url", "redis_url", "api_key", "hub_token", "storage_nodes", "storage_gateways"})
+HIDDEN = frozenset({"api_key", "hub_token", "alert_webhook_url", "alert_webhook_secret", "alert_smtp_password"})
+"""Settings of which not even a part is shown."""
 HOLD_MARGIN_S = 60
 """A hold outlives the longest request by more than this, so that it never expires under a running one."""
 
@@ -70,6 +72,9 @@ _HostPorts = Annotated[
     BeforeValidator(_listed),
 ]
 
+_ADDRESS = r"^([^\s@,<>]{1,64}@[^\s@,<>]{1,255})?$"
+_Addresses = Annotated[tuple[Annotated[str, Field(pattern=_ADDRESS, max_length=320)], ...], BeforeValidator(_listed)]
+_Paths = Annotated[tuple[Annotated[str, Field(pattern=r"^[^\s,]+$", max_length=1000)], ...], BeforeValidator(_listed)]
 _Slas = Annotated[
     tuple[Annotated[str, Field(pattern=r"^[^\s,=]{1,200}=[1-9]\d{0,3}/\d{1,6}/\d{1,6}$", max_length=300)], ...],
     BeforeValidator(_listed),
@@ -130,6 +135,11 @@ class Settings(BaseModel):
         "standard",
         "standard, strict, observe or off",
         "The policy by which requests and answers are screened until one is written: prsm safety policy.",
+    )
+    banned_file: str = _chosen(
+        "",
+        "empty or the path of a file",
+        "TOML of patterns and hashes of what must never pass; empty: nothing.",
     )
     screening_threads: int = _whole(1, 1, 64, "Threads of a worker that detectors run in.")
     screening_timeout_s: int = _whole(20, 1, 600, "Longest time a text may take to be screened; then it is refused.")
@@ -272,6 +282,24 @@ class Settings(BaseModel):
         repr=False,
         max_length=4000,
     )
+
+    watched_folders: _Paths = _several("paths of folders", "Further folders whose disks are watched, besides the home.")
+    alert_webhook_url: str = _url("http|https", "empty or an http(s):// address", "Where alerts are posted, signed.")
+    alert_webhook_secret: str = _chosen("", "empty or a text", "Key of that signature (HMAC-SHA-256).", r"^\S{0,200}$")
+    alert_private_hosts: _HostPorts = _several("HOST:PORT", "Receivers of alerts that may be at a private address.")
+    alert_mail_to: _Addresses = _several("e-mail addresses", "Who is told of alerts by mail.")
+    alert_escalation_mail_to: _Addresses = _several("e-mail addresses", "Who is told of pages that nobody takes.")
+    alert_mail_from: str = _chosen("", "empty or an e-mail address", "Sender of those mails.", _ADDRESS)
+    alert_smtp_host: str = _chosen("", "empty or a host name", "Mail server they are given to.", r"^[^\s/]{0,255}$")
+    alert_smtp_port: int = _whole(587, 1, 65_535, "Its TCP port.")
+    alert_smtp_security: Literal["starttls", "tls", "none"] = _chosen(
+        "starttls", "starttls, tls or none", "How the connection to it is made safe."
+    )
+    alert_smtp_ca_file: str = _chosen("", "empty or the path of a file", "Authority of its certificate; empty: system.")
+    alert_smtp_user: str = _chosen("", "empty or a user name", "Who logs in there; empty: nobody.")
+    alert_smtp_password: str = _chosen("", "empty or a password", "With which password.")
+    alert_escalate_after_s: int = _whole(900, 10, _HOURS_24_S, "A page that nobody took for this long is escalated.")
+    alert_repeat_s: int = _whole(4 * 3600, 60, 7 * _HOURS_24_S, "What fires on is told again after this.")
 
     encoder_threads: int = _whole(1, 1, 64, "Processor threads of the text encoder, per worker.")
     learning_enabled: bool = Field(
@@ -428,6 +456,16 @@ _RULES = (
         f"split_owner_bps, split_executor_bps and split_treasury_bps must add up to {BASIS_POINTS}",
     ),
     _Rule(
+        ("alert_webhook_url", "alert_webhook_secret"),
+        lambda s: not s.alert_webhook_url or bool(s.alert_webhook_secret),
+        "alert_webhook_url needs alert_webhook_secret, or the receiver could not tell who writes",
+    ),
+    _Rule(
+        ("alert_mail_to", "alert_mail_from", "alert_smtp_host"),
+        lambda s: not s.alert_mail_to or bool(s.alert_mail_from and s.alert_smtp_host),
+        "alert_mail_to needs alert_mail_from and alert_smtp_host",
+    ),
+    _Rule(
         ("ledger_batch_max", "ledger_queue_max"),
         lambda s: s.ledger_batch_max <= s.ledger_queue_max,
         "ledger_batch_max must not be more than ledger_queue_max",
@@ -502,7 +540,7 @@ def _wrong(name: str, values: Mapping[str, Any], provenance: Mapping[str, str]) 
 
 
 def _current(name: str, values: Mapping[str, Any], provenance: Mapping[str, str]) -> str:
-    return f"{name} is {values.get(name, Settings.model_fields[name].default)} ({provenance[name]})"
+    return f"{name} is {_shown(name, values.get(name, Settings.model_fields[name].default))} ({provenance[name]})"
 
 
 def _and(parts: Iterable[str]) -> str:
@@ -515,6 +553,6 @@ def _shown(name: str, value: object) -> str:
         return str(value).lower()
     if isinstance(value, tuple | list):
         return ", ".join(_shown(name, item) for item in cast("Iterable[object]", value))
-    if name in ("api_key", "hub_token"):
+    if name in HIDDEN:
         return "***" if value else ""
     return mask_url(str(value)) if name in SECRETS else str(value)[:200]

@@ -93,6 +93,18 @@ class Pool(Protocol):
         """One connection, for a transaction; whoever sets or locks something for its session undoes it."""
         ...
 
+    def get_size(self) -> int:
+        """Connections that are open."""
+        ...
+
+    def get_idle_size(self) -> int:
+        """Of those, the ones that nobody uses."""
+        ...
+
+    def get_max_size(self) -> int:
+        """How many may be open."""
+        ...
+
     async def close(self) -> None:
         """Close when all connections are idle."""
         ...

@@ -24,6 +24,10 @@ class Kind(StrEnum):
     INTERNAL = "internal"
 
 
+FAULTS = frozenset({Kind.INTERNAL, Kind.UNAVAILABLE, Kind.UPSTREAM, Kind.TIMEOUT})
+"""Kinds of which the caller is not the cause: the node failed, or a model."""
+
+
 class PrsmError(Exception):
     """Root of all errors of the node.
 

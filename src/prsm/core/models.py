@@ -4,6 +4,7 @@ They stand in ``tables/``, by what they are about. The set-based functions over 
 """
 
 from prsm.core.tables import (
+    alerts,
     audit,
     identity,
     ledger,
@@ -21,7 +22,8 @@ from prsm.core.tables import (
 from prsm.core.tables.declared import Base
 
 TABLES = (
-    audit, identity, ledger, listings, market, privacy, quality, registry, rollouts, safety, serving, storage, training,
+    alerts, audit, identity, ledger, listings, market, privacy, quality, registry, rollouts, safety, serving, storage,
+    training,
 )  # fmt: skip
 """The modules that declare tables; a module that is not here is not migrated to."""
 

@@ -43,6 +43,11 @@ class StorageWatch:
         best = views[0]
         return f"None of {len(views)} endpoints answers; {best.name}: {best.ban_reason or best.last_fault}"
 
+    def away(self) -> bool:
+        """Whether there are endpoints and none of them answers."""
+        views = self._storage.endpoints.snapshot()
+        return bool(views) and not any(endpoint_state(view) == "live" for view in views)
+
     def levels(self) -> dict[str, float]:
         """The state of each endpoint by name, as ``ENDPOINT_LEVELS`` numbers it."""
         return {view.name: ENDPOINT_LEVELS[endpoint_state(view)] for view in self._storage.endpoints.snapshot()}

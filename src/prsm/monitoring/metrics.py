@@ -4,14 +4,16 @@ Model and provider labels come from the catalogue, never from a request.
 """
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
+
+from prsm.monitoring.objectives.selector import Sample
 
 MULTIPROCESS_ENV = "PROMETHEUS_MULTIPROC_DIR"
 _LATENCY_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
@@ -38,6 +40,16 @@ class Metrics:
         self._cost = self._counter("prsm_cost_micro_ftns", "Captured micro-FTNS.", "model")
         self._by_model: dict[str, _ModelMeters] = {}
         self._endings: dict[tuple[str, str], tuple[Counter, Histogram]] = {}
+        self._failed = self._counter(
+            "prsm_failed_requests", "Requests that failed by the fault of the node or of a model (5xx).", "operation"
+        )
+        self._part_checks = self._counter(
+            "prsm_part_checks", "Looks at a part of the node, and whether it did what it is to do.", "part", "outcome"
+        )
+        self._notices = self._counter(
+            "prsm_alert_notices", "Messages about alerts, by how they ended: sent, failed, dropped.", "sink", "outcome"
+        )
+        self._shared: list[tuple[Gauge, Callable[[], float]]] = []
         self._upstream_errors = self._counter("prsm_upstream_errors", "Failed upstream attempts.", "model", "code")
         self._uncovered = self._counter(
             "prsm_uncovered_micro_ftns", "Metered beyond the hold and borne by the node.", "model"
@@ -54,7 +66,13 @@ class Metrics:
             "prsm_cache_lookups", "Requests that might be answered from the response cache, by what was found.", "found"
         )
         self._screened = self._counter(
-            "prsm_screened_texts", "Texts that were screened, by direction and by what was done.", "direction", "action"
+            "prsm_screened_texts",
+            "Texts that were screened, by direction and by what was done.",
+            "direction",
+            "outcome",
+        )
+        self._unscreened = self._counter(
+            "prsm_unscreened_answers", "Answers that broke off with a last part that no detector could look at."
         )
         storage_bytes = self._counter(
             "prsm_storage_bytes", "Bytes of objects: added, fetched, served, uploaded.", "direction"
@@ -66,6 +84,18 @@ class Metrics:
         ended, duration = self._endings.get((operation, outcome)) or self._bind_ending(operation, outcome)
         ended.inc()
         duration.observe(seconds)
+
+    def request_failed(self, operation: str) -> None:
+        """Of the requests that ended, one failed by the fault of the node or of a model."""
+        self._failed.labels(operation).inc()
+
+    def checked(self, part: str, *, ok: bool) -> None:
+        """A part of the node was looked at."""
+        self._part_checks.labels(part, "ok" if ok else "failed").inc()
+
+    def notice(self, sink: str, outcome: Literal["sent", "failed", "dropped"]) -> None:
+        """A message about alerts ended."""
+        self._notices.labels(sink, outcome).inc()
 
     def first_answer(self, model: str, seconds: float) -> None:
         """A model gave its first token, or its whole answer where it was not streamed."""
@@ -110,6 +140,10 @@ class Metrics:
         """Texts of one request were screened, with the strictest action that they met."""
         self._screened.labels(direction, action).inc(texts)
 
+    def unscreened(self) -> None:
+        """An answer broke off, and its last part, within what policies let be shown, could not be looked at."""
+        self._unscreened.inc()
+
     def storage_moved(self, direction: Direction, size_bytes: int) -> None:
         """Bytes were added by a caller, fetched from an endpoint, served to a reader, or uploaded to an own node."""
         self._storage_bytes[direction].inc(size_bytes)
@@ -122,13 +156,39 @@ class Metrics:
         """A gauge family read at each scrape: one value for each label value."""
         self._read.register(_Levels(name, meaning, label, read))
 
+    def summed(self, name: str, meaning: str, read: Callable[[], float]) -> None:
+        """A gauge that is the sum over all workers; each writes its own at ``write_shared``."""
+        gauge = Gauge(name, meaning, registry=self._counted, multiprocess_mode="livesum")
+        self._shared.append((gauge, read))
+
+    def write_shared(self) -> None:
+        """Write this worker's part of what is summed over workers."""
+        for gauge, read in self._shared:
+            gauge.set(read())
+
     def render(self) -> bytes:
         """The exposition text (Prometheus text format 0.0.4)."""
-        counted = self._counted
-        if MULTIPROCESS_ENV in os.environ:
-            counted = CollectorRegistry()
-            MultiProcessCollector(counted)
-        return generate_latest(counted) + generate_latest(self._read)
+        self.write_shared()
+        return generate_latest(self._all_counted()) + generate_latest(self._read)
+
+    def counted(self, families: Iterable[str]) -> list[Sample]:
+        """What was counted of the named families, by all workers: names without the endings of their series.
+
+        Of several workers it reads their files, so that it may be called in a thread.
+        """
+        return _collected(self._all_counted(), families)
+
+    def levels_now(self, families: Iterable[str]) -> list[Sample]:
+        """Gauges of the named families as this worker has them."""
+        return _collected(self._read, families)
+
+    def _all_counted(self) -> CollectorRegistry:
+        """What is counted, of all workers."""
+        if MULTIPROCESS_ENV not in os.environ:
+            return self._counted
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry)  # pyright: ignore[reportUnknownMemberType]
+        return registry
 
     def _of(self, model: str) -> "_ModelMeters":
         """A model's meters, bound to their labels once: finding a label costs more than counting."""
@@ -155,6 +215,12 @@ class Metrics:
         return Histogram(name, meaning, labels, registry=self._counted, buckets=_LATENCY_S)
 
 
+def _collected(registry: CollectorRegistry, families: Iterable[str]) -> list[Sample]:
+    names = [name + end for name in families for end in ("", "_total", "_bucket", "_count", "_sum")]
+    chosen: Any = registry.restricted_registry(names)
+    return [Sample(one.name, one.labels, one.value) for family in chosen.collect() for one in family.samples]
+
+
 def breaker_level(state: str) -> float:
     """0 closed, 1 half-open, 2 open."""
     return _BREAKER_LEVEL[state]
@@ -172,6 +238,10 @@ class _ModelMeters:
 class _Levels(Collector):
     def __init__(self, name: str, meaning: str, label: str, read: Callable[[], Mapping[str, float]]) -> None:
         self._name, self._meaning, self._label, self._read = name, meaning, label, read
+
+    def describe(self) -> list[Metric]:
+        """The family alone: what is asked for by name is found without reading the rest."""
+        return [GaugeMetricFamily(self._name, self._meaning)]
 
     def collect(self) -> list[Metric]:
         family = GaugeMetricFamily(self._name, self._meaning, labels=[self._label] if self._label else [])

@@ -12,6 +12,7 @@ from prsm.core.errors import PrsmError
 from prsm.federation.model_registry import CHANGED as MODELS_CHANGED
 from prsm.node.catalogue import follow_models, publish_models, reload_models
 from prsm.node.discovery import background_works
+from prsm.node.monitoring import watching_works
 from prsm.node.parts import KEY_REVOKED, Node
 from prsm.node.releases import deprecate_broken, retire_due
 from prsm.node.safety import Safety
@@ -27,7 +28,7 @@ _OF_SAFETY: dict[str, Callable[[Safety], Awaitable[None]]] = {
     BREAKERS_CHANGED: lambda safety: safety.sharing.reload(),
 }
 _SWEEP_S = 5.0
-_STORAGE_WATCH_S = 15.0
+_STORAGE_WATCH_S = 10.0
 _EVENTS_KEPT_S = 86_400
 _log: Any = structlog.get_logger("node")
 
@@ -79,6 +80,7 @@ def background(node: Node) -> dict[str, Any]:
         "training": repeat(1, node.training.supervisor.step),
         "quality-tidy": repeat(600, node.learning.learner.tidy),
         **background_works(node.discovery, repeat),
+        **watching_works(node.monitoring, repeat),
     }
 
 

@@ -44,6 +44,7 @@ from prsm.node.catalogue import reload_models
 from prsm.node.discovery import open_discovery
 from prsm.node.gauges import expose
 from prsm.node.market import open_market
+from prsm.node.monitoring import Monitoring
 from prsm.node.parts import Node
 from prsm.node.privacy import Privacy
 from prsm.node.published import Published
@@ -94,6 +95,8 @@ async def open_node(
         works = background(node) | {"renew-presence": repeat(_PRESENCE_S, presence.renew)}
         tasks = [asyncio.create_task(work, name=name) for name, work in works.items()]
         subscription = cache.subscribe("*", listener(node), on_gap=lambda: catch_up(node))
+        node.monitoring.start()
+        stack.push_async_callback(node.monitoring.close)
         stack.push_async_callback(node.training.supervisor.close)
         stack.push_async_callback(end_tasks, tasks)
         stack.push_async_callback(subscription.aclose)
@@ -128,6 +131,7 @@ async def _assemble(
     answering = await open_answering(grounds, stack)
     conversations = Conversations(store.pool, cache, keys, max_messages=settings.conversation_max_messages)
     identities = Identities(store.pool, key.derive("api-keys"), keys)
+    storage_watch = StorageWatch(storage, metrics.storage_moved)
     node = Node(
         settings=settings,
         key=key,
@@ -152,7 +156,7 @@ async def _assemble(
         teachers=teachers,
         executors=answering.executors,
         storage=storage,
-        storage_watch=StorageWatch(storage, metrics.storage_moved),
+        storage_watch=storage_watch,
         statements=Statements(storage.catalog, key.public_key_hex, key.sign, now),
         learning=answering.learning,
         market=await open_market(settings, key, store, ledger, keys, metrics.tokens),
@@ -163,6 +167,7 @@ async def _assemble(
         audit=Audit(store, key),
         subject_keys=keys,
         privacy=Privacy(settings, key, store, keys, conversations, identities),
+        monitoring=Monitoring(settings, key.node_id, store, metrics, storage_watch),
     )
     await _load(node)
     return node
@@ -203,7 +208,8 @@ def _ledger(settings: Settings, store: Database) -> Ledger:
 def _monitor(settings: Settings, encoder: TextEncoder) -> Monitor | None:
     if settings.screening == "off":
         return None
-    return open_monitor(encoder, threads=settings.screening_threads, time_limit_s=settings.screening_timeout_s)
+    banned = Path(settings.banned_file).expanduser() if settings.banned_file else None
+    return open_monitor(encoder, banned, threads=settings.screening_threads, time_limit_s=settings.screening_timeout_s)
 
 
 def _breaker_policy(settings: Settings) -> BreakerPolicy:

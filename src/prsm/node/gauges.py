@@ -43,6 +43,9 @@ def _expose_storage(node: Node) -> None:
     )
     metrics.levels("prsm_storage_transfers", "Transfers under way.", "direction", watch.transfers)
     metrics.gauge("prsm_storage_offline", "1 while no endpoint answers.", lambda: float(bool(watch.offline())))
+    metrics.gauge(
+        "prsm_storage_endpoints_away", "1 while endpoints are configured and none answers.", lambda: float(watch.away())
+    )
     metrics.levels(
         "prsm_storage_endpoint_state", "Endpoints: 0 live, 1 failing, 2 resting, 3 banned.", "endpoint", watch.levels
     )

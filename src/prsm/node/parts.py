@@ -25,6 +25,7 @@ from prsm.monitoring.metrics import Metrics
 from prsm.node.audit import Audit
 from prsm.node.discovery import Discovery
 from prsm.node.liveness import Watch
+from prsm.node.monitoring import Monitoring
 from prsm.node.privacy import Privacy
 from prsm.node.published import Published
 from prsm.node.rollouts import Rollouts
@@ -77,3 +78,4 @@ class Node:
     audit: Audit
     subject_keys: SubjectKeys
     privacy: Privacy
+    monitoring: Monitoring

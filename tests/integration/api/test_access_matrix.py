@@ -7,6 +7,7 @@ caller may do is written out in the tables, and what is refused must leave the t
 import asyncio
 import json
 import re
+import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from uuid import UUID, uuid4
 import aiohttp
 import pytest
 from fastapi.routing import iter_route_contexts
+from msgspec.structs import replace
 from tests.support.started_node import free_port
 
 from prsm.agents.conversations import turn
@@ -31,6 +33,7 @@ from prsm.core.clock import uuid7
 from prsm.core.config import Settings
 from prsm.core.identity import SCOPES, USER_SCOPES, Grant
 from prsm.data_layer.codec.cid import Cid
+from prsm.monitoring.alerting.sinks import trial
 from prsm.node import Node, open_node
 from prsm.safety.policy import Action, Direction, Finding, Verdict
 from prsm.safety.seams import Category
@@ -100,6 +103,7 @@ BUILT_IN = {"model": "arithmetic", "reference": "arithmetic"}
 ROUTES: dict[str, Route] = {
     "GET /openapi.json": Route(PUBLIC),
     "GET /docs": Route(PUBLIC),
+    "GET /": Route(PUBLIC),
     "GET /healthz": Route(PUBLIC),
     "GET /readyz": Route(PUBLIC),
     "GET /metrics": Route(PUBLIC),
@@ -141,6 +145,13 @@ ROUTES: dict[str, Route] = {
     "GET /node/v1/sessions/{session_id}": Route("read", thing="session"),
     "DELETE /node/v1/sessions/{session_id}": Route("read", 204, thing="session"),
     "GET /node/v1/liveness": Route("read"),
+    "GET /node/v1/status": Route("read"),
+    "GET /node/v1/capacity": Route("read"),
+    "GET /node/v1/alerts": Route("admin"),
+    "POST /node/v1/alerts/test": Route("admin"),
+    "POST /node/v1/alerts/{alert_id}/ack": Route("admin", body={}, thing="alert"),
+    "POST /node/v1/alerts/silences": Route("admin", 201, {"reason": "r", "for_s": 60, "rule": "None"}),
+    "DELETE /node/v1/alerts/silences/{silence_id}": Route("admin", 204, thing="silence"),
     "GET /node/v1/models/search": Route("read", query="?q=sums"),
     "GET /node/v1/keys": Route("keys"),
     "POST /node/v1/keys": Route("keys", 201, {"name": "n", "scopes": ["keys"]}, "principal", ADMIN_REACHES),
@@ -341,6 +352,14 @@ class World:
             book = node.training.book
             await node.database.pool.execute("DELETE FROM training_runs")  # only so many may be open
             return (await book.submit("train", "n", "x", account=account, api_key_id=None, budget_micro=0)).id
+        if thing == "alert":
+            alert = trial("page", time.time()).alerts[0]
+            alert = replace(alert, id=uuid4(), key=uuid4().hex)
+            await node.monitoring.book.keep([alert])
+            return alert.id
+        if thing == "silence":
+            until = datetime.now(UTC) + timedelta(hours=1)
+            return (await node.monitoring.book.silence("None", {}, "a", "r", until)).id
         if thing == "stranger":
             return (await node.enrolment.principal("stranger", "user")).id
         return owner
@@ -427,6 +446,10 @@ class World:
             return await node.training.preferences.of("c", limit=1000)
         if thing == "run":
             return await node.training.book.run(thing_id)
+        if thing == "alert":
+            return [(one.id, one.acked_by) for one in await node.monitoring.book.recent(1000)]
+        if thing == "silence":
+            return await node.monitoring.book.silences()
         if thing == "source":
             return [(each.name, each.removing) for each in await node.discovery.book.all()]
         return None
@@ -516,7 +539,7 @@ def routes_of(node: Node) -> set[str]:
 
 
 _IDS = ("cid", "key_id", "receipt_id", "session_id", "principal_id", "offer_id", "quote_id", "refund_id", "run_id",
-        "preference_id", "incident_id",)  # fmt: skip
+        "preference_id", "incident_id", "alert_id", "silence_id",)  # fmt: skip
 
 
 async def ask(world: World, name: str, role: str, *, mine: bool) -> str | None:

@@ -33,6 +33,7 @@ NOT_WATCHED = {
     "training_reports": SEEN,
     "quality_answers": SEEN,
     "quality_states": SEEN,
+    "alerts": SEEN,
     "rollout_counts": SEEN,
     "listings": SEEN,
     "storage_objects": STORED,

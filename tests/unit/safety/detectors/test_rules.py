@@ -127,7 +127,8 @@ def test_the_operators_file_is_read(tmp_path: Path) -> None:
     path = tmp_path / "banned.toml"
     digest = banned_digest(PHRASE)
     path.write_text(
-        f'[[pattern]]\nname = "p"\npattern = "zzz+"\n[[phrase]]\nname = "f"\nsha256 = "{digest.sha256}"\nwords = {digest.words}\n'
+        '[[pattern]]\nname = "p"\npattern = "zzz+"\n'
+        f'[[phrase]]\nname = "f"\nsha256 = "{digest.sha256}"\nwords = {digest.words}\n'
     )
     detector = RuleDetector(read_rules(path))
     assert detector.assess([f"zzzz {PHRASE}"])[0].rules == ("f", "p")

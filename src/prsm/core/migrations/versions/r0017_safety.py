@@ -5,7 +5,7 @@ from alembic import op
 from sqlalchemy.dialects import postgresql
 
 revision = "0017"
-down_revision = "0015"
+down_revision = "0016"
 branch_labels = None
 depends_on = None
 
@@ -15,6 +15,7 @@ _WATCHED: dict[str, list[str]] = {
     "safety_incidents": ["secret:texts", "secret:appeal", "secret:note"],
     "safety_threats": ["skip:score", "skip:at"],
     "breakers": [],
+    "alert_silences": [],
 }
 
 
