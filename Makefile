@@ -33,6 +33,7 @@ check: $(VENV)/.train
 	$(BIN)/deptry src
 	$(BIN)/vulture
 	$(BIN)/python tools/check_lengths.py
+	$(BIN)/python tools/check_security.py
 	$(BIN)/python -m pytest -q tests/integration/core/test_migrations.py
 
 # The slow proofs; `make test` holds a small version of each.

@@ -54,7 +54,7 @@ def _folders(site: Site, name: str, socket_name: str) -> list[Path]:
     if _fits(run / socket_name):
         found.append(site.servers_folder(run))
     short_name = "prsm-" + hashlib.sha256(os.fsencode(run)).hexdigest()[:12]
-    for parent in dict.fromkeys((Path(tempfile.gettempdir()), Path("/tmp"))):  # noqa: S108  checked for ownership
+    for parent in dict.fromkeys((Path(tempfile.gettempdir()), Path("/tmp"))):  # noqa: S108 # nosec B108 - checked for ownership
         folder = parent / short_name
         if not found and _fits(folder / socket_name) and parent.is_dir() and reachable(parent, site.uid):
             found.append(_private_folder(site, folder))
