@@ -107,7 +107,7 @@ def _public_routes(router: APIRouter, node: Node) -> None:
 def _entry_routes(router: APIRouter, node: Node, door: Door) -> None:
     book, audit = node.audit.book, door.of(AUDIT)
 
-    @router.get("/entries", summary="Entries from a position on.")
+    @router.get("/entries", summary="Entries from a position on.", response_model=list[EntryShown])
     async def entries(_caller: Annotated[ApiKey, audit], first: Size = 0, limit: Limit = 100) -> Response:
         found = await book.entries(first, limit)
         shown = (b'{"position":%d,"entry":%b}' % (position, body) for position, body in found)

@@ -145,11 +145,11 @@ def _account_routes(router: APIRouter, node: Node, door: Door) -> None:
 
     @router.get("/earnings", summary="What an account has earned, and what of it went back.")
     async def earnings(caller: Annotated[ApiKey, read], account: _Whose = "") -> EarningsShown:
-        return shown_earnings(await node.market.accounts.earnings(_whose(caller, account)))
+        return shown_earnings(await node.market.accounts.earnings(await _whose(node, caller, account)))
 
     @router.get("/statements/{month}", summary="An account's statement of a month, like 2026-01.")
     async def statement(month: str, caller: Annotated[ApiKey, read], account: _Whose = "") -> StatementShown:
-        return shown_statement(await node.market.accounts.statement(_whose(caller, account), month))
+        return shown_statement(await node.market.accounts.statement(await _whose(node, caller, account), month))
 
 
 def _refund_routes(router: APIRouter, node: Node, door: Door) -> None:
@@ -167,11 +167,15 @@ def _refund_routes(router: APIRouter, node: Node, door: Door) -> None:
     async def list_refunds(
         caller: Annotated[ApiKey, read], limit: Limit = 20, before: UUID | None = None
     ) -> list[RefundShown]:
+        if caller.is_admin:
+            await node.audit.seen(caller.principal_id, "refunds and their notes")
         found = await node.market.refunds.refunds(_reach(caller), limit=limit, before=before)
         return [shown_refund(refund) for refund in found]
 
     @router.get("/refunds/{refund_id}", summary="One refund with its decisions.")
     async def get_refund(refund_id: UUID, caller: Annotated[ApiKey, read]) -> RefundShown:
+        if caller.is_admin:
+            await node.audit.seen(caller.principal_id, "a refund and its notes", str(refund_id))
         return shown_refund(await node.market.refunds.refund(refund_id, _reach(caller)))
 
     @router.post("/refunds/{refund_id}/decisions", status_code=201, summary="Grant a refund, or refuse it.")
@@ -216,12 +220,13 @@ def _listed(node: Node, instance: str) -> Listed:
     return Listed(served_model(target), target.capabilities, target.licence)
 
 
-def _whose(caller: ApiKey, account: str) -> str:
+async def _whose(node: Node, caller: ApiKey, account: str) -> str:
     own = account_of(caller.principal_id)
     if account in ("", own):
         return own
     if not caller.is_admin:
         raise PrsmError("Only an admin sees another's figures.", kind=Kind.FORBIDDEN, code="not_an_admin")
+    await node.audit.seen(caller.principal_id, "figures of an account", account)
     return account
 
 

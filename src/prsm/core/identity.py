@@ -363,10 +363,7 @@ class Identities:
         self._cache[prefix] = entry
 
     async def _sealed(self, subject: UUID, name: str) -> str:
-        try:
-            return (await self._keys.key(subject)).seal(name, _PLACE)
-        except UNREACHABLE as error:
-            raise _away() from error
+        return (await self._keys.key(subject)).seal(name, _PLACE)
 
     def _opened(self, subject: UUID, row: Any) -> str:
         """A name as its owner gave it; what nobody can open any more is empty."""

@@ -17,8 +17,8 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from prsm.core.database import Pool
-from prsm.core.errors import Kind, PrsmError
+from prsm.core.database import UNREACHABLE, Pool
+from prsm.core.errors import Kind, PrsmError, Unavailable
 
 MAX_KEPT: Final = 20_000
 _MARK: Final = "sealed:v1:"
@@ -88,11 +88,14 @@ class SubjectKeys:
         self._kept: dict[UUID, SubjectKey] = {}
 
     async def key(self, subject: UUID) -> SubjectKey:
-        """A subject's key, made when it is first needed. Raises Erased for one that was erased."""
+        """A subject's key, made when it is first needed. Raises Erased for one that was erased, Unavailable."""
         kept = self._kept.get(subject)
         if kept is not None:
             return kept
-        salt: bytes | None = await self._pool.fetchval(_SALT, subject)
+        try:
+            salt: bytes | None = await self._pool.fetchval(_SALT, subject)
+        except UNREACHABLE as error:
+            raise Unavailable("PostgreSQL does not answer.", remedy="Try again shortly.", retry_after_s=1) from error
         if salt is None:
             raise Erased("The owner of this data was erased.")
         return self.offer(subject, salt)

@@ -370,3 +370,26 @@ async def test_a_database_that_is_away_is_unavailable(world: World, fresh_databa
         identities = Identities(pool, PEPPER, SubjectKeys(pool, b"s" * 32))
     error = await refused(identities.authenticate(issued.token), "unavailable")
     assert error.kind is Kind.UNAVAILABLE
+
+
+async def test_who_authenticates_brings_along_the_key_that_seals_what_he_says(world: World) -> None:
+    owner = await world.user()
+    issued = await world.issue(owner)
+    keys = SubjectKeys(world, b"s" * 32)
+    await Identities(world, PEPPER, keys, clock=world.now).authenticate(issued.token)
+    world.pool = None  # whatever is asked of the database now fails
+    assert (await keys.key(owner.id)).seal("x", "here")
+    keys.forget(owner.id)
+    with pytest.raises(AttributeError):
+        await keys.key(owner.id)
+
+
+async def test_names_are_stored_sealed_and_told_as_they_were_given(world: World) -> None:
+    owner = await world.user("Ada Lovelace")
+    await world.issue(owner)
+    stored = await world.pool.fetchval("SELECT name FROM principals WHERE id = $1", owner.id)
+    assert stored.startswith("sealed:v1:")
+    assert [each.name for each in await world.identities.list_principals()] == ["Ada Lovelace"]
+    assert [each.name for each in await world.identities.list_keys(actor=None)] == ["a key"]
+    await world.pool.execute("DELETE FROM subject_salts")
+    assert [each.name for each in await world.identities.list_principals()] == [""]

@@ -16,7 +16,7 @@ from prsm.agents.learning.outcomes import REASON_WEIGHTS, Reason
 from prsm.agents.rollouts.evidence import Mean
 from prsm.core.database import Pool
 from prsm.core.errors import InvalidRequest, Kind, PrsmError
-from prsm.core.subject_keys import SubjectKeys
+from prsm.core.subject_keys import Erased, SubjectKeys, Unreadable
 
 MAX_COMMENT_CHARS: Final = 2_000
 MAX_RATINGS: Final = 3
@@ -133,9 +133,13 @@ class FeedbackBook:
         return [await self._opened(row) for row in rows]
 
     async def _opened(self, row: Any) -> Feedback:
-        key = await self._keys.key(row["principal_id"])
+        """A word as it was given; of one whose giver's key is gone the comment is empty."""
         values: dict[str, Any] = dict(row)
-        values["comment"] = key.open(values["comment"], comment_place(values["request_id"]))
+        try:
+            key = await self._keys.key(values["principal_id"])
+            values["comment"] = key.open(values["comment"], comment_place(values["request_id"]))
+        except (Erased, Unreadable):
+            values["comment"] = ""
         return Feedback(**values)
 
 

@@ -8,7 +8,7 @@ _HEAD = """# Record of processing activities
 
 Of the node `{node}`, generated at {at} from the register that export and erasure use.
 
-- **Controller**: the operator of this node, who adds name, address and, if there is one, the data protection officer.
+- **Controller**: the operator of this node, who adds name, address and the data protection officer, if there is one.
 - **Subjects**: principals of the node: people, teams and services with an API key.
 - **Recipients**: the providers that a request is routed to get its messages (Art. 13(1)(e)); nobody else. Third
   countries: where those providers are; the operator's to state.

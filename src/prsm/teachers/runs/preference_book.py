@@ -13,7 +13,7 @@ from msgspec import Struct
 from prsm.core.clock import uuid7
 from prsm.core.database import Pool
 from prsm.core.errors import InvalidRequest, Kind, PrsmError
-from prsm.core.subject_keys import SubjectKey, SubjectKeys
+from prsm.core.subject_keys import Erased, SubjectKey, SubjectKeys, Unreadable
 
 MAX_TEXT_CHARS: Final = 20_000
 _MAY_TRAIN: Final = """
@@ -65,7 +65,7 @@ class PreferenceBook:
             "VALUES ($1, $2, $3, $4, $5, $6) RETURNING *",
             *(preference_id, principal_id, collection, *sealed),
         )
-        return await self._opened(row)
+        return open_preference(row, key)
 
     async def of(
         self, collection: str, *, limit: int, after: UUID | None = None, principal_id: UUID | None = None
@@ -79,10 +79,15 @@ class PreferenceBook:
             f"AND ($3::uuid IS NULL OR principal_id = $3) AND ($3 IS NOT NULL OR {_MAY_TRAIN}) ORDER BY id LIMIT $4",
             *(collection, after, principal_id, limit),
         )
-        return [await self._opened(row) for row in rows]
+        found = [await self._opened(row) for row in rows]
+        return [preference for preference in found if preference is not None]
 
-    async def _opened(self, row: Any) -> Preference:
-        return open_preference(row, await self._keys.key(row["principal_id"]))
+    async def _opened(self, row: Any) -> Preference | None:
+        """A preference as it was given; None where its giver's key is gone."""
+        try:
+            return open_preference(row, await self._keys.key(row["principal_id"]))
+        except (Erased, Unreadable):
+            return None
 
     async def collections(self) -> Mapping[str, int]:
         """How many preferences each collection has."""
