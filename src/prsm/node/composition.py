@@ -36,6 +36,7 @@ from prsm.data_layer.storage_watch import StorageWatch
 from prsm.federation.model_registry import ModelRegistry
 from prsm.federation.registry.version_store import Signer, VersionStore
 from prsm.monitoring.metrics import Metrics
+from prsm.monitoring.tracing import Tracing, open_tracing
 from prsm.node.answering import Grounds, open_answering
 from prsm.node.background import background, catch_up, listener, repeat
 from prsm.node.built_in import PROVIDER, built_in, served_by
@@ -119,7 +120,12 @@ async def _assemble(
     stack.push_async_callback(storage.aclose)
     registry = await _registry(settings, key, store, encoder, teachers)
     versions = _versions(key, store, registry)
-    grounds = Grounds(settings, key, account, store, cache, ledger, metrics, breakers, encoder, teachers, versions)
+    traces = await asyncio.to_thread(_tracing, settings, key.node_id)
+    if traces:
+        stack.push_async_callback(asyncio.to_thread, traces.close)
+    grounds = Grounds(
+        settings, key, account, store, cache, ledger, metrics, breakers, encoder, teachers, versions, traces
+    )
     answering = await open_answering(grounds, stack)
     identities = Identities(store.pool, key.derive("api-keys"))
     storage_watch = StorageWatch(storage, metrics.storage_moved)
@@ -156,6 +162,7 @@ async def _assemble(
         rollouts=answering.rollouts,
         liveness=answering.liveness,
         training=open_training(settings, key.node_id, account, store, ledger),
+        traces=traces,
         monitoring=Monitoring(settings, key.node_id, store, metrics, storage_watch),
     )
     await _load(node)
@@ -214,6 +221,11 @@ async def _registry(
 def _versions(key: NodeKey, store: Database, registry: ModelRegistry) -> VersionStore:
     served = served_by(registry.catalogue.models.values())
     return VersionStore(store.pool, Signer(key.public_key_hex, key.sign), served=served)
+
+
+def _tracing(settings: Settings, node: str) -> Tracing | None:
+    share, content = settings.otlp_share_bps, settings.otlp_content
+    return open_tracing(settings.otlp_endpoint, settings.otlp_headers, node, share_bps=share, content=content)
 
 
 def _account(key: NodeKey) -> str:

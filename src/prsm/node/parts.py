@@ -21,6 +21,7 @@ from prsm.data_layer.storage_watch import StorageWatch
 from prsm.federation.model_registry import ModelRegistry
 from prsm.federation.registry.version_store import VersionStore
 from prsm.monitoring.metrics import Metrics
+from prsm.monitoring.tracing import Tracing
 from prsm.node.discovery import Discovery
 from prsm.node.liveness import Watch
 from prsm.node.monitoring import Monitoring
@@ -74,3 +75,4 @@ class Node:
     discovery: Discovery
     training: Training
     monitoring: Monitoring
+    traces: Tracing | None
