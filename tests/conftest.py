@@ -1,10 +1,17 @@
-"""Servers shared by all integration tests of a session, started only when a test asks for one."""
+"""Servers shared by all integration tests of a session, started only when a test asks for one.
+
+Properties have no deadline: how long one example takes says more of the machine than of the code.
+"""
 
 import itertools
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 from tests.support.servers import new_database, postgres_server, valkey_server
+
+settings.register_profile("prsm", deadline=None)
+settings.load_profile("prsm")
 
 _numbers = itertools.count(1)
 

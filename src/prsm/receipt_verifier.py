@@ -74,7 +74,7 @@ def verify(
     except Unusable as error:
         return [f"The receipt is not strict JSON: {error}."], ""
     problems: list[str] = []
-    _check_shape(document, _SIGNED_1 if _version(document) == 1 else _SIGNED, "", problems)
+    _check_shape(document, _SIGNED.get(_version(document), _SIGNED[3]), "", problems)
     if problems:
         return problems, ""
     receipt, key = document["receipt"], document["receipt"]["node"]["public_key"]
@@ -131,7 +131,7 @@ def _rounded_up(micro_per_mtok: int) -> int:
 
 
 def _version(document: Any) -> Any:
-    """The version a document says it is of; any other than 1 is read as the newest, whose rules then say what it is."""
+    """The version a document says it is of; an unknown one is read as the newest, whose rules then say what it is."""
     receipt = cast("dict[str, Any]", document).get("receipt") if isinstance(document, dict) else None
     version = cast("dict[str, Any]", receipt).get("version") if isinstance(receipt, dict) else None
     return version if type(version) is int else None
@@ -154,7 +154,7 @@ def _whole(least: int) -> Callable[[Any], str]:
 
 
 def _known_version(value: Any) -> str:
-    return "" if type(value) is int and value in (1, 2) else "the number 1 or 2"
+    return "" if type(value) is int and value in (1, 2, 3) else "the number 1, 2 or 3"
 
 
 def _truth(value: Any) -> str:
@@ -166,6 +166,7 @@ _NAME = _text(".{1,1000}", "a text of 1 to 1000 characters")
 _MAYBE = _text(".{0,1000}", "a text of at most 1000 characters")
 _HEX32 = _text("[0-9a-f]{64}", "64 lower-case hex digits")
 _COUNT = _whole(0)
+_DONE = _text("(allow|annotate|redact|review|block|escalate)?", "empty or what was done about the texts")
 
 # An object's members with their rules; [rule] is a list of such; a function answers what a wrong value should be.
 _RECEIPT: dict[str, Any] = {
@@ -197,14 +198,23 @@ _RECEIPT: dict[str, Any] = {
     "amounts": {"held_micro": _COUNT, "captured_micro": _COUNT},
     "splits": [{"account": _NAME, "kind": _NAME, "amount_micro": _whole(1)}],
     "screened_by": [_NAME],
+    "screening": {
+        "policy": _text("([0-9a-f]{64})?", "empty or 64 lower-case hex digits"),
+        "input": _DONE,
+        "output": _DONE,
+        "categories": [_NAME],
+    },
 }
+_RECEIPT_2: dict[str, Any] = {name: rule for name, rule in _RECEIPT.items() if name != "screening"}
 _SINCE_2 = ("quote", "segments", "cached_from")
-_RECEIPT_1: dict[str, Any] = {name: rule for name, rule in _RECEIPT.items() if name not in _SINCE_2} | {
+_RECEIPT_1: dict[str, Any] = {name: rule for name, rule in _RECEIPT_2.items() if name not in _SINCE_2} | {
     "prices": {"input_micro_per_mtok": _COUNT, "output_micro_per_mtok": _COUNT}
 }
 _SIGNATURE = _text("[0-9a-f]{128}", "128 lower-case hex digits")
-_SIGNED = {"receipt": _RECEIPT, "signature": _SIGNATURE}
-_SIGNED_1 = {"receipt": _RECEIPT_1, "signature": _SIGNATURE}
+_SIGNED: dict[Any, Any] = {
+    version: {"receipt": rules, "signature": _SIGNATURE}
+    for version, rules in ((1, _RECEIPT_1), (2, _RECEIPT_2), (3, _RECEIPT))
+}
 
 
 def _check_shape(value: Any, rule: Any, where: str, problems: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""A real Prometheus beside a started node, with the rules that the node wrote: it tells of outages, and their end."""
+"""A real Prometheus beside a started node, with the rules that the node writes, tells of outages and of their end."""
 
 import json
 import shutil

@@ -17,17 +17,21 @@ from prsm.agents.attempts import Attempts
 from prsm.agents.billing import Bill, Biller, Economy
 from prsm.agents.call import ChatCall, Choice, Completion, Delta, EmbedCall, Embeddings, Target, Usage
 from prsm.agents.executors.retry import RetryPolicy
+from prsm.agents.guard import Guard
 from prsm.agents.hedging import Hedger
 from prsm.agents.learning.observation import Observe, unobserved
 from prsm.agents.plan import Ask, Caller, PathLimits
 from prsm.agents.response_cache import ResponseCache
 from prsm.agents.routers.model_router import Health, Router, roster
-from prsm.agents.seams import Screen
 from prsm.core.clock import uuid7
-from prsm.core.errors import Kind, PrsmError
 from prsm.core.keys import NodeKey
 from prsm.monitoring.metrics import Metrics
 from prsm.safety.circuit_breaker import BreakerBoard
+from prsm.safety.policy import Direction, Policy, Rule, Verdict
+from prsm.safety.policy_book import PolicyBook
+from prsm.safety.screening import Screening
+from prsm.safety.seams import Assessment, Category, DetectorAway, Span
+from prsm.safety.threat import Event
 from prsm.tokenomics.receipts import NodeSigner
 from prsm.tokenomics.verify import verify
 
@@ -98,19 +102,54 @@ def says(*words: str) -> list[Delta]:
 
 
 class Words:
-    """A screen that refuses texts with one of its words."""
-
-    name = "words"
+    """A detector that finds hate in texts with one of its words, and says where."""
 
     def __init__(self, *words: str) -> None:
         self.words = words
         self.seen: list[str] = []
+        self.away = False
 
-    async def __call__(self, texts: Sequence[str]) -> None:
+    async def assess(self, texts: Sequence[str]) -> list[Assessment]:
         await asyncio.sleep(0)
+        if self.away:
+            raise DetectorAway("No detector is there.")
         self.seen += texts
-        if any(word in text for text in texts for word in self.words):
-            raise PrsmError("This is not allowed.", kind=Kind.FORBIDDEN, code="blocked")
+        return [self._one(text) for text in texts]
+
+    def _one(self, text: str) -> Assessment:
+        found = [(text.index(word), word) for word in self.words if word in text]
+        spans = tuple(Span(Category.HATE, "word", at, at + len(word)) for at, word in found)
+        return Assessment({Category.HATE: 0.9 if found else 0.1}, spans)
+
+
+@dataclass
+class Recorded:
+    """What screening told of: incidents, events of callers, and texts counted."""
+
+    incidents: list[tuple[str, str, Verdict, tuple[str, ...]]] = field(default_factory=list[Any])
+    events: list[tuple[str, Event]] = field(default_factory=list[Any])
+    counted: list[tuple[str, str, int]] = field(default_factory=list[Any])
+
+    async def record(
+        self, request_id: UUID, account: str, model: str, direction: Direction, verdict: Verdict, texts: Sequence[str]
+    ) -> None:
+        self.incidents.append((direction.value, model, verdict, tuple(texts)))
+
+    def note(self, account: str, event: Event) -> None:
+        self.events.append((account, event))
+
+    def count(self, direction: Direction, action: str, texts: int) -> None:
+        self.counted.append((direction.value, action, texts))
+
+
+BLOCKING = Policy((Rule(Category.HATE, "block"),), stream_lag_chars=4)
+
+
+def guarding(pool: Any, words: Words, policy: Policy = BLOCKING, told: Recorded | None = None) -> Guard:
+    """Screening by ``words`` under ``policy``, over policies as they stand in ``pool``."""
+    told = told or Recorded()
+    screening = Screening("words", words.assess, told.record, told.note, told.count)
+    return Guard(screening, PolicyBook(pool, policy))
 
 
 @dataclass
@@ -167,7 +206,7 @@ async def assert_sound(world: World) -> None:
 def answer_path(
     world: World,
     *models: Model,
-    screens: Sequence[Screen] = (),
+    guard: Guard | None = None,
     limits: PathLimits = LIMITS,
     owner: str = "principal:owner",
     metrics: Metrics | None = None,
@@ -182,7 +221,7 @@ def answer_path(
         NodeSigner(NODE.node_id, NODE.public_key_hex, NODE.sign),
         Economy(7000, 2000, 1000, "node:self"),
         lambda: datetime.now(UTC),
-        [screen.name for screen in screens],
+        [guard.name] if guard else [],
     )
     breakers = BreakerBoard(time.monotonic)
     none: list[Mapping[str, Any]] = [{}] * len(models)
@@ -199,7 +238,7 @@ def answer_path(
         router=Router({}, lambda name: Health(breakers.resting(name))),
         metrics=metrics,
         limits=limits,
-        screens=screens,
+        guard=guard,
         observe=observe,
         cache=cache,
     )

@@ -10,6 +10,7 @@ from prsm.core import database
 from prsm.core.clock import uuid7
 from prsm.core.database import Connection, Database
 from prsm.core.errors import PrsmError
+from prsm.core.subject_keys import SubjectKeys
 from prsm.tokenomics.ftns_service import Ledger, LedgerLimits
 from prsm.tokenomics.orders import HoldOrder
 from prsm.tokenomics.splits import Leg
@@ -25,6 +26,11 @@ class World:
     ledger: Ledger
     account_id: int
     key_id: UUID
+
+    @property
+    def subject_keys(self) -> SubjectKeys:
+        """Keys that seal what these tests say."""
+        return SubjectKeys(self.db.pool, b"s" * 32)
 
     async def connect(self) -> Connection:
         return await database.connect_one(self.db.url, timeout_s=10)

@@ -209,6 +209,17 @@ def test_a_receipt_of_the_first_version_is_valid_still() -> None:
     assert "receipt.quote is missing." in problems(signed({**old, "version": 2}))
 
 
+OF_VERSION_2 = Path(__file__).with_name("receipt_version_2.json").read_bytes()
+"""As a node signed it before receipts stated what screening found."""
+
+
+def test_a_receipt_of_the_second_version_is_valid_still() -> None:
+    assert problems(OF_VERSION_2, node_key=NODE.public_key_hex, request=REQUEST, answer=ANSWER.encode()) == []
+    old = json.loads(OF_VERSION_2)["receipt"]
+    assert old["version"] == 2
+    assert "receipt.screening is missing." in problems(signed({**old, "version": 3}))
+
+
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 10**7), st.integers(0, 10**7), st.integers(0, 10**7), st.integers(0, 10**7))
 def test_cached_input_is_charged_as_the_node_charges_it(read: int, cached: int, price: int, cached_price: int) -> None:
@@ -361,7 +372,7 @@ LIES: dict[str, tuple[dict[str, Any], str]] = {
     "another node's name": ({"node.id": "prsm1" + "a" * 32}, "is not the name of the node's key"),
     "a date that is none": ({"time": "2026-02-30T03:04:05.678+00:00"}, "no date that exists"),
     "a time elsewhere": ({"time": "2026-01-02T03:04:05.678+01:00"}, "time must be a UTC time"),
-    "another version": ({"version": 3}, "version must be the number 1 or 2"),
+    "another version": ({"version": 4}, "version must be the number 1, 2 or 3"),
     "a version that is true": ({"version": True}, "version must be the number 1"),
     "an older version than it is": ({"version": 1}, "quote is not a member of a receipt"),
     "cached input dearer than any": ({"prices.cached_input_micro_per_mtok": 2_000_001}, "is more than prices.input"),
@@ -400,10 +411,10 @@ NOT_STRICT = {
     "truncated": SIGNED[:-1],
     "trailing": SIGNED + b"x",
     "doubled key": SIGNED.replace(b'"account":', b'"account":"y","account":', 1),
-    "float": SIGNED.replace(b'"version":2', b'"version":2.0'),
-    "exponent": SIGNED.replace(b'"version":2', b'"version":2e0'),
-    "NaN": SIGNED.replace(b'"version":2', b'"version":NaN'),
-    "huge integer": SIGNED.replace(b'"version":2', b'"version":' + b"9" * 10_000),
+    "float": SIGNED.replace(b'"version":3', b'"version":3.0'),
+    "exponent": SIGNED.replace(b'"version":3', b'"version":3e0'),
+    "NaN": SIGNED.replace(b'"version":3', b'"version":NaN'),
+    "huge integer": SIGNED.replace(b'"version":3', b'"version":' + b"9" * 10_000),
     "2^53": SIGNED.replace(b'"held_micro":5000', b'"held_micro":9007199254740992'),
     "other key": SIGNED.replace(b'"account":', '"accöunt":'.encode(), 1),
     "UTF-16": SIGNED.decode().encode("utf-16"),

@@ -18,9 +18,10 @@ from prsm.agents.answer_digest import AnswerAssembler, output_digest, vectors_di
 from prsm.agents.attempts import Attempts
 from prsm.agents.billing import Bill, Biller, Metered
 from prsm.agents.call import ChatCall, Completion, Delta, EmbedCall, Embeddings, Target, Usage
+from prsm.agents.guard import Guard, StreamGuard
 from prsm.agents.learning.observation import Observe, unobserved
 from prsm.agents.learning.outcomes import Ended
-from prsm.agents.plan import Ask, PathLimits, Plan, estimated_usage, make_plan, question_of, read_texts, said_texts
+from prsm.agents.plan import Ask, PathLimits, Plan, estimated_usage, make_plan, question_of
 from prsm.agents.response_cache import Found, ResponseCache, replay
 from prsm.agents.resuming import (
     Chain,
@@ -33,12 +34,14 @@ from prsm.agents.resuming import (
     said_tokens,
 )
 from prsm.agents.routers.model_router import Candidate, Question, Roster, Router
-from prsm.agents.seams import Executor, Screen, UpstreamError
+from prsm.agents.seams import Executor, UpstreamError
 from prsm.core.errors import Kind, PrsmError
 from prsm.monitoring.metrics import Metrics
+from prsm.safety.policy import Blocked, Verdict
+from prsm.safety.seams import DetectorAway
 from prsm.tokenomics.ftns_service import Ledger
 from prsm.tokenomics.orders import HoldOrder
-from prsm.tokenomics.receipts import Segment
+from prsm.tokenomics.receipts import Screened, Segment
 
 Answer = TypeVar("Answer")
 Stream = AsyncGenerator[list[Delta], None]
@@ -53,13 +56,15 @@ _log: Any = structlog.get_logger("answer")
 class Ending(Struct, frozen=True):
     """How an answer ended; ``charged`` stands instead of what an upstream metered, ``segments`` as in Metered.
 
-    ``again`` is the earlier answer that was given again.
+    ``again`` is the earlier answer that was given again. ``said`` is what its screening found, None where that is
+    still to be done.
     """
 
     completed: bool = True
     charged: Usage | None = None
     segments: tuple[Segment, ...] = ()
     again: Found | None = None
+    said: Verdict | None = None
 
 
 _WHOLE = Ending()
@@ -78,19 +83,22 @@ class AnswerPath:
         router: Router,
         metrics: Metrics,
         limits: PathLimits,
-        screens: Sequence[Screen] = (),
+        guard: Guard | None = None,
         observe: Observe = unobserved,
         answered: Answered | None = None,
         cache: ResponseCache | None = None,
     ) -> None:
-        """Without a ``cache``, every answer is a model's. ``answered`` is told of whole answers by one model."""
+        """Without a ``guard`` nothing is screened, and receipts say so; without a ``cache``, every answer is a model's.
+
+        ``answered`` is told of whole answers by one model.
+        """
         self._ledger = ledger
         self._executors = executors
         self._attempts = attempts
         self._biller = biller
         self.router = router
         self._metrics = metrics
-        self._screens = screens
+        self._guard = guard
         self._observe = observe
         self._answered = answered
         self._cache = cache
@@ -147,13 +155,16 @@ class AnswerPath:
         deadline_s = time.monotonic() + self.limits.request_timeout_s
         try:
             if self._cache and (again := await self._cache.find(plan)):
-                stream = replay(again.completion)
-                return AnswerStream(self, plan, again.candidate, stream, await anext(stream), deadline_s, again)
+                return await self._replayed(plan, again.candidate, again.completion, deadline_s, again)
             candidate, (stream, first) = await self._attempts.first_answer(plan, run, _close)
+            if self._guard and self._guard.holds_back(plan, candidate.target):
+                whole = await self._gather(stream, first, deadline_s)
+                return await self._replayed(plan, candidate, whole, deadline_s)
         except BaseException:
             self._ledger.release_later(ask.call.request_id)
             raise
-        return AnswerStream(self, plan, candidate, stream, first, deadline_s)
+        guard = self._guard and self._guard.stream(plan, candidate.target)
+        return AnswerStream(self, plan, candidate, stream, first, deadline_s, guard=guard)
 
     async def go_on(
         self, plan: Plan, broken: Sequence[Target], said: str, deadline_s: float
@@ -178,15 +189,17 @@ class AnswerPath:
 
     async def embed(self, ask: Ask, render: Callable[[Embeddings, Bill], bytes]) -> tuple[bytes, Bill]:
         """Embed texts over the same path."""
-        call = cast("EmbedCall", ask.call)
 
         async def run(target: Target) -> Embeddings:
-            return await self._executors[target.kind].embed(target, call)
+            return await self._executors[target.kind].embed(target, cast("EmbedCall", plan.ask.call))
 
         plan = await self._begin(ask)
         try:
             candidate, embeddings = await self._attempts.first_answer(plan, run)
             metered = Metered(embeddings.usage, "upstream", vectors_digest(embeddings.vectors))
+            if self._guard:
+                policy = self._guard.in_force(plan, candidate.target).digest
+                metered = replace(metered, screened=_screened(policy, plan.read, None))
             bill = self._biller.bill(plan, candidate, metered)
             body = render(embeddings, bill)
             await self._capture(ask, bill, body)
@@ -196,12 +209,27 @@ class AnswerPath:
         return body, bill
 
     async def finish_stream(
-        self, plan: Plan, candidate: Candidate, completion: Completion, render: Render, ending: Ending
+        self,
+        plan: Plan,
+        candidate: Candidate,
+        completion: Completion,
+        render: Render,
+        ending: Ending,
+        guard: StreamGuard | None,
     ) -> tuple[bytes, Bill]:
-        """Capture what a stream delivered, even while the task that served it is being cancelled."""
+        """Look at what was not looked at, and capture what was delivered, even while its task is being cancelled."""
 
         async def settle() -> tuple[bytes, Bill]:
+            nonlocal ending
             try:
+                if guard:
+                    try:
+                        await guard.settle()
+                    except Blocked:  # it was shown, within what the policies allow
+                        pass
+                    except DetectorAway:
+                        self._metrics.unscreened()
+                    ending = replace(ending, said=guard.verdict)
                 return await self._finish(plan, candidate, completion, render, ending)
             except BaseException:
                 self._ledger.release_later(plan.ask.call.request_id)
@@ -239,16 +267,36 @@ class AnswerPath:
         try:
             if ask.claim:  # after the hold, so that a quote taken is free again by the hold's ending alone
                 await ask.claim()
-            if self._screens:
-                await self._screen(read_texts(ask.call))
+            if self._guard:
+                plan = await self._guard.request(plan)
         except BaseException:
             self._ledger.release_later(ask.call.request_id)
             raise
         return plan
 
-    async def _screen(self, texts: Sequence[str]) -> None:
-        for screen in self._screens:
-            await screen(texts)
+    async def _replayed(
+        self, plan: Plan, candidate: Candidate, whole: Completion, deadline_s: float, again: Found | None = None
+    ) -> "AnswerStream":
+        """A whole answer as a stream, screened before any of it is shown."""
+        said = None
+        if self._guard:
+            choices, said = await self._guard.answer(plan, candidate.target, whole.choices)
+            whole = Completion(choices, whole.usage)
+        stream = replay(whole)
+        return AnswerStream(self, plan, candidate, stream, await anext(stream), deadline_s, again, said=said)
+
+    async def _gather(self, stream: Stream, first: list[Delta], deadline_s: float) -> Completion:
+        assembler = AnswerAssembler(self.limits.answer_bytes)
+        try:
+            async with asyncio.timeout(deadline_s - time.monotonic()):
+                assembler.add(first)
+                async for deltas in stream:
+                    assembler.add(deltas)
+        except TimeoutError:
+            raise _too_long(self.limits) from None
+        finally:
+            await stream.aclose()
+        return assembler.completion()
 
     async def _open(self, target: Target, call: ChatCall) -> tuple[Stream, list[Delta]]:
         """A stream and its first piece."""
@@ -265,8 +313,12 @@ class AnswerPath:
     async def _finish(
         self, plan: Plan, candidate: Candidate, completion: Completion, render: Render, ending: Ending = _WHOLE
     ) -> tuple[bytes, Bill]:
-        if self._screens:
-            await self._screen(said_texts(completion.choices))
+        said, screened = ending.said, None
+        if self._guard:
+            if said is None:
+                choices, said = await self._guard.answer(plan, candidate.target, completion.choices)
+                completion = Completion(choices, completion.usage)
+            screened = _screened(self._guard.in_force(plan, candidate.target).digest, plan.read, said)
         if ending.charged:
             completion = Completion(completion.choices, ending.charged)
         usage = completion.usage
@@ -277,6 +329,7 @@ class AnswerPath:
             ending.completed,
             ending.segments,
             ending.again.request_id if ending.again else None,
+            screened,
         )
         bill = self._biller.bill(plan, candidate, metered)
         body = render(completion, bill)
@@ -310,8 +363,8 @@ class AnswerStream:
     """
 
     __slots__ = (
-        "_again", "_assembler", "_broken", "_chain", "_deadline_s", "_ended", "_first", "_path", "_plan", "_stream",
-        "candidate",
+        "_again", "_assembler", "_broken", "_chain", "_deadline_s", "_ended", "_first", "_guard", "_path", "_plan",
+        "_said", "_stream", "candidate",
     )  # fmt: skip
 
     def __init__(
@@ -323,7 +376,13 @@ class AnswerStream:
         first: list[Delta],
         deadline_s: float,
         again: Found | None = None,
+        *,
+        guard: StreamGuard | None = None,
+        said: Verdict | None = None,
     ) -> None:
+        """``guard`` looks at it while it goes by; ``said`` is what was found where all of it was looked at before."""
+        self._guard = guard
+        self._said = said
         self._path = path
         self._plan = plan
         self._stream = stream
@@ -359,9 +418,17 @@ class AnswerStream:
                     if not await self._go_on():
                         raise
                 else:
-                    if deltas is not None:
-                        self._assembler.add(deltas)
+                    if deltas is None:
+                        if self._guard:
+                            await self._guard.settle()
+                        return None
+                    if self._guard:
+                        await self._guard.look(deltas)
+                    self._assembler.add(deltas)
                     return deltas
+        except (Blocked, DetectorAway):
+            self._broken = True  # what was shown is charged; the model has not failed
+            raise
         except Exception:
             if not self._broken:
                 self._path.broke_off(self._plan.ask, self._at())
@@ -376,7 +443,7 @@ class AnswerStream:
         if self._chain:
             charged = joined_usage(self._plan.ask, completion.choices, completion.usage, self._chain.said)
         ending = self._ending(completion, charged, completed=True)
-        return await self._path.finish_stream(self._plan, self.candidate, completion, render, ending)
+        return await self._path.finish_stream(self._plan, self.candidate, completion, render, ending, self._guard)
 
     async def leave(self, render: Render, *, broken: bool = False) -> bytes | None:
         """The client has gone: charge for what was delivered and end the upstream call. Does nothing after the end.
@@ -402,7 +469,9 @@ class AnswerStream:
         self._ended = True
         ending = self._ending(completion, charged, completed=False)
         try:
-            body, _ = await self._path.finish_stream(self._plan, self.candidate, completion, render, ending)
+            body, _ = await self._path.finish_stream(
+                self._plan, self.candidate, completion, render, ending, self._guard
+            )
         finally:
             await self._stream.aclose()
         return body
@@ -431,7 +500,7 @@ class AnswerStream:
 
     def _ending(self, completion: Completion, charged: Usage | None, *, completed: bool) -> Ending:
         segments = self._chain.segments(charged.output_tokens) if self._chain and charged else ()
-        return Ending(completed, charged, segments, self._again)
+        return Ending(completed, charged, segments, self._again, self._said)
 
     async def _end(self) -> None:
         self._ended = True
@@ -442,6 +511,13 @@ class AnswerStream:
 async def _close(answer: tuple[Stream, list[Delta]]) -> None:
     """End a stream that nobody wants any more."""
     await answer[0].aclose()
+
+
+def _screened(policy: str, read: Verdict | None, said: Verdict | None) -> Screened:
+    """What a receipt says of the screening of both sides."""
+    found = {name for verdict in (read, said) if verdict for name in verdict.categories}
+    actions = ["" if verdict is None else verdict.action.name.lower() for verdict in (read, said)]
+    return Screened(policy, actions[0], actions[1], tuple(sorted(found)))
 
 
 def _too_long(limits: PathLimits) -> UpstreamError:

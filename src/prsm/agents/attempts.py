@@ -45,16 +45,18 @@ class Attempts:
         hedger: Hedger | None = None,
         observe: Observe = unobserved,
         draining: Callable[[], bool] = lambda: False,
+        providers: BreakerBoard | None = None,
     ) -> None:
         """``timeout_s`` bounds all attempts of a request together; ``clock`` is that of ``breakers``.
 
         Without a ``hedger`` one model is asked at a time. While ``draining``, since the node stops, a request has the
-        attempt that it is in, or its first, and no other.
+        attempt that it is in, or its first, and no other. ``providers`` are the breakers of all that a provider has.
         """
         self._timeout_s = timeout_s
         self._timeout = SharedTimeout(timeout_s)
         self._clock = clock
         self._breakers = breakers
+        self._providers = providers
         self._metrics = metrics
         self._policy = policy
         self._budget = RetryBudget()
@@ -187,8 +189,12 @@ class Attempts:
         attempts = 0
         while True:
             admitted_s = self._clock()
+            if self._providers and not self._providers.allow(target.provider, now_s=admitted_s):
+                raise _resting(target.provider)
             if not self._breakers.allow(target.name, now_s=admitted_s):
-                raise _resting(target)
+                if self._providers:
+                    self._providers.release(target.provider, admitted_s=admitted_s)
+                raise _resting(target.name)
             attempts += 1
             try:
                 answer = await run(target)
@@ -199,9 +205,11 @@ class Attempts:
                     self._failed(target, "upstream_timeout", admitted_s)
                 else:
                     self._breakers.release(target.name, admitted_s=admitted_s)
+                    if self._providers:
+                        self._providers.release(target.provider, admitted_s=admitted_s)
                 raise
             else:
-                self._breakers.record(target.name, ok=True, admitted_s=admitted_s)
+                self._record(target, ok=True, admitted_s=admitted_s)
                 return answer
             self._failed(target, error.code, admitted_s, ok=error.blames_caller)
             delay_s = retry_delay_s(
@@ -219,8 +227,13 @@ class Attempts:
 
     def _failed(self, target: Target, code: str, admitted_s: float, *, ok: bool = False) -> None:
         """Report an attempt without answer; ``ok`` where the model itself is well and refused the request."""
-        self._breakers.record(target.name, ok=ok, admitted_s=admitted_s)
+        self._record(target, ok=ok, admitted_s=admitted_s)
         self._metrics.upstream_failed(target.name, code)
+
+    def _record(self, target: Target, *, ok: bool, admitted_s: float) -> None:
+        self._breakers.record(target.name, ok=ok, admitted_s=admitted_s)
+        if self._providers:
+            self._providers.record(target.provider, ok=ok, admitted_s=admitted_s)
 
 
 class _Lost(NamedTuple):
@@ -242,9 +255,9 @@ def _passed_over(plan: Plan, candidate: Candidate, error: InvalidRequest | Upstr
     return error
 
 
-def _resting(target: Target) -> UpstreamError:
+def _resting(name: str) -> UpstreamError:
     return UpstreamError(
-        f"{target.name} failed too often and rests for a while.",
+        f"{name} failed too often and rests for a while.",
         retryable=False,
         kind=Kind.UNAVAILABLE,
         code=_RESTING,

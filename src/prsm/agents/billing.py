@@ -11,7 +11,7 @@ from prsm.agents.plan import Plan
 from prsm.agents.routers.model_router import Candidate
 from prsm.core.clock import Clock
 from prsm.tokenomics.quotes import Price, charge_micro
-from prsm.tokenomics.receipts import NodeSigner, ReceiptFacts, Segment, sign_receipt
+from prsm.tokenomics.receipts import NodeSigner, ReceiptFacts, Screened, Segment, sign_receipt
 from prsm.tokenomics.splits import Leg, Share, pay_upstream, split
 
 
@@ -52,6 +52,7 @@ class Metered(Struct, frozen=True):
     completed: bool = True
     segments: tuple[Segment, ...] = ()
     cached_from: UUID | None = None
+    screened: Screened | None = None
 
 
 class Bill(Struct, frozen=True):
@@ -72,6 +73,7 @@ class Bill(Struct, frozen=True):
     legs: tuple[Leg, ...]
     receipt: bytes
     cached_from: UUID | None = None
+    screened: Screened | None = None
 
 
 class Biller:
@@ -115,6 +117,7 @@ class Biller:
             quote_id=ask.bound.id if ask.bound else None,
             segments=metered.segments,
             cached_from=metered.cached_from,
+            screened=metered.screened,
         )
         return Bill(
             request_id=ask.call.request_id,
@@ -129,4 +132,5 @@ class Biller:
             legs=legs,
             receipt=sign_receipt(facts, legs, self._signer),
             cached_from=metered.cached_from,
+            screened=metered.screened,
         )

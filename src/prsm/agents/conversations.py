@@ -14,6 +14,7 @@ from prsm.agents.call import Json
 from prsm.core.cache import Cache
 from prsm.core.database import Pool
 from prsm.core.errors import Kind, PrsmError, Unavailable
+from prsm.core.subject_keys import SubjectKey, SubjectKeys, Unreadable
 from prsm.tokenomics.orders import Statement
 
 _CACHE_TTL_S = 3600
@@ -28,22 +29,35 @@ class _Cached(msgspec.Struct, array_like=True):
 
 
 _decode_cached = msgspec.json.Decoder(_Cached).decode
+_decode_text = msgspec.json.Decoder(str).decode
 _decode_messages = msgspec.json.Decoder(list[Json]).decode
 
 
-def turn(conversation_id: UUID, principal_id: UUID, request_id: UUID, messages: list[Json]) -> Statement:
-    """The statement that adds one request's messages; it is committed with the capture, so that no charged answer is
-    missing from its conversation and none stands there twice. Of another principal's conversation it changes nothing.
+def turn(
+    conversation_id: UUID, principal_id: UUID, request_id: UUID, messages: list[Json], key: SubjectKey
+) -> Statement:
+    """The statement that adds one request's messages, sealed under their owner's ``key``; it is committed with the
+    capture, so that no charged answer is missing from its conversation and none stands there twice. Of another
+    principal's conversation it changes nothing.
     """
-    return _ADD_TURN, (conversation_id, principal_id, request_id, msgspec.json.encode(messages).decode())
+    sealed = key.seal(msgspec.json.encode(messages).decode(), _turn_place(request_id))
+    return _ADD_TURN, (conversation_id, principal_id, request_id, msgspec.json.encode(sealed).decode())
+
+
+def open_turn(stored: str, request_id: UUID, key: SubjectKey) -> list[Json]:
+    """The messages of a turn from its JSON: a sealed text, or, from before turns were sealed, the messages."""
+    if stored.startswith('"'):
+        stored = key.open(_decode_text(stored), _turn_place(request_id))
+    return _decode_messages(stored)
 
 
 class Conversations:
     """Reads and deletes conversations; each has one owner and at most ``max_messages`` messages."""
 
-    def __init__(self, pool: Pool, cache: Cache | None, *, max_messages: int) -> None:
+    def __init__(self, pool: Pool, cache: Cache | None, keys: SubjectKeys, *, max_messages: int) -> None:
         self._pool = pool
         self._cache = cache
+        self._keys = keys
         self._max_messages = max_messages
 
     async def history(self, conversation_id: UUID, principal_id: UUID) -> list[Json]:
@@ -55,15 +69,17 @@ class Conversations:
             return []
         if row["principal_id"] != principal_id:
             raise _unknown(conversation_id)
-        cached = await self._cached(conversation_id)
+        key = await self._keys.key(principal_id)
+        cached = await self._cached(conversation_id, key)
         if cached is not None and (cached.created_at, cached.turns) == (row["created_at"], row["turns"]):
             return cached.messages
         turns = await self._pool.fetch(
-            "SELECT messages::text AS messages FROM conversation_turns WHERE conversation_id = $1 ORDER BY seq",
+            "SELECT request_id, messages::text AS messages FROM conversation_turns WHERE conversation_id = $1 "
+            "ORDER BY seq",
             conversation_id,
         )
-        messages = [message for turn in turns for message in _decode_messages(turn["messages"])]
-        await self._keep(conversation_id, _Cached(row["created_at"], len(turns), messages))
+        messages = [message for turn in turns for message in open_turn(turn["messages"], turn["request_id"], key)]
+        await self._keep(conversation_id, _Cached(row["created_at"], len(turns), messages), key)
         return messages
 
     async def until(self, request_id: UUID, principal_id: UUID) -> tuple[UUID, list[Json]]:
@@ -107,7 +123,7 @@ class Conversations:
         )
         if tag == "DELETE 0":
             raise _unknown(conversation_id)
-        await self._forget(conversation_id)
+        await self.forget(conversation_id)
 
     async def list_of(self, principal_id: UUID, limit: int) -> list[dict[str, Any]]:
         """The newest conversations of a principal: id, turns, created_at, updated_at."""
@@ -119,7 +135,7 @@ class Conversations:
         )
         return [dict(row) for row in rows]
 
-    async def _cached(self, conversation_id: UUID) -> _Cached | None:
+    async def _cached(self, conversation_id: UUID, key: SubjectKey) -> _Cached | None:
         if self._cache is None:
             return None
         try:
@@ -127,18 +143,20 @@ class Conversations:
         except Unavailable:
             return None
         try:
-            return _decode_cached(raw) if raw else None
-        except msgspec.DecodeError:  # another version's, or somebody else's
+            return _decode_cached(key.open_bytes(raw, _key(conversation_id))) if raw else None
+        except (Unreadable, msgspec.DecodeError):  # another version's, or somebody else's
             return None
 
-    async def _keep(self, conversation_id: UUID, value: _Cached) -> None:
+    async def _keep(self, conversation_id: UUID, value: _Cached, key: SubjectKey) -> None:
         if self._cache is not None:
+            name = _key(conversation_id)
             try:
-                await self._cache.set(_key(conversation_id), msgspec.json.encode(value), ttl_s=_CACHE_TTL_S)
+                await self._cache.set(name, key.seal_bytes(msgspec.json.encode(value), name), ttl_s=_CACHE_TTL_S)
             except PrsmError:  # away, or the conversation is larger than a cache value may be
                 return
 
-    async def _forget(self, conversation_id: UUID) -> None:
+    async def forget(self, conversation_id: UUID) -> None:
+        """Drop what the cache has of a conversation that was deleted."""
         if self._cache is not None:
             try:
                 await self._cache.delete(_key(conversation_id))
@@ -155,6 +173,10 @@ WITH grown AS (
 INSERT INTO conversation_turns (conversation_id, seq, request_id, messages)
 SELECT $1, turns, $3, $4::text::json FROM grown
 """
+
+
+def _turn_place(request_id: UUID) -> str:
+    return f"turn:{request_id}"
 
 
 def _key(conversation_id: UUID) -> str:

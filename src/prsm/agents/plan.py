@@ -1,6 +1,6 @@
 """From a request to its plan: what it needs, the models that may answer it, and the most it can cost. Pure."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from dataclasses import replace as changed
 from typing import Annotated, Any, Literal, cast
@@ -12,7 +12,9 @@ from msgspec.structs import replace
 from prsm.agents.call import ChatCall, Choice, Completion, EmbedCall, Json, Target, Usage
 from prsm.agents.routers.policy import Policy
 from prsm.agents.routers.question import Candidate, Question
+from prsm.agents.texts import last_user_text
 from prsm.core.errors import Kind, PrsmError
+from prsm.safety.policy import Verdict
 from prsm.tokenomics.market.quoting import BoundQuote
 from prsm.tokenomics.orders import Statement
 from prsm.tokenomics.quotes import IMAGE_TOKENS, Price, Quote, estimate_tokens, quote
@@ -83,12 +85,16 @@ class PathLimits:
 
 
 class Plan(Struct, frozen=True):
-    """A request, the models it may try with the quote for each, and the hold that covers the dearest of them."""
+    """A request, the models it may try with the quote for each, and the hold that covers the dearest of them.
+
+    ``read`` is what the screening of what came in has found; None where nothing is screened.
+    """
 
     ask: Ask
     candidates: list[Candidate]
     quotes: dict[str, Quote]
     held_micro: int
+    read: Verdict | None = None
 
     def fitted(self, target: Target) -> ChatCall:
         """The chat call with the token limit that ``target`` was quoted for."""
@@ -155,22 +161,6 @@ def estimated_usage(ask: Ask, choices: Sequence[Choice]) -> Usage:
     return Usage(estimate_tokens(ask.input_bytes), estimate_tokens(said))
 
 
-def read_texts(call: ChatCall | EmbedCall) -> list[str]:
-    """All texts that a model will read, for the screens; tool definitions and images are not among them."""
-    if isinstance(call, EmbedCall):
-        return call.texts
-    return [text for message in call.messages if (text := _text_of(message))]
-
-
-def said_texts(choices: Sequence[Choice]) -> list[str]:
-    """All texts that a model wrote, for the screens; what it passes to tools included."""
-    texts: list[str] = []
-    for choice in choices:
-        texts += filter(None, (choice.content, choice.reasoning, choice.refusal))
-        texts += [call["function"]["arguments"] for call in choice.tool_calls]
-    return texts
-
-
 def _quote(ask: Ask, target: Target, limits: PathLimits) -> Quote | None:
     price = Price(target.input_price_micro, target.output_price_micro)
     call = ask.call
@@ -198,22 +188,6 @@ def _at_quote(candidate: Candidate, bound: BoundQuote, choices: int) -> Candidat
         max_output_tokens=most,
     )
     return changed(candidate, target=at_quote)
-
-
-def last_user_text(call: ChatCall) -> str:
-    """The last thing the user said; empty where the user said nothing."""
-    for message in reversed(call.messages):
-        if message.get("role") == "user":
-            return _text_of(message)
-    return ""
-
-
-def _text_of(message: Mapping[str, Any]) -> str:
-    content = message.get("content")
-    if isinstance(content, str):
-        return content
-    parts = cast("list[dict[str, Any]]", content or [])
-    return "\n".join(part.get("text", "") for part in parts if part.get("type") == "text")
 
 
 def _attachments(call: ChatCall) -> list[Json]:

@@ -27,6 +27,7 @@ from prsm.core.clock import Clock
 from prsm.core.errors import PrsmError
 from prsm.core.money import BASIS_POINTS
 from prsm.core.seams import Filter, VectorIndex, VectorItem
+from prsm.core.subject_keys import SubjectKeys, Unreadable
 from prsm.monitoring.metrics import Metrics
 
 Match = Literal["exact", "semantic"]
@@ -92,9 +93,16 @@ class ResponseCache:
     """Finds and keeps answers for one node. Without ``meaning``, only by the exact request."""
 
     def __init__(
-        self, store: Store, policy: CachePolicy, metrics: Metrics, clock: Clock, meaning: Meaning | None = None
+        self,
+        store: Store,
+        policy: CachePolicy,
+        metrics: Metrics,
+        clock: Clock,
+        keys: SubjectKeys,
+        meaning: Meaning | None = None,
     ) -> None:
         self._store = store
+        self._keys = keys
         self._policy = policy
         self._metrics = metrics
         self._clock = clock
@@ -140,7 +148,7 @@ class ResponseCache:
         return await index.delete([hit.id for hit in due]) if due else 0
 
     async def _exact(self, ask: Ask, target: Target) -> "Kept | None":
-        return _decode(await self._store.get(exact_key(ask, target)))
+        return await self._get(ask, exact_key(ask, target))
 
     async def _alike(self, ask: Ask, target: Target) -> "Kept | None":
         wish, question = ask.cache, self._asked_alike(ask)
@@ -151,7 +159,18 @@ class ResponseCache:
         hits = await self._meaning.index.search(vector, 1, live)
         if not hits or hits[0].similarity < wish.similarity:
             return None
-        return _decode(await self._store.get(_answer_key(hits[0].id)))
+        return await self._get(ask, _answer_key(hits[0].id))
+
+    async def _get(self, ask: Ask, name: str) -> "Kept | None":
+        data, key = await self._store.get(name), await self._keys.of_account(ask.caller.account)
+        try:
+            return _decode(key.open_bytes(data, name)) if data else None
+        except Unreadable:  # from before answers were sealed
+            return None
+
+    async def _set(self, ask: Ask, name: str, data: bytes) -> None:
+        key = await self._keys.of_account(ask.caller.account)
+        await self._store.set(name, key.seal_bytes(data, name), ttl_s=self._policy.ttl_s)
 
     async def _keep(self, ask: Ask, target: Target, completion: Completion, bill: Bill) -> None:
         kept = Kept(bill.request_id, completion.choices, bill.usage, "upstream" if completion.usage else "node")
@@ -165,9 +184,9 @@ class ResponseCache:
             spent = await self._store.incr_by(f"answers:of:{ask.caller.account}", copies * len(data), ttl_s=ttl_s)
             if spent > self._policy.caller_bytes:
                 return
-            await self._store.set(exact_key(ask, target), data, ttl_s=ttl_s)
+            await self._set(ask, exact_key(ask, target), data)
             if question is not None and self._meaning is not None:
-                await self._store.set(_answer_key(str(bill.request_id)), data, ttl_s=ttl_s)
+                await self._set(ask, _answer_key(str(bill.request_id)), data)
                 await self._keep_vector(ask, target, question, str(bill.request_id))
         except PrsmError as error:
             _log.warning("answer not kept", code=error.code)

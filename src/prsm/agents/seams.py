@@ -1,4 +1,4 @@
-"""The Protocols of the answer path: what it asks of executors, of screening and of the estimate of quality."""
+"""The Protocols of the answer path: what it asks of executors and of the estimate of quality."""
 
 from collections.abc import AsyncIterator, Sequence
 from typing import Protocol
@@ -61,16 +61,6 @@ class Executor(Protocol):
 
     async def aclose(self) -> None:
         """Close pooled connections."""
-        ...
-
-
-class Screen(Protocol):
-    """A safety check over text; its name appears in the receipt's ``screened_by``. None ship yet."""
-
-    name: str
-
-    async def __call__(self, texts: Sequence[str]) -> None:
-        """Return when the texts may pass; raise PrsmError (kind FORBIDDEN) when they may not."""
         ...
 
 

@@ -84,7 +84,8 @@ def _principal_routes(router: APIRouter, node: Node, door: Door) -> None:
     admin = door.of(ADMIN)
 
     @router.get("/principals", summary="All principals.")
-    async def list_principals(_caller: Annotated[ApiKey, admin], limit: Limit = 100) -> list[PrincipalShown]:
+    async def list_principals(caller: Annotated[ApiKey, admin], limit: Limit = 100) -> list[PrincipalShown]:
+        await node.audit.seen(caller.principal_id, "names of principals")
         return [_shown(principal) for principal in await node.identities.list_principals(limit)]
 
     @router.post("/principals", status_code=201, summary="A new principal, with an account and the welcome grant.")

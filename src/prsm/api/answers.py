@@ -32,6 +32,7 @@ from prsm.core.clock import uuid7
 from prsm.core.database import unreachable
 from prsm.core.errors import FAULTS, Kind, PrsmError
 from prsm.core.identity import ApiKey
+from prsm.core.subject_keys import SubjectKey, are_sealed
 from prsm.node import Node, bind
 from prsm.tokenomics.enrolment import account_of
 from prsm.tokenomics.orders import Statement
@@ -39,6 +40,9 @@ from prsm.tokenomics.quotes import estimate_tokens
 
 Handling = Coroutine[Any, Any, None]
 """A request being handled; each open stream holds every coroutine of it, so none is made that only awaits another."""
+
+Keep = Callable[[bytes], bytes]
+"""What is stored of a response that may be asked for again."""
 
 _log: Any = structlog.get_logger("edge")
 
@@ -50,6 +54,7 @@ class _Session:
     id: UUID
     history: list[Json]
     added: list[Json]
+    key: SubjectKey
 
 
 class Answers:
@@ -120,7 +125,7 @@ class Answers:
         digest, body_bytes = hashlib.sha256(body).digest(), len(body)
         del body  # what follows may last long
 
-        async def answer(keep: bool) -> None:
+        async def answer(keep: Keep | None) -> None:
             session = await self._session(incoming, fmt, key)
             ask = _ask(incoming, fmt, key, session, digest.hex(), body_bytes)
             if fmt.call.prsm.quote_id:
@@ -130,20 +135,25 @@ class Answers:
 
         await self._once(incoming, key, digest, answer)
 
-    async def _whole(self, incoming: Incoming, fmt: Format, ask: Ask, session: _Session | None, *, keep: bool) -> None:
+    async def _whole(
+        self, incoming: Incoming, fmt: Format, ask: Ask, session: _Session | None, *, keep: Keep | None
+    ) -> None:
         def render(completion: Completion, bill: Bill) -> bytes:
             return fmt.render(completion, bill.model, _prsm(bill, session))
 
         if keep:
-            ask = replace(ask, keep=_as_it_is)
+            ask = replace(ask, keep=keep)
         response, bill = await self._node.path.chat(ask, render)
         incoming.respond(200, [JSON, *_bill_headers(bill)], response)
 
-    async def _stream(self, incoming: Incoming, fmt: Format, ask: Ask, session: _Session | None, *, keep: bool) -> None:
+    async def _stream(
+        self, incoming: Incoming, fmt: Format, ask: Ask, session: _Session | None, *, keep: Keep | None
+    ) -> None:
         sent = bytearray()
 
         def transcript(closing: bytes) -> bytes:
-            return bytes(sent) + closing
+            assert keep is not None
+            return keep(bytes(sent) + closing)
 
         if keep:
             ask = replace(ask, keep=transcript)
@@ -208,7 +218,7 @@ class Answers:
         def render(embeddings: Embeddings, bill: Bill) -> bytes:
             return openai_embeddings.render(embeddings, model=bill.model, prsm=_prsm(bill, None), base64=parsed.base64)
 
-        async def answer(keep: bool) -> None:
+        async def answer(keep: Keep | None) -> None:
             ask = Ask(
                 caller=Caller(key.id, account_of(key.principal_id)),
                 call=EmbedCall(incoming.id, parsed.texts, parsed.model, parsed.dimensions),
@@ -216,7 +226,7 @@ class Answers:
                 body_bytes=len(body),
                 cap_micro=_cap(incoming, parsed.prsm.max_cost_micro),
                 policy=policy_of(parsed.prsm, incoming.header("x-prsm-policy")),
-                keep=_as_it_is if keep else None,
+                keep=keep,
             )
             if parsed.prsm.quote_id:
                 ask = await bind(node.market, ask, parsed.prsm.quote_id)
@@ -234,21 +244,28 @@ class Answers:
         count = anthropic_messages.render_count(estimate_tokens(len(body)))
         incoming.respond(200, [JSON, ("x-prsm-estimate", "bytes/4")], count)
 
-    def _once(self, incoming: Incoming, key: ApiKey, digest: bytes, answer: Callable[[bool], Handling]) -> Handling:
-        """``answer`` the request, told whether to keep the response; one that its Idempotency-Key has is sent again."""
+    def _once(
+        self, incoming: Incoming, key: ApiKey, digest: bytes, answer: Callable[[Keep | None], Handling]
+    ) -> Handling:
+        """``answer`` the request, told how to keep the response; one that its Idempotency-Key has is sent again."""
         named = incoming.header("idempotency-key")
-        return answer(False) if named is None else self._claimed(incoming, key, named, digest, answer)
+        return answer(None) if named is None else self._claimed(incoming, key, named, digest, answer)
 
     async def _claimed(
-        self, incoming: Incoming, key: ApiKey, named: str, digest: bytes, answer: Callable[[bool], Handling]
+        self, incoming: Incoming, key: ApiKey, named: str, digest: bytes, answer: Callable[[Keep | None], Handling]
     ) -> None:
+        subject = await self._node.subject_keys.key(key.principal_id)
         stored = await self._node.idempotency.claim(key.id, named, incoming.id, digest)
         if stored is not None:
+            kept = stored.answer
+            if are_sealed(kept):  # as all are but those of a version before
+                kept = subject.open_bytes(kept, answer_place(stored.request_id))
             incoming.extra[0] = ("x-request-id", str(stored.request_id))
-            incoming.respond(200, [*_stored_headers(stored.answer), ("idempotent-replayed", "true")], stored.answer)
+            incoming.respond(200, [*_stored_headers(kept), ("idempotent-replayed", "true")], kept)
             return
+        place = answer_place(incoming.id)
         try:
-            await answer(True)
+            await answer(lambda response: subject.seal_bytes(response, place))
         except BaseException:
             await asyncio.shield(self._node.idempotency.free(incoming.id))
             raise
@@ -268,7 +285,7 @@ class Answers:
             return None
         added = fmt.call.messages
         conversations.check_room(history, added)
-        return _Session(session_id, history, added)
+        return _Session(session_id, history, added, await self._node.subject_keys.key(key.principal_id))
 
 
 def _ask(incoming: Incoming, fmt: Format, key: ApiKey, session: _Session | None, digest: str, body_bytes: int) -> Ask:
@@ -302,13 +319,14 @@ def _remember(session: _Session, key: ApiKey, request_id: UUID) -> Callable[[Com
     def statement(answer: Completion) -> Statement:
         added = [message for message in session.added if not (session.history and message["role"] == "system")]
         said = [_as_message(choice) for choice in answer.choices[:1]]
-        return turn(session.id, key.principal_id, request_id, [*added, *said])
+        return turn(session.id, key.principal_id, request_id, [*added, *said], session.key)
 
     return statement
 
 
-def _as_it_is(response: bytes) -> bytes:
-    return response
+def answer_place(request_id: UUID) -> str:
+    """Where the answer that an Idempotency-Key stands for is sealed for."""
+    return f"answer:{request_id}"
 
 
 def _cap(incoming: Incoming, in_body: int | None) -> int | None:

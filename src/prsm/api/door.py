@@ -5,11 +5,17 @@ from typing import Annotated, Any
 from fastapi import Depends, Request, Response, Security
 from fastapi.security import APIKeyHeader, HTTPBearer
 
+from prsm.core.acting import act_for
 from prsm.core.errors import Kind, PrsmError
-from prsm.core.identity import ApiKey
+from prsm.core.identity import CHAT, EMBEDDINGS, ApiKey
 from prsm.core.rate_limit import LeasedLimiter, Rate, headers, retry_after_s
 from prsm.node import Node
+from prsm.safety.threat import Event
+from prsm.safety.threats import SLOWED_TO
+from prsm.tokenomics.enrolment import account_of
 
+_ASKING = frozenset({CHAT, EMBEDDINGS})
+"""The scopes of asking models: who is suspended, or a node that is halted, still manages keys and money."""
 # Here for the OpenAPI document; `bearer` reads both headers for every route alike.
 _BEARER = Security(HTTPBearer(auto_error=False, description="An API key of this node: `prsm_...`."))
 _X_API_KEY = Security(APIKeyHeader(name="x-api-key", auto_error=False, description="The same, as Anthropic sends it."))
@@ -30,6 +36,8 @@ class Door:
         if scope is not None:
             key.require(scope)
         rate = self._rate(key)
+        if scope in _ASKING and not self._node.safety.admit(account_of(key.principal_id)):
+            rate = rate.share(SLOWED_TO)
         limiter = self._node.limiter
         if isinstance(limiter, LeasedLimiter):
             decision = await limiter.check(key.prefix, rate)
@@ -37,6 +45,7 @@ class Door:
             decision = limiter.check(key.prefix, rate)
         extra += headers(rate, decision)
         if not decision.allowed:
+            self._node.safety.threats.note(account_of(key.principal_id), Event.RATE_LIMITED)
             raise PrsmError(
                 "The API key has used up its requests for now.",
                 kind=Kind.RATE_LIMITED,
@@ -56,6 +65,7 @@ class Door:
             sent = request.headers
             key = await self.admit(bearer(sent.get("authorization"), sent.get("x-api-key")), scope, extra)
             response.headers.update(dict(extra))
+            act_for(f"principal:{key.principal_id} key:{key.prefix}", request.state.request_id)
             return key
 
         return Depends(caller)

@@ -123,10 +123,11 @@ def quality_routes(node: Node, door: Door) -> APIRouter:
 
     @router.get("/feedback", tags=["quality"], summary="All feedback, on the newest requests first; by the last id.")
     async def list_feedback(
-        _caller: Annotated[ApiKey, door.of(ADMIN)],
+        caller: Annotated[ApiKey, door.of(ADMIN)],
         limit: Annotated[int, Query(ge=1, le=1000)] = 100,
         before: UUID | None = None,
     ) -> list[GivenWord]:
+        await node.audit.seen(caller.principal_id, "feedback and comments")
         found = await node.learning.feedback.newest(limit, before)
         return [GivenWord.model_validate(each, from_attributes=True) for each in found]
 

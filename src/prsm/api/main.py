@@ -20,6 +20,7 @@ from prsm.api.incoming import Incoming
 from prsm.api.node_api import build_node_api
 from prsm.api.storage_content import StorageContent
 from prsm.api.traced import traced
+from prsm.core.acting import act_for
 from prsm.core.errors import ConfigError, PrsmError
 from prsm.node import Node
 
@@ -79,6 +80,8 @@ class Edge:
             incoming.refuse(error)
         except Exception:  # noqa: BLE001 - the application has answered with a 500; the operator gets the trace
             _log.exception("request failed", request_id=str(incoming.id))
+        finally:
+            act_for("", "")  # the connection's next request has a caller of its own
 
 
 async def serve(node: Node, ready: Callable[[], object] | None = None) -> None:

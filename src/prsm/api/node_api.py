@@ -18,6 +18,7 @@ from prsm.agents.call import Target
 from prsm.agents.routers.roster import served_model
 from prsm.api.admin_routes import admin_routes
 from prsm.api.alert_routes import alert_routes
+from prsm.api.audit_routes import audit_routes
 from prsm.api.discovery_routes import discovery_routes
 from prsm.api.docs import add_docs
 from prsm.api.door import Door
@@ -26,11 +27,14 @@ from prsm.api.first_page import add_first_page
 from prsm.api.import_routes import import_routes
 from prsm.api.liveness_routes import liveness_routes
 from prsm.api.market_routes import market_routes
+from prsm.api.moderations import moderation_route
 from prsm.api.preference_routes import preference_routes
+from prsm.api.privacy_routes import privacy_routes
 from prsm.api.publishing_routes import publishing_routes
 from prsm.api.registry_routes import registry_routes
 from prsm.api.rollout_routes import rollout_routes
 from prsm.api.route_routes import route_routes
+from prsm.api.safety_routes import breaker_routes, safety_routes
 from prsm.api.schemas import Alive, AnthropicRefusal, NodeIdentity, Part, Refusal
 from prsm.api.status_routes import status_routes
 from prsm.api.storage_routes import storage_routes
@@ -79,6 +83,8 @@ def build_node_api(node: Node, door: Door) -> FastAPI:
     _model_routes(app, node, door)
     app.include_router(user_routes(node, door), prefix="/node/v1", responses=_ADMITTED)
     app.include_router(admin_routes(node, door), prefix="/node/v1", responses=_ADMITTED)
+    app.include_router(audit_routes(node, door), prefix="/node/v1", responses=_ADMITTED)
+    app.include_router(privacy_routes(node, door), prefix="/node/v1", responses=_ADMITTED)
     app.include_router(liveness_routes(node, door), prefix="/node/v1", responses=_ADMITTED)
     app.include_router(alert_routes(node, door), prefix="/node/v1", responses=_ADMITTED)
     app.include_router(status_routes(node, door), prefix="/node/v1", responses=_ADMITTED)
@@ -92,6 +98,9 @@ def build_node_api(node: Node, door: Door) -> FastAPI:
     app.include_router(preference_routes(node, door), prefix="/node/v1", responses=_ADMITTED)
     app.include_router(publishing_routes(node, door), prefix="/node/v1", responses=_ADMITTED)
     app.include_router(training_routes(node, door), prefix="/node/v1", responses=_ADMITTED)
+    app.include_router(safety_routes(node, door), prefix="/node/v1", responses=_ADMITTED)
+    app.include_router(breaker_routes(node, door), prefix="/node/v1", responses=_ADMITTED)
+    app.include_router(moderation_route(node, door), prefix="/v1", responses=_ADMITTED)
     app.include_router(feedback_route(node, door), prefix="/v1", responses=_ADMITTED)
     app.include_router(quality_routes(node, door), prefix="/node/v1", responses=_ADMITTED)
     add_first_page(app)
@@ -188,7 +197,7 @@ def _entry(node: Node, target: Target) -> wire_models.ModelEntry:
             "licence": target.licence,
             "region": target.region,
             "cached_input_price_micro_per_mtok": target.cached_input_price_micro,
-            "resting": node.breakers.resting(target.name),
+            "resting": node.safety.boards.models.resting(target.name),
         },
     )
 

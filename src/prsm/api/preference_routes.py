@@ -56,6 +56,8 @@ def preference_routes(node: Node, door: Door) -> APIRouter:
         caller: Annotated[ApiKey, door.of(READ)], collection: _Collection, limit: Limit = 100, after: UUID | None = None
     ) -> list[PreferenceShown]:
         whose = None if caller.is_admin else caller.principal_id
+        if whose is None:
+            await node.audit.seen(caller.principal_id, "preferences")
         found = await book.of(collection, limit=limit, after=after, principal_id=whose)
         return [PreferenceShown.model_validate(each, from_attributes=True) for each in found]
 

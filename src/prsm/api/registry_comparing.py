@@ -76,7 +76,7 @@ def _offer(node: Node, model: Model) -> OfferShown:
         max_output_tokens=model.max_output_tokens,
         licence=model.licence,
         region=model.region,
-        resting=node.breakers.resting(model.name),
+        resting=node.safety.boards.models.resting(model.name),
         availability=seen.observed.availability() if seen else None,
         first_token_ms=None if first_s is None else first_s * 1000,
         tokens_per_s=pace,

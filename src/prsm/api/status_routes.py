@@ -69,7 +69,7 @@ def _models(node: Node, state: State) -> list[ModelNow]:
             model=name,
             availability=by_name.get(name),
             tokens_per_s=round(state.traffic.by_model.get(name, 0.0), 2),
-            resting=node.breakers.resting(name),
+            resting=node.safety.boards.models.resting(name),
         )
         for name in list(names)[:_MOST_MODELS]
     ]

@@ -87,6 +87,8 @@ def _key_routes(router: APIRouter, node: Node, door: Door) -> None:
 
     @router.get("/keys", tags=["keys"], summary="The caller's keys (all keys, for an admin), without their secrets.")
     async def list_keys(caller: Annotated[ApiKey, keys], limit: Limit = 100) -> list[Key]:
+        if caller.is_admin:
+            await node.audit.seen(caller.principal_id, "names of keys")
         found = await node.identities.list_keys(actor=caller, limit=limit)
         budgets = await node.ledger.budgets([key.id for key in found])
         return [Key(**_shown(key, budgets.get(key.id))) for key in found]
@@ -152,15 +154,17 @@ def _money_routes(router: APIRouter, node: Node, door: Door) -> None:
     @router.get("/receipts/{receipt_id}", tags=["receipts"], summary="One receipt, byte for byte as it was signed.")
     async def get_receipt(receipt_id: UUID, caller: Annotated[ApiKey, read]) -> Response:
         account_id = await node.ledger.account_id(account_of(caller.principal_id))
-        body: bytes | None = await node.database.pool.fetchval(
-            "SELECT body FROM receipts WHERE id = $1 AND (account_id = $2 OR $3)",
+        row = await node.database.pool.fetchrow(
+            "SELECT body, account_id = $2 AS own FROM receipts WHERE id = $1 AND (account_id = $2 OR $3)",
             receipt_id,
             account_id,
             caller.is_admin,
         )
-        if body is None:
+        if row is None:
             raise PrsmError(f"There is no receipt {receipt_id}.", kind=Kind.NOT_FOUND, code="unknown_receipt")
-        return Response(body, media_type="application/json")
+        if not row["own"]:
+            await node.audit.seen(caller.principal_id, "a receipt", str(receipt_id))
+        return Response(row["body"], media_type="application/json")
 
 
 def _session_routes(router: APIRouter, node: Node, door: Door) -> None:

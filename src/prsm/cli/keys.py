@@ -39,7 +39,9 @@ def list_keys(as_json: Annotated[bool, typer.Option("--json", help="Print JSON."
 @app.command()
 def create(
     name: Annotated[str, typer.Argument(help="What the key is for.")],
-    scope: Annotated[list[str] | None, typer.Option(help="chat, embeddings, read, storage, keys, admin.")] = None,
+    scope: Annotated[
+        list[str] | None, typer.Option(help="chat, embeddings, read, storage, market, keys, audit, admin.")
+    ] = None,
     cap: Annotated[str, typer.Option(help="Spend cap over the key's life, in FTNS.")] = "",
     rate: Annotated[int | None, typer.Option(help="Requests per minute.")] = None,
     expires: Annotated[str, typer.Option(help="When it ends, as 2027-01-31T12:00:00Z.")] = "",

@@ -16,6 +16,7 @@ from prsm import __version__
 from prsm.cli import (
     alerts,
     ask,
+    audit,
     demo,
     discovery,
     feedback,
@@ -25,9 +26,11 @@ from prsm.cli import (
     model_import,
     models,
     prefer,
+    privacy,
     proofs,
     rollout,
     route,
+    safety,
     status,
     storage,
     teachers,
@@ -60,6 +63,8 @@ app.add_typer(models.app, name="models")
 app.add_typer(alerts.app, name="alerts")
 app.add_typer(route.app, name="route")
 app.add_typer(rollout.app, name="rollout")
+app.add_typer(safety.app, name="safety")
+app.add_typer(safety.breakers_app, name="breakers")
 app.add_typer(keys.app, name="keys")
 app.add_typer(market.app, name="market")
 app.add_typer(storage.app, name="storage")
@@ -70,6 +75,8 @@ app.add_typer(train.app, name="train")
 app.add_typer(prefer.app, name="prefer")
 app.add_typer(proofs.ledger_app, name="ledger")
 app.add_typer(proofs.receipt_app, name="receipt")
+app.add_typer(audit.app, name="audit")
+app.add_typer(privacy.app, name="privacy")
 
 
 @app.callback()

@@ -133,6 +133,18 @@ class Settings(BaseModel):
         r"^([^\s/]+/\S+)?$",
     )
     judge_per_minute: int = _whole(6, 1, 6000, "Comparisons a minute, at most, of two calls each.")
+    screening: Literal["standard", "strict", "observe", "off"] = _chosen(
+        "standard",
+        "standard, strict, observe or off",
+        "The policy by which requests and answers are screened until one is written: prsm safety policy.",
+    )
+    banned_file: str = _chosen(
+        "",
+        "empty or the path of a file",
+        "TOML of patterns and hashes of what must never pass; empty: nothing.",
+    )
+    screening_threads: int = _whole(1, 1, 64, "Threads of a worker that detectors run in.")
+    screening_timeout_s: int = _whole(20, 1, 600, "Longest time a text may take to be screened; then it is refused.")
     breaker_failure_ratio_bps: int = _whole(
         5000, 1, BASIS_POINTS, "Share of failed calls that opens a model's circuit breaker, in basis points."
     )
@@ -202,6 +214,15 @@ class Settings(BaseModel):
     )
 
     idempotency_ttl_s: int = _whole(_HOURS_24_S, 60, 30 * _HOURS_24_S, "How long an Idempotency-Key is remembered.")
+    conversation_kept_days: int = _whole(
+        365, 0, 36_500, "Conversations are deleted so long after their last turn; 0: only when their owner says so."
+    )
+    preference_kept_days: int = _whole(
+        0, 0, 36_500, "Preferences are deleted after this; 0: only when their giver takes them back."
+    )
+    incident_kept_days: int = _whole(
+        365, 0, 36_500, "Blocked and reviewed texts are deleted after this; 0: only when their owner is erased."
+    )
     conversation_max_messages: int = _whole(1000, 2, 100_000, "Messages kept in one conversation, at most.")
 
     storage_profile: Literal["unixfs-v1-2025", "kubo-v1"] = _chosen(

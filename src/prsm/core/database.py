@@ -20,6 +20,7 @@ from sqlalchemy import Connection as SyncConnection
 from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
+from prsm.core.acting import acting
 from prsm.core.errors import ConfigError, Unavailable
 
 _UNREACHABLE = (
@@ -147,6 +148,7 @@ async def connect(url: str, *, pool_size: int, timeout_ms: int) -> Database:
     """
     check_url(url)
     seconds = timeout_ms / 1000
+    teller = _Teller()
     try:
         pool: Any = await asyncpg.create_pool(  # pyright: ignore[reportUnknownMemberType]
             url,
@@ -155,6 +157,8 @@ async def connect(url: str, *, pool_size: int, timeout_ms: int) -> Database:
             timeout=seconds,
             command_timeout=seconds,
             server_settings={"application_name": "prsm", "statement_timeout": str(timeout_ms)},
+            init=teller.forget,
+            setup=teller.tell,
             reset=_nothing_to_reset,
         )
     except (*_UNREACHABLE, TimeoutError, asyncpg.PostgresError) as error:
@@ -234,6 +238,26 @@ async def drift(engine: AsyncEngine) -> str:
 
     async with engine.connect() as connection:
         return await connection.run_sync(check)
+
+
+class _Teller:
+    """Tells the server for whom a connection works, so that its triggers know; only where that changes."""
+
+    def __init__(self) -> None:
+        self._told: dict[int, tuple[str, str]] = {}
+
+    async def forget(self, connection: Any) -> None:
+        self._told.pop(connection.get_server_pid(), None)
+
+    async def tell(self, connection: Any) -> None:
+        who, told = acting(), self._told.get(connection.get_server_pid(), _NOBODY)
+        if who != told:
+            await connection.fetchrow(_TELL, *who)
+            self._told[connection.get_server_pid()] = who
+
+
+_NOBODY = ("", "")
+_TELL = "SELECT set_config('prsm.actor', $1, false), set_config('prsm.request', $2, false)"
 
 
 async def _nothing_to_reset(_connection: Any) -> None:

@@ -5,6 +5,7 @@ One text's vector does not depend on what it is batched with. Every method may b
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,6 +16,7 @@ import onnxruntime
 from tokenizers import Tokenizer
 
 from prsm.core.errors import ConfigError, InvalidRequest
+from prsm.core.graph_cut import cut
 
 DIMENSION: Final = 384
 MAX_TOKENS: Final = 256
@@ -24,6 +26,7 @@ _MAX_CHARS = 65_536
 """Characters tokenized of one text. 254 words of the longest kind the vocabulary splits need 25,400."""
 _MAX_BATCH_TOKENS = 2_048
 """Padded tokens of one run: bounds the memory of a run at some 40 MB whatever the caller sends."""
+_NOTHING: Final = np.empty(0, np.float32)
 _runtime: Any = onnxruntime  # it ships no types
 _ASSETS = Path(__file__).parent / "assets" / "encoder"
 _REQUIRED = frozenset({"model.onnx", "tokenizer.json"})
@@ -37,12 +40,52 @@ class _Manifest(msgspec.Struct, frozen=True):
     sha256: dict[str, str]
 
 
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """A whole text in tokens, without markers; ``offsets`` are the characters that each stands for, half open."""
+
+    ids: Sequence[int]
+    offsets: Sequence[tuple[int, int]]
+
+
+class Branch:
+    """What grows out of the encoder's lower layers and reads for another purpose; made by ``TextEncoder.branch``."""
+
+    def __init__(self, session: Any, outputs: Mapping[str, Sequence[str]], markers: tuple[int, int]) -> None:
+        self._session = session
+        self._names = list(outputs)
+        self._by_token = frozenset(name for name, axes in outputs.items() if "tokens" in axes)
+        self._markers = markers
+
+    def read(self, rows: Sequence[Sequence[int]]) -> dict[str, list[npt.NDArray[np.float32]]]:
+        """Every output, one array a row, for rows of tokens (without markers, at most MAX_TOKENS less two).
+
+        An output by token has one line for each token of its row, the markers left out.
+        """
+        first, last = self._markers
+        ids = [[first, *row, last] for row in rows]
+        if max(map(len, ids), default=0) > MAX_TOKENS:
+            raise InvalidRequest(f"A row holds at most {MAX_TOKENS - 2} tokens.", param="rows")
+        found: dict[str, list[npt.NDArray[np.float32]]] = {name: [_NOTHING] * len(rows) for name in self._names}
+        for batch in _batches([len(row) for row in ids]):
+            for name, values in zip(
+                self._names, _run(self._session, self._names, [ids[i] for i in batch]), strict=True
+            ):
+                for index, value in zip(batch, values, strict=True):
+                    found[name][index] = value[1 : len(ids[index]) - 1] if name in self._by_token else value
+        return found
+
+
 class TextEncoder:
     """all-MiniLM-L6-v2; make one with ``load`` and keep it, it holds some 90 MB."""
 
-    def __init__(self, session: Any, tokenizer: Tokenizer, model: str, sha256: str) -> None:
+    def __init__(
+        self, session: Any, tokenizer: Tokenizer, model: str, sha256: str, directory: Path = _ASSETS, threads: int = 1
+    ) -> None:
         self._session = session
         self._tokenizer = tokenizer
+        self._directory = directory
+        self._threads = threads
         self.model: Final = model
         self.sha256: Final = sha256
         """SHA-256 of ``model.onnx``: vectors of different digests must not be compared."""
@@ -54,15 +97,29 @@ class TextEncoder:
         Raises ConfigError when a file is missing or differs from the manifest beside it.
         """
         manifest, files = _read_checked(directory or _ASSETS)
-        options = _runtime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        session = _runtime.InferenceSession(files["model.onnx"], options, providers=["CPUExecutionProvider"])
+        session = _session(files["model.onnx"], threads)
         tokenizer = Tokenizer.from_str(files["tokenizer.json"].decode())
         tokenizer.no_padding()
         tokenizer.no_truncation()
-        return cls(session, tokenizer, manifest.model, manifest.sha256["model.onnx"])
+        return cls(session, tokenizer, manifest.model, manifest.sha256["model.onnx"], directory or _ASSETS, threads)
+
+    def branch(self, grown: bytes, outputs: Mapping[str, Sequence[str]]) -> Branch:
+        """What ``grown``, nodes and weights of an ONNX graph to be put to the encoder's own, makes of a text.
+
+        ``outputs`` names the values wanted and their axes; only what leads to them is run. With ``embedding`` among
+        them one pass gives the vectors of ``encode`` too.
+        """
+        _, files = _read_checked(self._directory)
+        session = _session(cut(files["model.onnx"] + grown, {}, outputs), self._threads)
+        first, *_, last = self._tokenizer.encode("a").ids
+        return Branch(session, outputs, (first, last))
+
+    def tokens(self, text: str) -> Tokens:
+        """All of ``text`` in tokens."""
+        mended = _mend(text)
+        # Joining halves of a surrogate pair would move what comes after: such a text is mended one by one.
+        read = self._tokenizer.encode(mended if len(mended) == len(text) else _replace(text), add_special_tokens=False)
+        return Tokens(read.ids, read.offsets)
 
     def encode(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         """One unit vector per text, [len(texts), 384], in the order given; a text beyond MAX_TOKENS is cut there."""
@@ -71,7 +128,7 @@ class TextEncoder:
         ids = [self._read_ids(text[:_MAX_CHARS]) for text in texts]
         vectors = np.empty((len(ids), DIMENSION), np.float32)
         for batch in _batches([len(row) for row in ids]):
-            vectors[batch] = self._run([ids[index] for index in batch])
+            vectors[batch] = _run(self._session, ["embedding"], [ids[index] for index in batch])[0]
         return vectors
 
     def count_tokens(self, text: str) -> int:
@@ -82,13 +139,22 @@ class TextEncoder:
         ids = self._tokenizer.encode(_mend(text)).ids
         return ids if len(ids) <= MAX_TOKENS else [*ids[: MAX_TOKENS - 1], ids[-1]]
 
-    def _run(self, rows: list[list[int]]) -> npt.NDArray[np.float32]:
-        shape = (len(rows), max(map(len, rows)))
-        input_ids, mask = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
-        for index, row in enumerate(rows):
-            input_ids[index, : len(row)] = row
-            mask[index, : len(row)] = 1
-        return self._session.run(["embedding"], {"input_ids": input_ids, "attention_mask": mask})[0]
+
+def _session(model: bytes, threads: int) -> Any:
+    options = _runtime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return _runtime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def _run(session: Any, outputs: Sequence[str], rows: Sequence[Sequence[int]]) -> list[Any]:
+    shape = (len(rows), max(map(len, rows)))
+    input_ids, mask = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
+    for index, row in enumerate(rows):
+        input_ids[index, : len(row)] = row
+        mask[index, : len(row)] = 1
+    return session.run(outputs, {"input_ids": input_ids, "attention_mask": mask})
 
 
 def _batches(lengths: Sequence[int]) -> list[list[int]]:
@@ -108,6 +174,10 @@ def _mend(text: str) -> str:
     except UnicodeEncodeError:
         return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return text
+
+
+def _replace(text: str) -> str:
+    return "".join("\ufffd" if "\ud800" <= char <= "\udfff" else char for char in text)
 
 
 def _read_checked(directory: Path) -> tuple[_Manifest, Mapping[str, bytes]]:

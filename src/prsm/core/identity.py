@@ -22,6 +22,7 @@ import asyncpg
 from prsm.core.clock import Clock, now, uuid7
 from prsm.core.database import UNREACHABLE, Pool
 from prsm.core.errors import InvalidRequest, Kind, PrsmError, Unavailable
+from prsm.core.subject_keys import SubjectKeys, Unreadable, is_sealed
 
 Role = Literal["user", "admin"]
 
@@ -37,8 +38,10 @@ KEYS = "keys"
 """Managing one's own keys."""
 ADMIN = "admin"
 """Everything of everyone; counts only while the key's principal has the role admin."""
-SCOPES = frozenset({CHAT, EMBEDDINGS, READ, STORAGE, MARKET, KEYS, ADMIN})
-USER_SCOPES = SCOPES - {ADMIN}
+AUDIT = "audit"
+"""Reading the audit log and having it verified; nothing else, and nothing else brings it along."""
+SCOPES = frozenset({CHAT, EMBEDDINGS, READ, STORAGE, MARKET, KEYS, AUDIT, ADMIN})
+USER_SCOPES = SCOPES - {ADMIN, AUDIT}
 
 CACHE_TTL_S = 5
 CACHE_MAX_KEYS = 10_000
@@ -164,10 +167,17 @@ class Identities:
     """
 
     def __init__(
-        self, pool: Pool, pepper: bytes, *, clock: Clock = now, monotonic: Callable[[], float] = time.monotonic
+        self,
+        pool: Pool,
+        pepper: bytes,
+        keys: SubjectKeys,
+        *,
+        clock: Clock = now,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._pool = pool
         self._pepper = pepper
+        self._keys = keys
         self._clock = clock
         self._monotonic = monotonic
         self._cache: dict[str, _Entry] = {}
@@ -203,23 +213,25 @@ class Identities:
         _check_name(name)
         if role not in ("user", "admin"):
             raise InvalidRequest(f"{role!r} is no role; use user or admin.", param="role")
-        row = await self._fetchrow(
-            "INSERT INTO principals (id, name, role, created_at) VALUES ($1, $2, $3, $4) RETURNING *",
-            uuid7(), name, role, self._clock(),
+        principal = Principal(uuid7(), name, role, self._clock())
+        sealed = await self._sealed(principal.id, name)
+        await self._fetchrow(
+            "INSERT INTO principals (id, name, role, created_at) VALUES ($1, $2, $3, $4) RETURNING id",
+            principal.id, sealed, role, principal.created_at,
         )  # fmt: skip
-        return _principal(row)
+        return principal
 
     async def principal(self, principal_id: UUID) -> Principal:
         """One principal. Raises NOT_FOUND."""
-        row = await self._fetchrow("SELECT * FROM principals WHERE id = $1", principal_id)
+        row = await self._fetchrow(f"{_PRINCIPALS} WHERE p.id = $1", principal_id)
         if row is None:
             raise _not_found("principal", principal_id)
-        return _principal(row)
+        return self._principal(row)
 
     async def list_principals(self, limit: int = LIST_MAX) -> list[Principal]:
         """The oldest principals first, at most ``limit``."""
-        rows = await self._fetch("SELECT * FROM principals ORDER BY id LIMIT $1", min(limit, LIST_MAX))
-        return [_principal(row) for row in rows]
+        rows = await self._fetch(f"{_PRINCIPALS} ORDER BY p.id LIMIT $1", min(limit, LIST_MAX))
+        return [self._principal(row) for row in rows]
 
     async def disable_principal(self, principal_id: UUID) -> list[str]:
         """Refuse every key of a principal from now on; answers their prefixes, for other processes to forget."""
@@ -251,8 +263,9 @@ class Identities:
                 code="too_many_keys",
                 remedy="Revoke one first.",
             )
+        name = await self._sealed(principal_id, grant.name)
         return await self._issue(
-            _INSERT, principal_id, grant.name, sorted(grant.scopes), grant.rate_limit_per_minute, grant.expires_at, at
+            _INSERT, principal_id, name, sorted(grant.scopes), grant.rate_limit_per_minute, grant.expires_at, at
         )
 
     async def rotate(self, key_id: UUID, *, actor: ApiKey | None, grace_s: int = 0) -> IssuedKey:
@@ -271,8 +284,9 @@ class Identities:
         grant = Grant(old.name, old.scopes, old.expires_at, old.rate_limit_per_minute)
         check_grant(grant, owner, actor, at)
         end = at + timedelta(seconds=grace_s)
+        name = await self._sealed(old.principal_id, old.name)
         issued = await self._issue(
-            _ROTATE, old.principal_id, old.name, sorted(old.scopes), old.rate_limit_per_minute, old.expires_at, at,
+            _ROTATE, old.principal_id, name, sorted(old.scopes), old.rate_limit_per_minute, old.expires_at, at,
             key_id, min(end, old.expires_at or end), None if grace_s else at,
         )  # fmt: skip
         self.forget(old.prefix)
@@ -294,7 +308,7 @@ class Identities:
                                    key_id, _reach(actor))  # fmt: skip
         if row is None:
             raise _not_found("key", key_id)
-        return _api_key(row)
+        return self._api_key(row)
 
     async def list_keys(
         self, *, actor: ApiKey | None, owner: UUID | None = None, limit: int = LIST_MAX
@@ -305,7 +319,7 @@ class Identities:
             " ORDER BY k.id DESC LIMIT $3",
             _reach(actor), owner, min(limit, LIST_MAX),
         )  # fmt: skip
-        return [_api_key(row) for row in rows]
+        return [self._api_key(row) for row in rows]
 
     async def _issue(self, statement: str, *values: Any) -> IssuedKey:
         for _ in range(_INSERT_TRIES):
@@ -333,7 +347,7 @@ class Identities:
         try:
             row = await self._fetchrow(_TOUCH_AND_SELECT, prefix, self._clock())
             until = self._monotonic() + CACHE_TTL_S
-            entry = _Entry(_api_key(row), row["key_hash"], until) if row else _Entry(None, b"", until)
+            entry = _Entry(self._api_key(row), row["key_hash"], until) if row else _Entry(None, b"", until)
             # After a forget this answer may be older than the change: it serves who asked before, and is not kept.
             if self._loading.get(prefix) is asyncio.current_task():
                 self._keep(prefix, entry)
@@ -347,6 +361,40 @@ class Identities:
         if len(self._cache) >= CACHE_MAX_KEYS:
             del self._cache[next(iter(self._cache))]
         self._cache[prefix] = entry
+
+    async def _sealed(self, subject: UUID, name: str) -> str:
+        try:
+            return (await self._keys.key(subject)).seal(name, _PLACE)
+        except UNREACHABLE as error:
+            raise _away() from error
+
+    def _opened(self, subject: UUID, row: Any) -> str:
+        """A name as its owner gave it; what nobody can open any more is empty."""
+        name: str = row["name"]
+        try:
+            return self._keys.offer(subject, row["salt"]).open(name, _PLACE) if row["salt"] else _plain(name)
+        except Unreadable:
+            return ""
+
+    def _principal(self, row: Any) -> Principal:
+        return Principal(row["id"], self._opened(row["id"], row), row["role"], row["created_at"], row["disabled_at"])
+
+    def _api_key(self, row: Any) -> ApiKey:
+        scopes: frozenset[str] = frozenset(row["scopes"])
+        return ApiKey(
+            id=row["id"],
+            principal_id=row["principal_id"],
+            prefix=row["prefix"],
+            name=self._opened(row["principal_id"], row),
+            role=row["role"],
+            scopes=scopes if row["role"] == "admin" else scopes - {ADMIN},
+            rate_limit_per_minute=row["rate_limit_per_minute"],
+            expires_at=row["expires_at"],
+            revoked_at=row["revoked_at"],
+            created_at=row["created_at"],
+            last_used_at=row["last_used_at"],
+            principal_disabled=row["principal_disabled"],
+        )
 
     def _hash(self, secret: str) -> bytes:
         return hmac.digest(self._pepper, b"key:" + secret.encode(), "sha256")
@@ -372,9 +420,13 @@ class Identities:
             raise _away() from error
 
 
+_PLACE = "name"
+_SALTS = "LEFT JOIN subject_salts s ON s.subject_id = p.id"
+_PRINCIPALS = f"SELECT p.*, s.salt FROM principals p {_SALTS}"  # noqa: S608
+# The salt comes along, so that whatever this caller's request seals costs no look-up of its own.
 _SELECT = (
-    "SELECT k.*, p.role, p.disabled_at IS NOT NULL AS principal_disabled"
-    " FROM api_keys k JOIN principals p ON p.id = k.principal_id"
+    "SELECT k.*, p.role, p.disabled_at IS NOT NULL AS principal_disabled, s.salt"  # noqa: S608
+    f" FROM api_keys k JOIN principals p ON p.id = k.principal_id {_SALTS}"
 )
 # last_used_at is kept to five minutes, so that a busy key does not write its row on every look-up.
 _TOUCH_AND_SELECT = (
@@ -441,26 +493,8 @@ def _alive(key: ApiKey, at: datetime) -> ApiKey:
     return key
 
 
-def _principal(row: Any) -> Principal:
-    return Principal(row["id"], row["name"], row["role"], row["created_at"], row["disabled_at"])
-
-
-def _api_key(row: Any) -> ApiKey:
-    scopes: frozenset[str] = frozenset(row["scopes"])
-    return ApiKey(
-        id=row["id"],
-        principal_id=row["principal_id"],
-        prefix=row["prefix"],
-        name=row["name"],
-        role=row["role"],
-        scopes=scopes if row["role"] == "admin" else scopes - {ADMIN},
-        rate_limit_per_minute=row["rate_limit_per_minute"],
-        expires_at=row["expires_at"],
-        revoked_at=row["revoked_at"],
-        created_at=row["created_at"],
-        last_used_at=row["last_used_at"],
-        principal_disabled=row["principal_disabled"],
-    )
+def _plain(name: str) -> str:
+    return "" if is_sealed(name) else name
 
 
 def _invalid() -> PrsmError:

@@ -66,6 +66,15 @@ class Metrics:
         self._cached = self._counter(
             "prsm_cache_lookups", "Requests that might be answered from the response cache, by what was found.", "found"
         )
+        self._screened = self._counter(
+            "prsm_screened_texts",
+            "Texts that were screened, by direction and by what was done.",
+            "direction",
+            "outcome",
+        )
+        self._unscreened = self._counter(
+            "prsm_unscreened_answers", "Answers that broke off with a last part that no detector could look at."
+        )
         storage_bytes = self._counter(
             "prsm_storage_bytes", "Bytes of objects: added, fetched, served, uploaded.", "direction"
         )
@@ -127,6 +136,14 @@ class Metrics:
     def looked_up(self, found: Literal["exact", "semantic", "nothing"]) -> None:
         """The response cache was asked."""
         self._cached.labels(found).inc()
+
+    def screened(self, direction: str, action: str, texts: int) -> None:
+        """Texts of one request were screened, with the strictest action that they met."""
+        self._screened.labels(direction, action).inc(texts)
+
+    def unscreened(self) -> None:
+        """An answer broke off, and its last part, within what policies let be shown, could not be looked at."""
+        self._unscreened.inc()
 
     def storage_moved(self, direction: Direction, size_bytes: int) -> None:
         """Bytes were added by a caller, fetched from an endpoint, served to a reader, or uploaded to an own node."""

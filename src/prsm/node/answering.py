@@ -15,6 +15,7 @@ from prsm.agents.executors.huggingface import HuggingFaceExecutor
 from prsm.agents.executors.openai_compatible import OpenAICompatibleExecutor
 from prsm.agents.executors.retry import RetryPolicy
 from prsm.agents.executors.traced import TracedExecutor
+from prsm.agents.guard import Guard
 from prsm.agents.learning.learning import Learning
 from prsm.agents.liveness.board import Liveness
 from prsm.agents.liveness.prober import Prober
@@ -27,6 +28,7 @@ from prsm.core.config import Settings
 from prsm.core.database import Database
 from prsm.core.encoder import TextEncoder
 from prsm.core.keys import NodeKey
+from prsm.core.subject_keys import SubjectKeys
 from prsm.federation.registry.version_store import VersionStore
 from prsm.monitoring.metrics import Metrics
 from prsm.monitoring.tracing import Tracing
@@ -34,8 +36,8 @@ from prsm.node.failures import open_hedger, open_response_cache
 from prsm.node.learning import open_learning
 from prsm.node.liveness import Watch, open_liveness, probe_policy, watched
 from prsm.node.rollouts import Rollouts
+from prsm.node.safety import Safety
 from prsm.node.teachers import Teachers
-from prsm.safety.circuit_breaker import BreakerBoard
 from prsm.tokenomics.ftns_service import Ledger
 from prsm.tokenomics.receipts import NodeSigner
 
@@ -51,11 +53,12 @@ class Grounds:
     cache: Cache
     ledger: Ledger
     metrics: Metrics
-    breakers: BreakerBoard
+    safety: Safety
     encoder: TextEncoder
     teachers: Teachers
     versions: VersionStore
-    traces: Tracing | None = None
+    subject_keys: SubjectKeys
+    traces: Tracing | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,36 +78,38 @@ async def open_answering(on: Grounds, stack: contextlib.AsyncExitStack) -> Answe
     speaking = _executors(settings, on.teachers, on.encoder, on.traces)
     for executor in dict.fromkeys(speaking.values()):
         stack.push_async_callback(executor.aclose)
-    learning = await open_learning(settings, on.key, on.store, on.encoder, on.ledger)
+    learning = await open_learning(settings, on.key, on.store, on.encoder, on.ledger, on.subject_keys)
     stack.push_async_callback(learning.close)
     rollouts = Rollouts(
         settings, on.store.pool, on.versions, speaking, lambda: path.models, learning.feedback, on.account
     )
     stack.push_async_callback(rollouts.close)
-    liveness = open_liveness(settings, on.breakers, rollouts.tell)
+    liveness = open_liveness(settings, on.safety.boards.models, rollouts.tell)
     executors = watched(speaking, liveness)
     attempts = Attempts(
-        on.breakers,
+        on.safety.boards.models,
         metrics,
         RetryPolicy(settings.retry_attempts, total_s=settings.retry_budget_s),
         timeout_s=settings.request_timeout_s,
         hedger=open_hedger(settings, liveness.silence),
         observe=learning.observe,
         draining=lambda: liveness.draining,
+        providers=on.safety.boards.providers,
     )
     path = AnswerPath(
         ledger=on.ledger,
         executors=executors,
         attempts=attempts,
-        biller=_biller(settings, on.key, on.account),
+        biller=_biller(settings, on.key, on.account, on.safety.guard),
         router=_router(settings, on.teachers, liveness, learning),
         metrics=metrics,
         limits=PathLimits(settings.default_max_output_tokens, settings.answer_limit_bytes, settings.request_timeout_s),
+        guard=on.safety.guard,
         observe=learning.observe,
         answered=rollouts.answered,
-        cache=await open_response_cache(settings, on.store, on.cache, on.encoder, metrics),
+        cache=await open_response_cache(settings, on.store, on.cache, on.encoder, metrics, on.subject_keys),
     )
-    prober = Prober(liveness, on.breakers, speaking, lambda: path.models.by_name, probe_policy(settings))
+    prober = Prober(liveness, on.safety.boards.models, speaking, lambda: path.models.by_name, probe_policy(settings))
     watch = Watch(liveness, prober, lambda: path.models.by_name)
     return Answering(path, executors, learning, watch, rollouts)
 
@@ -120,10 +125,10 @@ def _router(settings: Settings, teachers: Teachers, liveness: Liveness, learning
     )
 
 
-def _biller(settings: Settings, key: NodeKey, account: str) -> Biller:
+def _biller(settings: Settings, key: NodeKey, account: str, guard: Guard | None) -> Biller:
     shares = settings.split_owner_bps, settings.split_executor_bps, settings.split_treasury_bps
     signer = NodeSigner(key.node_id, key.public_key_hex, key.sign)
-    return Biller(signer, Economy(*shares, account), now, screened_by=())
+    return Biller(signer, Economy(*shares, account), now, [guard.name] if guard else [])
 
 
 def _executors(

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
+from uuid import UUID
 
 import msgspec
 import structlog
@@ -14,8 +15,18 @@ from prsm.node.discovery import background_works
 from prsm.node.monitoring import watching_works
 from prsm.node.parts import KEY_REVOKED, Node
 from prsm.node.releases import deprecate_broken, retire_due
+from prsm.node.safety import Safety
+from prsm.safety.breaker_sharing import CHANGED as BREAKERS_CHANGED
+from prsm.safety.policy_book import CHANGED as POLICIES_CHANGED
+from prsm.safety.privacy.erasure import SUBJECT_ERASED
+from prsm.safety.threats import CHANGED as THREATS_CHANGED
 from prsm.tokenomics.market.offer_book import CHANGED as MARKET_CHANGED
 
+_OF_SAFETY: dict[str, Callable[[Safety], Awaitable[None]]] = {
+    POLICIES_CHANGED: lambda safety: safety.policies.reload(),
+    THREATS_CHANGED: lambda safety: safety.threats.reload(),
+    BREAKERS_CHANGED: lambda safety: safety.sharing.reload(),
+}
 _SWEEP_S = 5.0
 _STORAGE_WATCH_S = 10.0
 _EVENTS_KEPT_S = 86_400
@@ -25,6 +36,8 @@ _log: Any = structlog.get_logger("node")
 def background(node: Node) -> dict[str, Any]:
     return {
         "outbox": node.outbox.run(),
+        "retention": repeat(3600, node.privacy.retention.step, at_once=True),
+        "audit": repeat(1, node.audit.sequencer.drain),
         "expire-holds": repeat(_SWEEP_S, lambda: _drain(node.ledger.expire_due)),
         "forget-idempotency-keys": repeat(60, lambda: node.idempotency.forget_old(node.settings.idempotency_ttl_s)),
         "free-idempotency-keys": repeat(1, node.idempotency.free_owed),
@@ -57,6 +70,13 @@ def background(node: Node) -> dict[str, Any]:
         "quality-learn": repeat(node.settings.learning_period_s, node.learning.learn),
         "quality-read": repeat(5, node.learning.refresh),
         "quality-age": repeat(3600, node.learning.age),
+        "breakers": repeat(0.2, node.safety.sharing.settle),
+        "breakers-read": repeat(5, node.safety.sharing.reload),
+        "breakers-forget": repeat(600, node.safety.sharing.forget_passed),
+        "policies-read": repeat(30, node.safety.policies.reload),
+        "threats": repeat(1, node.safety.threats.settle),
+        "threats-read": repeat(5, node.safety.threats.reload),
+        "threats-forget": repeat(3600, node.safety.threats.forget_old),
         "training": repeat(1, node.training.supervisor.step),
         "quality-tidy": repeat(600, node.learning.learner.tidy),
         **background_works(node.discovery, repeat),
@@ -119,8 +139,12 @@ def listener(node: Node) -> Callable[[str, bytes], Awaitable[None]]:
             node.registry.outdate()
         elif topic == MARKET_CHANGED:
             await reload_market(node)
+        elif topic in _OF_SAFETY:
+            await _OF_SAFETY[topic](node.safety)
         elif topic == KEY_REVOKED:
             node.identities.forget(msgspec.json.decode(payload)["prefix"])
+        elif topic == SUBJECT_ERASED:
+            node.subject_keys.forget(UUID(msgspec.json.decode(payload)["subject"]))
 
     return hear
 
@@ -128,4 +152,5 @@ def listener(node: Node) -> Callable[[str, bytes], Awaitable[None]]:
 async def catch_up(node: Node) -> None:
     """Messages may have been lost: read anew what they would have changed. Cached keys expire within seconds."""
     await node.market.reload()
+    await node.safety.load()
     await reload_models(node)

@@ -5,7 +5,6 @@ Nothing below reads a setting by itself.
 
 import asyncio
 import contextlib
-import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -27,6 +26,7 @@ from prsm.core.keys import NodeKey
 from prsm.core.money import BASIS_POINTS
 from prsm.core.presence import Presence
 from prsm.core.rate_limit import LeasedLimiter, Rate, RateLimiter
+from prsm.core.subject_keys import SubjectKeys
 from prsm.core.vectors import pgvector_index
 from prsm.data_layer import assembly
 from prsm.data_layer.enhanced_ipfs import EnhancedIPFS, StoragePolicy
@@ -38,6 +38,7 @@ from prsm.federation.registry.version_store import Signer, VersionStore
 from prsm.monitoring.metrics import Metrics
 from prsm.monitoring.tracing import Tracing, open_tracing
 from prsm.node.answering import Grounds, open_answering
+from prsm.node.audit import Audit
 from prsm.node.background import background, catch_up, listener, repeat
 from prsm.node.built_in import PROVIDER, built_in, served_by
 from prsm.node.catalogue import reload_models
@@ -46,11 +47,14 @@ from prsm.node.gauges import expose
 from prsm.node.market import open_market
 from prsm.node.monitoring import Monitoring
 from prsm.node.parts import Node
+from prsm.node.privacy import Privacy
 from prsm.node.published import Published
 from prsm.node.releases import register_built_in
+from prsm.node.safety import Boards, open_safety
 from prsm.node.teachers import Teachers
 from prsm.node.training import open_training
 from prsm.safety.circuit_breaker import BreakerBoard, BreakerPolicy
+from prsm.safety.monitor import Monitor, open_monitor
 from prsm.tokenomics.enrolment import Enrolment
 from prsm.tokenomics.ftns_service import Ledger, LedgerLimits
 from prsm.tokenomics.idempotency import IdempotencyKeys
@@ -102,32 +106,32 @@ async def open_node(
 
 
 async def _assemble(
-    settings: Settings,
-    key: NodeKey,
-    store: Database,
-    cache: Cache,
-    ledger: Ledger,
-    stack: contextlib.AsyncExitStack,
+    settings: Settings, key: NodeKey, store: Database, cache: Cache, ledger: Ledger, stack: contextlib.AsyncExitStack
 ) -> Node:
     account = _account(key)
     await ledger.account_id(account)
     metrics = Metrics()
-    breakers = BreakerBoard(time.monotonic, _breaker_policy(settings))
+    boards = Boards.new(_breaker_policy(settings))
     encoder = await asyncio.to_thread(TextEncoder.load, None, settings.encoder_threads)
     teachers = await asyncio.to_thread(Teachers.open, settings)
-    storage_breakers = BreakerBoard(time.monotonic, _breaker_policy(settings))
-    storage = await asyncio.to_thread(_storage, settings, key, store, storage_breakers)
+    storage = await asyncio.to_thread(_storage, settings, key, store, boards.storage)
     stack.push_async_callback(storage.aclose)
     registry = await _registry(settings, key, store, encoder, teachers)
     versions = _versions(key, store, registry)
+    monitor = await asyncio.to_thread(_monitor, settings, encoder)
+    if monitor:
+        stack.callback(monitor.close)
+    keys = SubjectKeys(store.pool, key.derive("subjects"))
+    safety = open_safety(settings, keys, store, boards, metrics, monitor)
     traces = await asyncio.to_thread(_tracing, settings, key.node_id)
     if traces:
         stack.push_async_callback(asyncio.to_thread, traces.close)
     grounds = Grounds(
-        settings, key, account, store, cache, ledger, metrics, breakers, encoder, teachers, versions, traces
+        settings, key, account, store, cache, ledger, metrics, safety, encoder, teachers, versions, keys, traces
     )
     answering = await open_answering(grounds, stack)
-    identities = Identities(store.pool, key.derive("api-keys"))
+    conversations = Conversations(store.pool, cache, keys, max_messages=settings.conversation_max_messages)
+    identities = Identities(store.pool, key.derive("api-keys"), keys)
     storage_watch = StorageWatch(storage, metrics.storage_moved)
     node = Node(
         settings=settings,
@@ -141,29 +145,31 @@ async def _assemble(
         registry=registry,
         versions=versions,
         published=Published(),
-        conversations=Conversations(store.pool, cache, max_messages=settings.conversation_max_messages),
+        conversations=conversations,
         idempotency=IdempotencyKeys(store.pool),
         path=answering.path,
         limiter=RateLimiter() if settings.workers == 1 else LeasedLimiter(cache.client, settings.workers),
         rate=Rate.per_minute(settings.rate_limit_per_minute, settings.rate_limit_burst),
-        breakers=breakers,
+        safety=safety,
         metrics=metrics,
         outbox=OutboxPublisher(store.pool, cache.publish),
         encoder=encoder,
         teachers=teachers,
         executors=answering.executors,
         storage=storage,
-        storage_breakers=storage_breakers,
         storage_watch=storage_watch,
         statements=Statements(storage.catalog, key.public_key_hex, key.sign, now),
         learning=answering.learning,
-        market=await open_market(settings, key, store, ledger, metrics.tokens),
+        market=await open_market(settings, key, store, ledger, keys, metrics.tokens),
         discovery=await open_discovery(settings, key, store, encoder, registry, PROVIDER),
         rollouts=answering.rollouts,
         liveness=answering.liveness,
-        training=open_training(settings, key.node_id, account, store, ledger),
-        traces=traces,
+        training=open_training(settings, key.node_id, account, store, ledger, keys),
+        audit=Audit(store, key),
+        subject_keys=keys,
+        privacy=Privacy(settings, key, store, keys, conversations, identities),
         monitoring=Monitoring(settings, key.node_id, store, metrics, storage_watch),
+        traces=traces,
     )
     await _load(node)
     return node
@@ -171,6 +177,7 @@ async def _assemble(
 
 async def _load(node: Node) -> None:
     """What a node has in memory before it answers."""
+    await node.safety.load()
     await node.storage_watch.refresh()
     await reload_models(node)
     await register_built_in(node)
@@ -198,6 +205,13 @@ def _ledger(settings: Settings, store: Database) -> Ledger:
     )
     timeout_s = settings.database_timeout_ms / 1000
     return Ledger(lambda: database.connect_one(store.url, timeout_s=timeout_s), store.pool, limits)
+
+
+def _monitor(settings: Settings, encoder: TextEncoder) -> Monitor | None:
+    if settings.screening == "off":
+        return None
+    banned = Path(settings.banned_file).expanduser() if settings.banned_file else None
+    return open_monitor(encoder, banned, threads=settings.screening_threads, time_limit_s=settings.screening_timeout_s)
 
 
 def _breaker_policy(settings: Settings) -> BreakerPolicy:

@@ -9,6 +9,7 @@ from prsm.core.clock import now
 from prsm.core.config import Settings
 from prsm.core.database import Database
 from prsm.core.encoder import DIMENSION, MAX_TOKENS, TextEncoder
+from prsm.core.subject_keys import SubjectKeys
 from prsm.core.vectors import pgvector_index
 from prsm.monitoring.metrics import Metrics
 
@@ -23,7 +24,12 @@ def open_hedger(settings: Settings, silence: Silence) -> Hedger | None:
 
 
 async def open_response_cache(
-    settings: Settings, store: Database, cache: Cache, encoder: TextEncoder, metrics: Metrics
+    settings: Settings,
+    store: Database,
+    cache: Cache,
+    encoder: TextEncoder,
+    metrics: Metrics,
+    keys: SubjectKeys,
 ) -> ResponseCache | None:
     """The cache of answers; None where it is off."""
     if settings.response_cache == "off":
@@ -41,4 +47,4 @@ async def open_response_cache(
         settings.response_cache_caller_bytes,
         settings.response_cache_price_bps,
     )
-    return ResponseCache(cache, policy, metrics, now, meaning)
+    return ResponseCache(cache, policy, metrics, now, keys, meaning)

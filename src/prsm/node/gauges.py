@@ -24,7 +24,7 @@ def expose(node: Node) -> None:
         "prsm_breaker_state",
         "Circuit breakers: 0 closed, 1 half-open, 2 open.",
         "model",
-        lambda: {name: breaker_level(view.state) for name, view in node.breakers.snapshot().items()},
+        lambda: {name: breaker_level(view.state) for name, view in node.safety.boards.models.snapshot().items()},
     )
     metrics.levels(
         "prsm_instance_down",
@@ -47,7 +47,7 @@ def _down(node: Node) -> dict[str, float]:
             view.state is State.OPEN
             or (view.state is State.HALF_OPEN and now_s - failed_s.get(name, -math.inf) < _FAILED_LATELY_S)
         )
-        for name, view in node.breakers.snapshot().items()
+        for name, view in node.safety.boards.models.snapshot().items()
     }
 
 
@@ -76,7 +76,7 @@ def _expose_storage(node: Node) -> None:
         "prsm_storage_breaker_state",
         "Circuit breakers of endpoints: 0 closed, 1 half-open, 2 open.",
         "endpoint",
-        lambda: {name: breaker_level(view.state) for name, view in node.storage_breakers.snapshot().items()},
+        lambda: {name: breaker_level(view.state) for name, view in node.safety.boards.storage.snapshot().items()},
     )
 
 

@@ -15,6 +15,7 @@ from prsm.core.config import Settings
 from prsm.core.database import Database
 from prsm.core.encoder import TextEncoder
 from prsm.core.keys import NodeKey
+from prsm.core.subject_keys import SubjectKeys
 from prsm.monitoring.metrics import Metrics
 from prsm.tokenomics.ftns_service import Ledger
 
@@ -24,7 +25,7 @@ _FULL_OUTCOMES = 3
 
 
 async def open_learning(
-    settings: Settings, key: NodeKey, store: Database, encoder: TextEncoder, ledger: Ledger
+    settings: Settings, key: NodeKey, store: Database, encoder: TextEncoder, ledger: Ledger, keys: SubjectKeys
 ) -> Learning:
     """The parts, with the newest fitted state on the board. Raises ConfigError when the estimate does not fit."""
     reader, manifest = await asyncio.to_thread(load_reader), read_manifest()
@@ -35,7 +36,7 @@ async def open_learning(
         prompts,
         board,
         observer,
-        FeedbackBook(store.pool, ledger.account_id, ttl_s=settings.feedback_ttl_s),
+        FeedbackBook(store.pool, ledger.account_id, keys, ttl_s=settings.feedback_ttl_s),
         Learner(
             store.pool,
             prior=board.prior,

@@ -17,6 +17,7 @@ from prsm.core.clock import now
 from prsm.core.config import Settings
 from prsm.core.database import Database
 from prsm.core.keys import NodeKey
+from prsm.core.subject_keys import SubjectKeys
 from prsm.tokenomics.ftns_service import Ledger
 from prsm.tokenomics.market.offers import Offer
 from prsm.tokenomics.market.quote_book import QuoteLimits
@@ -26,7 +27,12 @@ from prsm.tokenomics.receipts import NodeSigner
 
 
 async def open_market(
-    settings: Settings, key: NodeKey, store: Database, ledger: Ledger, metered_tokens: Callable[[str], int]
+    settings: Settings,
+    key: NodeKey,
+    store: Database,
+    ledger: Ledger,
+    keys: SubjectKeys,
+    metered_tokens: Callable[[str], int],
 ) -> Marketplace:
     """The market of a node, its offers read."""
     market = Marketplace(
@@ -39,6 +45,7 @@ async def open_market(
             settings.market_refund_window_s,
             QuoteLimits(settings.market_quote_ttl_s, settings.market_quotes_open),
         ),
+        keys,
         metered_tokens=metered_tokens,
     )
     await market.reload()

@@ -15,6 +15,7 @@ from prsm.core.events import OutboxPublisher
 from prsm.core.identity import Identities
 from prsm.core.keys import NodeKey
 from prsm.core.rate_limit import LeasedLimiter, Rate, RateLimiter
+from prsm.core.subject_keys import SubjectKeys
 from prsm.data_layer.enhanced_ipfs import EnhancedIPFS
 from prsm.data_layer.provenance.statement_store import Statements
 from prsm.data_layer.storage_watch import StorageWatch
@@ -22,14 +23,16 @@ from prsm.federation.model_registry import ModelRegistry
 from prsm.federation.registry.version_store import VersionStore
 from prsm.monitoring.metrics import Metrics
 from prsm.monitoring.tracing import Tracing
+from prsm.node.audit import Audit
 from prsm.node.discovery import Discovery
 from prsm.node.liveness import Watch
 from prsm.node.monitoring import Monitoring
+from prsm.node.privacy import Privacy
 from prsm.node.published import Published
 from prsm.node.rollouts import Rollouts
+from prsm.node.safety import Safety
 from prsm.node.teachers import Teachers
 from prsm.node.training import Training
-from prsm.safety.circuit_breaker import BreakerBoard
 from prsm.tokenomics.enrolment import Enrolment
 from prsm.tokenomics.ftns_service import Ledger
 from prsm.tokenomics.idempotency import IdempotencyKeys
@@ -58,14 +61,13 @@ class Node:
     path: AnswerPath
     limiter: RateLimiter | LeasedLimiter
     rate: Rate
-    breakers: BreakerBoard
+    safety: Safety
     metrics: Metrics
     outbox: OutboxPublisher
     encoder: TextEncoder
     teachers: Teachers
     executors: Mapping[str, Executor]
     storage: EnhancedIPFS
-    storage_breakers: BreakerBoard
     storage_watch: StorageWatch
     statements: Statements
     learning: Learning
@@ -74,5 +76,8 @@ class Node:
     market: Marketplace
     discovery: Discovery
     training: Training
+    audit: Audit
+    subject_keys: SubjectKeys
+    privacy: Privacy
     monitoring: Monitoring
     traces: Tracing | None

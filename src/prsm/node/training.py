@@ -6,6 +6,7 @@ from prsm.core.clock import now
 from prsm.core.config import Settings
 from prsm.core.database import Database
 from prsm.core.money import BASIS_POINTS
+from prsm.core.subject_keys import SubjectKeys
 from prsm.teachers.runs.evidence_book import EvidenceBook
 from prsm.teachers.runs.preference_book import PreferenceBook
 from prsm.teachers.runs.run_book import Run, RunBook, RunKind
@@ -59,7 +60,9 @@ class LedgerMeter:
             await self._ledger.release(hold_id)
 
 
-def open_training(settings: Settings, node_id: str, account: str, store: Database, ledger: Ledger) -> Training:
+def open_training(
+    settings: Settings, node_id: str, account: str, store: Database, ledger: Ledger, keys: SubjectKeys
+) -> Training:
     """The runs of this node, in a folder of its home."""
     book = RunBook(store.pool, node_id)
     supervisor = Supervisor(
@@ -72,4 +75,4 @@ def open_training(settings: Settings, node_id: str, account: str, store: Databas
         at_once=settings.training_at_once,
         clock=now,
     )
-    return Training(book, supervisor, EvidenceBook(store.pool), PreferenceBook(store.pool))
+    return Training(book, supervisor, EvidenceBook(store.pool), PreferenceBook(store.pool, keys))

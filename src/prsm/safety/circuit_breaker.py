@@ -2,8 +2,10 @@
 
 A pure state machine: time is passed in as monotonic seconds, nothing sleeps and nothing is drawn. Closed counts calls
 in a rolling window; open refuses; half-open admits a bounded number of probes at a time. (Nygard, "Release It!", 2007.)
+Where several processes share what they know, one opens and probes, and the others ``adopt`` its word.
 """
 
+import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -55,6 +57,16 @@ class BreakerView:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """Why and for how long a breaker is open: ``remaining_s`` from now, or ``held`` until a person resets it."""
+
+    remaining_s: float
+    opened: int
+    reason: str
+    held: bool
+
+
 class CircuitBreaker:
     """One breaker. ``now_s`` never goes back; every call that ``allow`` admits is to be reported by ``record``."""
 
@@ -71,10 +83,13 @@ class CircuitBreaker:
         "_until_s",
         "_window",
         "policy",
+        "turns",
     )
 
     def __init__(self, policy: BreakerPolicy | None = None) -> None:
         self.policy = policy or BreakerPolicy()
+        self.turns = 0
+        """How often it has opened or closed; what it is now is news to others when this has moved."""
         self._close()
 
     def allow(self, now_s: float) -> bool:
@@ -118,10 +133,24 @@ class CircuitBreaker:
         """Open by hand; stays open until ``reset``."""
         self._state, self._held, self._reason = State.OPEN, True, reason
         self._probes, self._successes = [], 0
+        self.turns += 1
 
     def reset(self) -> None:
-        """Close by hand and forget all that happened."""
+        """Close by hand, or because who opened it says so, and forget all that happened."""
         self._close()
+
+    def opening(self, now_s: float) -> Opening | None:
+        """What others are to be told of it; None where it is not open."""
+        if self._state is not State.OPEN:
+            return None
+        return Opening(max(0.0, self._until_s - now_s), self._opened, self._reason, self._held)
+
+    def adopt(self, now_s: float, opening: Opening) -> None:
+        """Be open as another process says; its next failed return will be the longer for it."""
+        self._state, self._held, self._reason = State.OPEN, opening.held, opening.reason
+        self._until_s, self._opened = now_s + opening.remaining_s, opening.opened
+        self._probes, self._successes = [], 0
+        self._clear()
 
     def state(self, now_s: float) -> State:
         """The state as of ``now_s``; an open breaker whose time is over is half-open."""
@@ -144,12 +173,14 @@ class CircuitBreaker:
         self._until_s, self._opened = 0.0, 0
         self._probes: list[float] = []
         self._successes = 0
+        self.turns += 1
         self._clear()
 
     def _open(self, now_s: float, reason: str) -> None:
         open_s = min(self.policy.max_open_s, self.policy.open_s * 2.0 ** min(self._opened, 64))
         self._state, self._until_s, self._reason = State.OPEN, now_s + open_s, reason
         self._opened += 1
+        self.turns += 1
         self._probes, self._successes = [], 0
         self._clear()
 
@@ -187,10 +218,17 @@ class CircuitBreaker:
         self._epoch = max(self._epoch, epoch)
 
 
-class BreakerBoard:
-    """Breakers by name. At most ``max_keys``: the one not used for longest is forgotten, closed ones first."""
+Changed = Callable[[str, Opening | None], None]
+"""Hears that a breaker has opened, or closed (None). Never waits, never raises."""
 
-    __slots__ = ("_breakers", "_clock", "_max_keys", "_policy")
+
+class BreakerBoard:
+    """Breakers by name. At most ``max_keys``: the one not used for longest is forgotten, closed ones first.
+
+    Any thread may use it. ``changed`` may be set by who shares openings with other processes.
+    """
+
+    __slots__ = ("_breakers", "_clock", "_lock", "_max_keys", "_policy", "changed")
 
     def __init__(self, clock: Callable[[], float], policy: BreakerPolicy | None = None, max_keys: int = 10_000) -> None:
         if max_keys < 1:
@@ -199,23 +237,33 @@ class BreakerBoard:
         self._policy = policy or BreakerPolicy()
         self._max_keys = max_keys
         self._breakers: OrderedDict[str, CircuitBreaker] = OrderedDict()
+        self._lock = threading.Lock()
+        self.changed: Changed | None = None
 
     def allow(self, key: str, *, now_s: float | None = None) -> bool:
         """Whether a call to ``key`` may go ahead; True is to be followed by ``record`` or ``release``.
 
         ``now_s`` is this board's clock as the caller read it, to be given back as ``admitted_s``.
         """
-        breaker = self._breakers.get(key)
-        return True if breaker is None else breaker.allow(self._clock() if now_s is None else now_s)
+        with self._lock:
+            breaker = self._breakers.get(key)
+            return True if breaker is None else breaker.allow(self._clock() if now_s is None else now_s)
 
     def record(self, key: str, *, ok: bool, admitted_s: float | None = None) -> None:
         """How an admitted call to ``key`` ended; ``admitted_s`` as for ``CircuitBreaker.record``."""
-        self._of(key).record(self._clock(), ok=ok, admitted_s=admitted_s)
+        with self._lock:
+            breaker = self._of(key)
+            turns = breaker.turns
+            breaker.record(self._clock(), ok=ok, admitted_s=admitted_s)
+            turned = breaker.turns != turns
+        if turned:
+            self._tell(key)
 
     def release(self, key: str, *, admitted_s: float | None = None) -> None:
         """An admitted call to ``key`` ended without saying anything about it."""
-        if key in self._breakers:
-            self._breakers[key].release(admitted_s=admitted_s)
+        with self._lock:
+            if key in self._breakers:
+                self._breakers[key].release(admitted_s=admitted_s)
 
     def resting(self, key: str) -> bool:
         """Whether calls to ``key`` would be refused now."""
@@ -224,17 +272,40 @@ class BreakerBoard:
 
     def trip(self, key: str, reason: str) -> None:
         """Open ``key`` by hand until ``reset``."""
-        self._of(key).trip(reason)
+        with self._lock:
+            self._of(key).trip(reason)
+        self._tell(key)
 
     def reset(self, key: str) -> None:
         """Close ``key`` by hand."""
-        self._breakers.pop(key, None)
+        with self._lock:
+            self._breakers.pop(key, None)
+        self._tell(key)
+
+    def adopt(self, key: str, opening: Opening | None) -> None:
+        """Take another process's word that ``key`` is open, or closed again (None); tells nobody."""
+        with self._lock:
+            if opening is not None:
+                self._of(key).adopt(self._clock(), opening)
+            elif key in self._breakers:
+                self._breakers[key].reset()
+
+    def view(self, key: str) -> BreakerView | None:
+        """One breaker as of now; None where nothing is known of it."""
+        breaker = self._breakers.get(key)
+        return breaker and breaker.view(self._clock())
 
     def snapshot(self) -> dict[str, BreakerView]:
         """Every breaker as of now."""
         now_s = self._clock()
-        # A list first: where a board is used by threads, under a lock of theirs, one may be added meanwhile.
-        return {key: breaker.view(now_s) for key, breaker in list(self._breakers.items())}
+        with self._lock:
+            breakers = list(self._breakers.items())
+        return {key: breaker.view(now_s) for key, breaker in breakers}
+
+    def _tell(self, key: str) -> None:
+        if self.changed:
+            breaker = self._breakers.get(key)
+            self.changed(key, breaker and breaker.opening(self._clock()))
 
     def _of(self, key: str) -> CircuitBreaker:
         breaker = self._breakers.get(key)

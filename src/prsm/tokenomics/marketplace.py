@@ -12,6 +12,7 @@ from types import MappingProxyType
 from prsm.core.clock import Clock
 from prsm.core.database import Pool
 from prsm.core.errors import Kind, PrsmError
+from prsm.core.subject_keys import SubjectKeys
 from prsm.tokenomics.ftns_service import Ledger
 from prsm.tokenomics.market.account_books import AccountBooks
 from prsm.tokenomics.market.offer_book import OfferBook
@@ -43,6 +44,7 @@ class Marketplace:
         signer: NodeSigner,
         clock: Clock,
         rules: MarketRules,
+        keys: SubjectKeys,
         *,
         metered_tokens: Callable[[str], int],
         stakes: Stakes | None = None,
@@ -53,7 +55,7 @@ class Marketplace:
         """
         self.offers = OfferBook(pool, rules.epoch_s)
         self.quotes = QuoteBook(pool, signer, rules.quotes, clock)
-        self.refunds = RefundBook(pool, ledger, rules.refund_window_s, clock)
+        self.refunds = RefundBook(pool, ledger, rules.refund_window_s, clock, keys)
         self.accounts = AccountBooks(pool)
         self.live: Mapping[str, Offer] = MappingProxyType({})
         self.epoch_s = rules.epoch_s

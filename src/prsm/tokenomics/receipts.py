@@ -35,13 +35,24 @@ class Segment(Struct, frozen=True, gc=False):
     output_tokens: int
 
 
+class Screened(Struct, frozen=True):
+    """What screening found: the digest of the policies, what was done about each side (empty where nobody looked),
+    and the categories of both.
+    """
+
+    policy: str
+    input: str
+    output: str
+    categories: tuple[str, ...] = ()
+
+
 class ReceiptFacts(Struct, frozen=True):
     """What a receipt binds. Digests are SHA-256 in hex; prices are micro-FTNS per million tokens.
 
     ``metered_by`` is ``upstream`` where the provider counted the tokens, ``node`` where this node estimated them.
     ``cached_input_price_micro`` None: as any input token. ``quote_id`` names the quote whose prices applied.
     ``segments`` are empty where one instance made the whole answer. ``cached_from`` names the request whose answer was
-    given again; no model was asked then.
+    given again; no model was asked then. ``screened`` is None where no detector looked.
     """
 
     request_id: UUID
@@ -68,6 +79,7 @@ class ReceiptFacts(Struct, frozen=True):
     quote_id: UUID | None = None
     segments: Sequence["Segment"] = ()
     cached_from: UUID | None = None
+    screened: Screened | None = None
 
 
 class Amounts(Struct, frozen=True):
@@ -90,12 +102,14 @@ def sign_receipt(facts: ReceiptFacts, legs: Sequence[Leg], signer: NodeSigner) -
     """The receipt as JSON bytes ``{"receipt": {...}, "signature": hex}``, ready to be stored and shown.
 
     Version 2 states the price of cached input, which version 1 charged as any input, the quote, and who
-    else than the model named took part: other instances of it, or an earlier answer.
+    else than the model named took part: other instances of it, or an earlier answer. Version 3 states what
+    screening found.
     """
+    screened = facts.screened or _UNSCREENED
     cached_price_micro = facts.cached_input_price_micro
     body = canonical.encode_trusted(
         {
-            "version": 2,
+            "version": 3,
             "id": str(facts.request_id),
             "time": facts.at.isoformat(timespec="milliseconds"),
             "node": {"id": signer.node_id, "public_key": signer.public_key_hex},
@@ -128,6 +142,12 @@ def sign_receipt(facts: ReceiptFacts, legs: Sequence[Leg], signer: NodeSigner) -
             "amounts": {"held_micro": facts.held_micro, "captured_micro": facts.captured_micro},
             "splits": [{"account": leg.account, "kind": leg.kind, "amount_micro": leg.amount_micro} for leg in legs],
             "screened_by": list(facts.screened_by),
+            "screening": {
+                "policy": screened.policy,
+                "input": screened.input,
+                "output": screened.output,
+                "categories": list(screened.categories),
+            },
         }
     )
     signature = signer.sign(DOMAIN + body)
@@ -137,6 +157,9 @@ def sign_receipt(facts: ReceiptFacts, legs: Sequence[Leg], signer: NodeSigner) -
 def money_of(signed: bytes) -> ReceiptMoney:
     """What a stored receipt says of the money; not its signature. Raises DecodeError, UnicodeDecodeError."""
     return _decoder.decode(signed).receipt
+
+
+_UNSCREENED = Screened("", "", "")
 
 
 class _Signed(Struct):

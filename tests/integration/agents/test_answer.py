@@ -4,17 +4,20 @@ import asyncio
 import hashlib
 import json
 from collections.abc import Awaitable
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 import pytest
 from tests.support.answering import (
+    BLOCKING,
     Interrupted,
     Model,
     Payer,
+    Recorded,
     Words,
     answer_path,
     assert_sound,
+    guarding,
     new_payer,
     render,
     says,
@@ -24,12 +27,16 @@ from tests.support.ledger import World
 from prsm.agents.answer import AnswerPath, AnswerStream
 from prsm.agents.answer_digest import output_digest
 from prsm.agents.billing import Bill
-from prsm.agents.call import Choice, Delta, Embeddings, Usage
+from prsm.agents.call import ChatCall, Choice, Delta, EmbedCall, Embeddings, Usage
 from prsm.agents.plan import Ask, PathLimits
 from prsm.agents.seams import UpstreamError
 from prsm.core.errors import Kind, PrsmError
 from prsm.monitoring.metrics import Metrics
 from prsm.receipt_verifier import verify as verify_receipt
+from prsm.safety.policy import Policy, Rule, digest
+from prsm.safety.policy_book import of_key, of_model
+from prsm.safety.seams import Category
+from prsm.safety.threat import Event
 from prsm.tokenomics.idempotency import IdempotencyKeys, Stored
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -322,39 +329,135 @@ async def test_closing_the_path_waits_for_what_is_still_being_charged(world: Wor
 
 
 async def test_what_may_not_come_in_is_asked_of_no_model_and_costs_nothing(world: World) -> None:
-    payer, model = await new_payer(world), Model(says("x"))
-    path = answer_path(world, model, screens=[Words("bad")])
+    payer, model, told = await new_payer(world), Model(says("x")), Recorded()
+    path = answer_path(world, model, guard=guarding(world.db.pool, Words("bad"), told=told))
     for call in (
         path.chat(payer.ask("a bad thing"), render),
         path.chat_stream(payer.ask("a bad thing")),
         path.embed(payer.ask("a bad thing", embed=True), embedded),
     ):
         error = await refused(call)
-        assert (error.kind, error.code) == (Kind.FORBIDDEN, "blocked")
+        assert (error.kind, error.code) == (Kind.FORBIDDEN, "content_blocked")
     assert model.asked == []
     assert await payer.charged_micro() == await payer.open_holds() == 0
+    assert [(direction, texts) for direction, _, _, texts in told.incidents] == [("input", ("a bad thing",))] * 3
+    assert told.events == [(payer.account, Event.BLOCKED)] * 3
+
+
+async def test_where_no_detector_is_there_nothing_passes_and_nothing_is_charged(world: World) -> None:
+    payer, model, words = await new_payer(world), Model(says("so ", "four", "teen")), Words("bad")
+    path = answer_path(world, model, guard=guarding(world.db.pool, words))
+    words.away = True
+    assert (await refused(path.chat(payer.ask(), render))).code == "screening_unavailable"
+    assert model.asked == []
+    words.away = False
+    stream = await path.chat_stream(payer.ask())
+    assert await stream.next() == says("so ")
+    words.away = True
+    error = await refused(stream.next())
+    assert (error.kind, error.code) == (Kind.UNAVAILABLE, "screening_unavailable")
+    assert await stream.leave(render, broken=True) is not None
+    assert await payer.charged_micro() == 2 * 1
+    assert await payer.open_holds() == 0
 
 
 async def test_what_may_not_go_out_costs_nothing(world: World) -> None:
-    payer = await new_payer(world)
-    path = answer_path(world, Model(says("so ", "bad")), screens=[Words("bad")])
-    assert (await refused(path.chat(payer.ask(), render))).code == "blocked"
-    stream = await path.chat_stream(payer.ask())
-    await all_of(stream)
-    assert (await refused(stream.finish(render))).code == "blocked"
-    left = await path.chat_stream(payer.ask())
-    await left.next()
-    await left.next()
-    assert (await refused(left.leave(render))).code == "blocked"
+    payer, told = await new_payer(world), Recorded()
+    path = answer_path(world, Model(says("so ", "bad")), guard=guarding(world.db.pool, Words("bad"), told=told))
+    assert (await refused(path.chat(payer.ask(), render))).code == "answer_blocked"
     assert await payer.charged_micro() == await payer.open_holds() == 0
+    assert told.events == []  # what a model says is not its caller's doing
 
 
-async def test_a_screen_sees_both_sides_and_stands_in_the_receipt(world: World) -> None:
-    payer, screen = await new_payer(world), Words()
+async def test_a_stream_that_turns_is_cut_off_and_what_was_shown_is_charged(world: World) -> None:
+    payer, model = await new_payer(world), Model(says("so ", "it is a ", "bad ", "thing", "."))
+    path = answer_path(world, model, guard=guarding(world.db.pool, Words("bad")))
+    ask = payer.ask()
+    stream = await path.chat_stream(ask)
+    shown = [await stream.next(), await stream.next()]
+    assert shown == [says("so "), says("it is a ")]
+    assert await stream.next() == says("bad ")  # four characters may be shown before they are looked at
+    assert (await refused(stream.next())).code == "answer_blocked"
+    assert await stream.leave(render, broken=True) is not None
+    receipt = await receipt_of(payer, ask.call.request_id)
+    assert receipt["completed"] is False
+    assert receipt["screening"]["output"] == "block"
+    assert receipt["screening"]["categories"] == ["hate"]
+    assert 0 < await payer.charged_micro() == 2 * receipt["usage"]["output_tokens"]
+    assert await payer.open_holds() == 0 == model.open_streams
+
+
+async def test_the_end_of_a_stream_is_not_given_before_all_of_it_was_looked_at(world: World) -> None:
+    payer = await new_payer(world)
+    path = answer_path(world, Model(says("so ", "bad")), guard=guarding(world.db.pool, Words("bad"), _PATIENT))
+    stream = await path.chat_stream(payer.ask())
+    assert await stream.next() == says("so ")
+    assert await stream.next() == says("bad")
+    await stream.next()  # what was metered
+    assert (await refused(stream.next())).code == "answer_blocked"
+
+
+async def test_a_word_over_two_pieces_is_found(world: World) -> None:
+    payer = await new_payer(world)
+    path = answer_path(world, Model(says("so b", "a", "d, no")), guard=guarding(world.db.pool, Words("bad"), _EAGER))
+    stream = await path.chat_stream(payer.ask())
+    assert [await stream.next(), await stream.next()] == [says("so b"), says("a")]
+    assert (await refused(stream.next())).code == "answer_blocked"
+
+
+async def test_what_is_redacted_is_read_by_no_model_and_shown_to_no_caller(world: World) -> None:
+    payer, model = await new_payer(world), Model(says("a ", "bad", " answer"))
+    path = answer_path(world, model, guard=guarding(world.db.pool, Words("bad"), _REDACTING))
+    body, _ = await path.chat(payer.ask("a bad question"), render)
+    assert body.startswith(b"a [word] answer for")
+    call = model.asked[0]
+    assert isinstance(call, ChatCall)
+    assert call.messages[-1]["content"] == "a [word] question"
+    stream = await path.chat_stream(payer.ask("a bad question"))
+    said = await all_of(stream)
+    assert said == "a [word] answer"
+    await stream.finish(render)
+    await path.embed(payer.ask("a bad text", embed=True), embedded)
+    assert cast("EmbedCall", model.asked[-1]).texts == ["a [word] text"]
+
+
+async def test_a_policy_of_a_model_keeps_a_request_from_it_alone(world: World) -> None:
+    payer, one, other = await new_payer(world), Model(says("one")), Model(says("other"))
+    guard = guarding(world.db.pool, Words("bad"), Policy(()))
+    await guard.book.write(of_model("up/m"), BLOCKING, by="test", reason="careful")
+    path = answer_path(world, one, other, guard=guard)
+    try:
+        body, bill = await path.chat(payer.ask("a bad thing"), render)
+        assert (bill.model, body.split()[0]) == ("up1/m", b"other")
+        assert one.asked == []
+        await guard.book.write(of_key(payer.key_id), BLOCKING, by="test", reason="careful")
+        assert (await refused(path.chat(payer.ask("a bad thing"), render))).code == "content_blocked"
+    finally:
+        await guard.book.write(of_model("up/m"), None, by="test", reason="over")
+
+
+async def test_screening_sees_both_sides_and_stands_in_the_receipt(world: World) -> None:
+    payer, words, told = await new_payer(world), Words("quest"), Recorded()
     ask = payer.ask("question")
-    await answer_path(world, Model(says("answer")), screens=[screen]).chat(ask, render)
-    assert screen.seen == ["question", "answer"]
-    assert (await receipt_of(payer, ask.call.request_id))["screened_by"] == ["words"]
+    guard = guarding(world.db.pool, words, _ANNOTATING, told)
+    await answer_path(world, Model(says("answer")), guard=guard).chat(ask, render)
+    assert words.seen == ["question", "answer"]
+    receipt = await receipt_of(payer, ask.call.request_id)
+    assert receipt["screened_by"] == ["words"]
+    assert receipt["screening"] == {
+        "policy": digest((_ANNOTATING,)),
+        "input": "annotate",
+        "output": "allow",
+        "categories": ["hate"],
+    }
+    assert told.counted == [("input", "annotate", 1), ("output", "allow", 1)]
+    assert told.incidents == []
+
+
+_PATIENT = Policy((Rule(Category.HATE, "block"),), stream_lag_chars=100)
+_EAGER = Policy((Rule(Category.HATE, "block"),), stream_lag_chars=0)
+_REDACTING = Policy((Rule(Category.HATE, "redact"),))
+_ANNOTATING = Policy((Rule(Category.HATE, "annotate"),))
 
 
 # -- what is committed with the capture -------------------------------------------------------------------------------
@@ -456,7 +559,7 @@ async def test_cancelled_at_any_point_no_hold_is_left_and_every_charge_has_its_r
         model = Model(says("four", "more"), usage=None if serve is not embeds else Usage(7, 0))
         # New accounts each time, so that looking them up is among the points.
         payer = await new_payer(world)
-        path = answer_path(world, model, screens=[Words("bad")], owner=f"principal:{payer.key_id}")
+        path = answer_path(world, model, guard=guarding(world.db.pool, Words("bad")), owner=f"principal:{payer.key_id}")
         ask = payer.ask(embed=serve is embeds)
         work = Interrupted(serve(path, ask), at, storm=storm)
         task = asyncio.create_task(work.run())

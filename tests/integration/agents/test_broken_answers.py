@@ -5,7 +5,7 @@ import json
 from typing import Any
 
 import pytest
-from tests.support.answering import Interrupted, Payer, Words, answer_path, assert_sound, new_payer, render
+from tests.support.answering import Interrupted, Payer, Words, answer_path, assert_sound, guarding, new_payer, render
 from tests.support.ledger import World
 from tests.support.writer import INPUT_TOKENS, Writer, broken
 
@@ -17,6 +17,8 @@ from prsm.agents.seams import UpstreamError
 from prsm.core.errors import PrsmError
 from prsm.monitoring.metrics import Metrics
 from prsm.receipt_verifier import verify as verify_receipt
+from prsm.safety.policy import Policy, Rule
+from prsm.safety.seams import Category
 from prsm.tokenomics.idempotency import IdempotencyKeys, Stored
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -279,13 +281,16 @@ async def test_what_the_edge_cannot_show_is_charged_as_what_broke_off(world: Wor
     assert model.open_streams == 0
 
 
-async def test_a_screen_holds_a_partial_result_back_and_then_nothing_is_charged(world: World) -> None:
+async def test_a_partial_result_is_screened_and_what_was_shown_is_charged(world: World) -> None:
     payer = await new_payer(world)
-    stream = await path_of(world, Writer(PIECES, 2), screens=[Words("four")]).chat_stream(payer.ask())
+    guard = guarding(world.db.pool, Words("four"), Policy((Rule(Category.HATE, "block"),), stream_lag_chars=4000))
+    ask = payer.ask()
+    stream = await path_of(world, Writer(PIECES, 2), guard=guard).chat_stream(ask)
     await read_broken(stream)
-    with pytest.raises(PrsmError, match="not allowed"):
-        await stream.leave(render)
-    assert await payer.charged_micro() == await payer.open_holds() == 0
+    await stream.leave(render)
+    assert await payer.open_holds() == 0
+    receipt = json.loads(await payer.receipt(ask.call.request_id) or b"{}")["receipt"]
+    assert (receipt["completed"], receipt["screening"]["output"]) == (False, "block")
 
 
 class EndsThenBreaks(Writer):

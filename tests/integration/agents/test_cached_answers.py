@@ -47,6 +47,7 @@ class Setting:
     def __init__(self, world: World, store: Cache, encoder: TextEncoder, index: Any) -> None:
         self.world, self.clock, self.metrics = world, Clock(), Metrics()
         self.store = store
+        self.keys = world.subject_keys
         self.meaning = Meaning(
             index,
             lambda texts: asyncio.to_thread(encoder.encode, texts),
@@ -55,7 +56,7 @@ class Setting:
         self.index = index
 
     def path(self, model: Model, policy: CachePolicy | None = None, **changed: Any) -> AnswerPath:
-        cache = ResponseCache(self.store, policy or CachePolicy(), self.metrics, self.clock, self.meaning)
+        cache = ResponseCache(self.store, policy or CachePolicy(), self.metrics, self.clock, self.keys, self.meaning)
         path = answer_path(self.world, model, cache=cache)
         if changed:
             path.models = roster([replace(target, **changed) for target in path.models.by_name.values()])

@@ -38,7 +38,8 @@ class Talk:
 
     async def add(self, *texts: str, owner: UUID | None = None) -> UUID:
         request_id = uuid7()
-        query, values = turn(self.id, owner or self.owner, request_id, said(*texts))
+        key = await self.world.subject_keys.key(owner or self.owner)
+        query, values = turn(self.id, owner or self.owner, request_id, said(*texts), key)
         await self.world.db.pool.execute(query, *values)
         return request_id
 
@@ -61,7 +62,11 @@ async def cache(valkey_url: str) -> AsyncIterator[Cache]:
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def talk(world: World, cache: Cache) -> Talk:
-    return Talk(world, Conversations(world.db.pool, cache, max_messages=10), await principal(world))
+    return Talk(
+        world,
+        Conversations(world.db.pool, cache, world.subject_keys, max_messages=10),
+        await principal(world),
+    )
 
 
 async def test_messages_come_back_in_order_from_wherever_they_are_read(talk: Talk) -> None:
@@ -72,7 +77,7 @@ async def test_messages_come_back_in_order_from_wherever_they_are_read(talk: Tal
     await talk.add("c")
     await talk.add("d")
     assert await talk.history() == said("a", "b", "c", "d")
-    without_cache = Conversations(talk.world.db.pool, None, max_messages=10)
+    without_cache = Conversations(talk.world.db.pool, None, talk.world.subject_keys, max_messages=10)
     assert await without_cache.history(talk.id, talk.owner) == said("a", "b", "c", "d")
 
 
@@ -93,7 +98,7 @@ async def test_what_is_read_again_comes_from_the_cache(talk: Talk) -> None:
 @pytest.mark.parametrize("text", ["\0", "\x01\x1f", "é€😀", '"\\', "", "1.0", "a" * 5000])
 async def test_texts_survive_as_they_were(talk: Talk, text: str) -> None:
     await talk.add(text)
-    without_cache = Conversations(talk.world.db.pool, None, max_messages=10)
+    without_cache = Conversations(talk.world.db.pool, None, talk.world.subject_keys, max_messages=10)
     assert await without_cache.history(talk.id, talk.owner) == said(text)
 
 
@@ -137,7 +142,11 @@ async def test_a_conversation_larger_than_the_cache_takes_is_read_all_the_same(t
 
 async def test_without_a_cache_server_nothing_changes(world: World) -> None:
     cache = Cache("redis://127.0.0.1:1", namespace="away")
-    talk = Talk(world, Conversations(world.db.pool, cache, max_messages=10), await principal(world))
+    talk = Talk(
+        world,
+        Conversations(world.db.pool, cache, world.subject_keys, max_messages=10),
+        await principal(world),
+    )
     try:
         request_id = await talk.add("a")
         assert await talk.history() == said("a")
@@ -195,7 +204,7 @@ async def test_a_full_conversation_takes_no_more(talk: Talk) -> None:
 
 async def test_the_list_has_the_newest_first_and_no_more_than_asked(world: World, cache: Cache) -> None:
     owner = await principal(world)
-    conversations = Conversations(world.db.pool, cache, max_messages=10)
+    conversations = Conversations(world.db.pool, cache, world.subject_keys, max_messages=10)
     talks = [Talk(world, conversations, owner) for _ in range(3)]
     for one in talks:
         await one.add("x")

@@ -108,7 +108,13 @@ def open_worker(
         limits=limits or LearnerLimits(),
         clock=clock,
     )
-    return Learning(prompts, board, observer, FeedbackBook(world.db.pool, world.ledger.account_id, ttl_s=3600), learner)
+    return Learning(
+        prompts,
+        board,
+        observer,
+        FeedbackBook(world.db.pool, world.ledger.account_id, world.subject_keys, ttl_s=3600),
+        learner,
+    )
 
 
 async def refused(call: Any) -> PrsmError:
@@ -269,7 +275,9 @@ async def test_only_who_asked_may_speak_and_only_of_answers_in_text_that_are_rec
     embedded = payer.ask(embed=True)
     await school.path().embed(embedded, lambda found, bill: b"")
     assert (await refused(school.say(payer, embedded.call.request_id))).kind is Kind.INVALID
-    school.learning.feedback = FeedbackBook(school.world.db.pool, school.world.ledger.account_id, ttl_s=0)
+    school.learning.feedback = FeedbackBook(
+        school.world.db.pool, school.world.ledger.account_id, school.world.subject_keys, ttl_s=0
+    )
     assert (await refused(school.say(payer, request_id))).code == "feedback_too_late"
     assert await school.learning.feedback.newest(10) == []
 

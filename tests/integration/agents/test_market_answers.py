@@ -44,7 +44,13 @@ def post(path: AnswerPath, price: Price) -> None:
 def market(world: World) -> Marketplace:
     signer = NodeSigner(NODE.node_id, NODE.public_key_hex, NODE.sign)
     return Marketplace(
-        world.db.pool, world.ledger, signer, lambda: datetime.now(UTC), MarketRules(), metered_tokens=lambda _: 0
+        world.db.pool,
+        world.ledger,
+        signer,
+        lambda: datetime.now(UTC),
+        MarketRules(),
+        world.subject_keys,
+        metered_tokens=lambda _: 0,
     )
 
 
@@ -186,7 +192,7 @@ async def test_cached_input_costs_its_own_price_and_the_receipt_shows_it(world: 
     # 2 x 1 + 8 x 0.1 = 2.8, rounded up once; the hold was for none of it cached.
     assert (bill.held_micro, bill.captured_micro) == (40 + 2 * 100, 3 + 40)
     receipt = await receipt_of(payer, ask)
-    assert receipt["version"] == 2
+    assert receipt["version"] == 3
     assert receipt["prices"]["cached_input_micro_per_mtok"] == 100_000
     assert receipt["usage"]["cached_input_tokens"] == 8
     assert await payer.charged_micro() == 43

@@ -35,6 +35,8 @@ from prsm.core.identity import SCOPES, USER_SCOPES, Grant
 from prsm.data_layer.codec.cid import Cid
 from prsm.monitoring.alerting.sinks import trial
 from prsm.node import Node, open_node
+from prsm.safety.policy import Action, Direction, Finding, Verdict
+from prsm.safety.seams import Category
 from prsm.tokenomics.enrolment import account_of
 from prsm.tokenomics.market.quote_book import Wish
 from prsm.tokenomics.orders import HoldOrder
@@ -46,7 +48,7 @@ from prsm.tokenomics.splits import Leg
 DEAD = ("no key", "malformed key", "foreign key", "expired", "revoked", "disabled principal")
 USER = ("chat only", "embeddings only", "read only", "storage only", "market only", "keys only", "all user scopes")
 ADMINS = ("admin role, user scopes", "admin scope only", "admin")
-LIVE = (*USER, *ADMINS)
+LIVE = (*USER, *ADMINS, "audit only")
 
 # What a route asks for, and which live callers have it; all other live callers get a 403, all dead ones a 401.
 MAY: dict[str, frozenset[str]] = {
@@ -58,6 +60,7 @@ MAY: dict[str, frozenset[str]] = {
     "market": frozenset({"market only", "all user scopes", "admin role, user scopes", "admin"}),
     "keys": frozenset({"keys only", "all user scopes", "admin role, user scopes", "admin"}),
     "admin": frozenset({"admin scope only", "admin"}),
+    "audit": frozenset({"audit only", "admin"}),
 }
 PUBLIC = "public"
 
@@ -92,6 +95,8 @@ PUBLICATION = {
     "run": NO_RUN, "evaluation_run": NO_RUN, "model": "m", "title": "t", "purpose": "p", "domain": "d",
     "licence": "MIT",
 }  # fmt: skip
+POLICY = {"policy": {"rules": []}, "reason": "test"}
+BREAKER = {"board": "models", "name": "matrix/no/such"}
 PREFERENCE = {"collection": "c", "prompt": "p", "chosen": "a", "rejected": "b"}
 BUILT_IN = {"model": "arithmetic", "reference": "arithmetic"}
 
@@ -104,6 +109,24 @@ ROUTES: dict[str, Route] = {
     "GET /metrics": Route(PUBLIC),
     "GET /node/v1/node": Route(PUBLIC),
     "GET /node/v1/verifier": Route(PUBLIC),
+    "GET /node/v1/audit/checkpoint": Route(PUBLIC),
+    "GET /node/v1/audit/key": Route(PUBLIC),
+    "GET /node/v1/audit/consistency": Route(PUBLIC, query="?first=1&second=1"),
+    "GET /node/v1/audit/entries": Route("audit"),
+    "GET /node/v1/audit/entries/{position}": Route("audit", fill={"position": "0"}),
+    "GET /node/v1/audit/entries/{position}/proof": Route("audit", fill={"position": "0"}),
+    "GET /node/v1/audit/checkpoints": Route("audit"),
+    "GET /node/v1/audit/tile/{path:path}": Route("audit", fill={"path": "0/000.p/1"}),
+    "POST /node/v1/audit/verify": Route("audit", body={}),
+    "GET /node/v1/privacy/export": Route("read"),
+    "POST /node/v1/privacy/erase": Route("keys", 404, {"principal_id": NO_RUN}),  # nobody is that principal
+    "GET /node/v1/privacy/principals/{principal_id}/export": Route("admin", thing="stranger"),
+    "POST /node/v1/privacy/principals/{principal_id}/erase": Route("admin", thing="stranger"),
+    "GET /node/v1/privacy/consents": Route("read"),
+    "PUT /node/v1/privacy/consents/{purpose}": Route("read", body={"granted": True}, fill={"purpose": "training"}),
+    "GET /node/v1/privacy/records": Route("admin"),
+    "GET /node/v1/privacy/retention": Route("read"),
+    "POST /node/v1/privacy/retention": Route("admin"),
     "GET /v1/models": Route("any"),
     "GET /v1/models/{name:path}": Route("any", fill={"name": "local/arithmetic"}),
     "POST /v1/chat/completions": Route("chat", body=ASK),
@@ -205,6 +228,23 @@ ROUTES: dict[str, Route] = {
     "POST /node/v1/storage/objects/{cid}/provenance": Route(
         "storage", 201, {"licence": "MIT", "title": "t"}, thing="object"
     ),
+    "POST /v1/moderations": Route("chat", body={"input": "a text"}),
+    "GET /node/v1/safety/policies": Route("read"),
+    "GET /node/v1/safety/policies/history": Route("admin"),
+    "PUT /node/v1/safety/policies/{scope:path}": Route("admin", body=POLICY, fill={"scope": "model:matrix"}),
+    "DELETE /node/v1/safety/policies/{scope:path}": Route("admin", 404, fill={"scope": "model:unheard-of"}),
+    "GET /node/v1/safety/incidents": Route("read"),
+    "GET /node/v1/safety/incidents/{incident_id}": Route("admin", thing="incident"),
+    "POST /node/v1/safety/incidents/{incident_id}/decision": Route(
+        "admin", 200, {"decision": "upheld"}, thing="incident"
+    ),
+    "POST /node/v1/safety/appeals": Route("read", 201, {"words": "harmless"}, thing="blocked"),
+    "GET /node/v1/safety/examples": Route("admin"),
+    "GET /node/v1/safety/threats": Route("admin"),
+    "DELETE /node/v1/safety/threats/{account}": Route("admin", 404, fill={"account": "nobody"}),
+    "GET /node/v1/breakers": Route("admin"),
+    "PUT /node/v1/breakers/{board}/{name:path}": Route("admin", 204, {"reason": "test"}, fill=BREAKER),
+    "DELETE /node/v1/breakers/{board}/{name:path}": Route("admin", 204, fill=BREAKER),
     "POST /node/v1/training/runs": Route("admin", 201, {"name": "n", "recipe": "x", "budget_micro": 0}),
     "GET /node/v1/training/runs": Route("admin"),
     "GET /node/v1/training/runs/{run_id}": Route("admin", thing="run"),
@@ -224,7 +264,7 @@ ROUTES: dict[str, Route] = {
 }
 
 
-_HIDDEN = ("key", "principal", "receipt", "session", "pinned", "quote", "answered", "refund", "preference")
+_HIDDEN = ("key", "principal", "receipt", "session", "pinned", "quote", "answered", "refund", "preference", "blocked")
 
 
 def expected(route: Route, role: str, *, mine: bool) -> int:
@@ -263,7 +303,9 @@ class World:
         headers = {"authorization": f"Bearer {token}"} if token else {}
         async with self.http.request(method, path, json=body, headers=headers) as response:
             answer = await response.read()
-            return response.status, json.loads(answer) if answer[:1] in (b"{", b"[") else answer.decode()
+            return response.status, json.loads(answer) if answer[:1] in (b"{", b"[") else answer.decode(
+                errors="replace"
+            )
 
     async def make(self, thing: str, owner: UUID) -> UUID | Cid:
         """A new thing of somebody's."""
@@ -279,7 +321,8 @@ class World:
             return (await node.enrolment.key(owner, grant, actor=None, cap_micro=1)).key.id
         if thing == "session":
             session = uuid7()
-            query, arguments = turn(session, owner, uuid7(), [{"role": "user", "content": "hello"}])
+            said, key = [{"role": "user", "content": "hello"}], await node.subject_keys.key(owner)
+            query, arguments = turn(session, owner, uuid7(), said, key)
             await node.database.pool.execute(query, *arguments)
             return session
         if thing == "receipt":
@@ -295,6 +338,13 @@ class World:
         if thing == "refund":
             request_id = await self.sold("principal:buyer", account_of(owner))
             return (await node.market.refunds.ask(request_id, "principal:buyer", "other")).id
+        if thing in ("incident", "blocked"):
+            request_id = uuid7()
+            who = (account_of(owner), "local/arithmetic", Direction.INPUT)
+            verdict = Verdict(Action.BLOCK, (Finding(Category.HATE, 0.9, Action.BLOCK),))
+            await node.safety.incidents.record(request_id, *who, verdict, ["a text"])
+            made = await node.safety.incidents.listed(account=account_of(owner), limit=1)
+            return request_id if thing == "blocked" else made[0].id
         if thing == "preference":
             return (await node.training.preferences.add(owner, "c", "p", "a", "b")).id
         if thing == "run":
@@ -465,6 +515,7 @@ async def enrol(world: World) -> None:
     _, world.tokens["admin role, user scopes"] = await key(world.admin, USER_SCOPES)
     _, world.tokens["admin scope only"] = await key(world.admin, frozenset({"admin"}))
     _, world.tokens["admin"] = await key(world.admin, SCOPES)
+    _, world.tokens["audit only"] = await key(world.user, frozenset({"audit"}))
     _, world.tokens["other"] = await key(world.other, USER_SCOPES)
     for role in ("all user scopes", "admin", "other"):
         status, answer = await world.send("POST", "/v1/chat/completions", role, ASK)
@@ -488,7 +539,7 @@ def routes_of(node: Node) -> set[str]:
 
 
 _IDS = ("cid", "key_id", "receipt_id", "session_id", "principal_id", "offer_id", "quote_id", "refund_id", "run_id",
-        "preference_id", "alert_id", "silence_id",)  # fmt: skip
+        "preference_id", "incident_id", "alert_id", "silence_id",)  # fmt: skip
 
 
 async def ask(world: World, name: str, role: str, *, mine: bool) -> str | None:
@@ -505,6 +556,8 @@ async def ask(world: World, name: str, role: str, *, mine: bool) -> str | None:
     body = route.body
     if name == "POST /node/v1/keys":
         body = body | {"principal_id": str(owner)}
+    if name == "POST /node/v1/safety/appeals":
+        body = body | {"request_id": str(thing_id)}
     if name == "POST /v1/feedback":
         body = body | {"request_id": str(thing_id)}
     if name == "POST /node/v1/market/offers":

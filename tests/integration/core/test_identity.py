@@ -7,10 +7,11 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
-from prsm.core import clock
+from prsm.core import clock, database
 from prsm.core.errors import Kind, PrsmError
 from prsm.core.identity import (
     ADMIN,
+    AUDIT,
     CACHE_TTL_S,
     CHAT,
     KEYS,
@@ -25,17 +26,9 @@ from prsm.core.identity import (
     IssuedKey,
     Principal,
 )
+from prsm.core.subject_keys import SubjectKeys
 
 PEPPER = b"p" * 32
-TABLES = """
-CREATE TABLE IF NOT EXISTS principals (id uuid PRIMARY KEY, name text NOT NULL,
-  role text NOT NULL CHECK (role IN ('user', 'admin')), created_at timestamptz NOT NULL DEFAULT now(),
-  disabled_at timestamptz);
-CREATE TABLE IF NOT EXISTS api_keys (id uuid PRIMARY KEY, principal_id uuid NOT NULL REFERENCES principals,
-  prefix text NOT NULL UNIQUE, key_hash bytea NOT NULL, name text NOT NULL, scopes text[] NOT NULL,
-  rate_limit_per_minute int, expires_at timestamptz, revoked_at timestamptz,
-  created_at timestamptz NOT NULL DEFAULT now(), last_used_at timestamptz);
-"""
 
 
 class World:
@@ -50,7 +43,9 @@ class World:
         self.identities = self.another()
 
     def another(self, pepper: bytes = PEPPER) -> Identities:
-        return Identities(self, pepper, clock=self.now, monotonic=lambda: self.shift.total_seconds())
+        return Identities(
+            self, pepper, SubjectKeys(self, b"s" * 32), clock=self.now, monotonic=lambda: self.shift.total_seconds()
+        )
 
     def now(self) -> datetime:
         return clock.now() + self.shift
@@ -78,9 +73,10 @@ class World:
 
 @pytest.fixture
 async def world(fresh_database: str) -> AsyncIterator[World]:
-    async with asyncpg.create_pool(fresh_database, min_size=1, max_size=4) as pool:
-        await pool.execute(TABLES)
-        yield World(pool)
+    store = await database.connect(fresh_database, pool_size=4, timeout_ms=20_000)
+    await database.migrate(store.engine)
+    yield World(store.pool)
+    await store.close()
 
 
 async def refused(awaitable: Any, code: str) -> PrsmError:
@@ -310,7 +306,7 @@ async def test_admin_takes_role_and_scope(world: World) -> None:
     world.identities.forget(admin.prefix)
     demoted = await world.identities.authenticate(full.token)
     assert not demoted.is_admin
-    assert demoted.scopes == USER_SCOPES
+    assert demoted.scopes == USER_SCOPES | {AUDIT}, "who audits need not be an admin"
 
 
 async def test_a_disabled_principal_ends_all_its_keys(world: World) -> None:
@@ -371,6 +367,6 @@ async def test_last_use_is_kept_loosely(world: World) -> None:
 async def test_a_database_that_is_away_is_unavailable(world: World, fresh_database: str) -> None:
     issued = await world.issue(await world.user())
     async with asyncpg.create_pool(fresh_database, min_size=1, max_size=1) as pool:
-        identities = Identities(pool, PEPPER)
+        identities = Identities(pool, PEPPER, SubjectKeys(pool, b"s" * 32))
     error = await refused(identities.authenticate(issued.token), "unavailable")
     assert error.kind is Kind.UNAVAILABLE

@@ -24,7 +24,7 @@ class Office:
 
     def __init__(self, world: World) -> None:
         self.world = world
-        self.identities = Identities(world.db.pool, b"p" * 32)
+        self.identities = Identities(world.db.pool, b"p" * 32, world.subject_keys)
         self.enrolment = self.granting(GRANT)
 
     def granting(self, amount_micro: int) -> Enrolment:

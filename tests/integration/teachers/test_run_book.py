@@ -8,6 +8,7 @@ import pytest
 from prsm.core import database
 from prsm.core.database import Database
 from prsm.core.errors import InvalidRequest, PrsmError
+from prsm.core.subject_keys import SubjectKeys
 from prsm.teachers.runs.preference_book import PreferenceBook
 from prsm.teachers.runs.run_book import MAX_OPEN, Run, RunBook
 
@@ -125,7 +126,7 @@ async def test_only_so_many_are_open(book: RunBook) -> None:
 
 
 async def test_preferences_are_their_givers(db: Database) -> None:
-    book = PreferenceBook(db.pool)
+    book = PreferenceBook(db.pool, SubjectKeys(db.pool, b"s" * 32))
     mine, other = uuid4(), uuid4()
     for principal in (mine, other):
         await db.pool.execute("INSERT INTO principals (id, name, role) VALUES ($1, 'x', 'user')", principal)
@@ -155,5 +156,5 @@ async def test_preferences_are_their_givers(db: Database) -> None:
 )
 async def test_a_bad_preference_is_refused_by_field(db: Database, field: str, texts: tuple[str, str, str]) -> None:
     with pytest.raises(InvalidRequest) as refused:
-        await PreferenceBook(db.pool).add(uuid4(), "c", *texts)
+        await PreferenceBook(db.pool, SubjectKeys(db.pool, b"s" * 32)).add(uuid4(), "c", *texts)
     assert refused.value.param == field

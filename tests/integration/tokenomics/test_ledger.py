@@ -395,7 +395,11 @@ async def test_held_money_cannot_be_sent(world: World) -> None:
 
 
 async def test_the_welcome_grant_is_given_once(world: World) -> None:
-    enrolment = Enrolment(Identities(world.db.pool, b"k" * 32), world.ledger, welcome_grant_micro=2_000_000)
+    enrolment = Enrolment(
+        Identities(world.db.pool, b"k" * 32, world.subject_keys),
+        world.ledger,
+        welcome_grant_micro=2_000_000,
+    )
     principal_id = uuid7()
     await asyncio.gather(*[enrolment.welcome(principal_id) for _ in range(5)])
     await enrolment.welcome(principal_id)

@@ -58,6 +58,7 @@ class Market:
             SIGNER,
             lambda: self.now,
             rules,
+            self.world.subject_keys,
             metered_tokens=lambda instance: self.metered.get(instance, 0),
         )
 

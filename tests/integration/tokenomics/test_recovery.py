@@ -13,6 +13,7 @@ from prsm.agents.conversations import Conversations, turn
 from prsm.core import database
 from prsm.core.clock import uuid7
 from prsm.core.errors import PrsmError
+from prsm.core.subject_keys import SubjectKey
 from prsm.tokenomics.ftns_service import Ledger, LedgerLimits
 from prsm.tokenomics.idempotency import IdempotencyKeys, Stored
 
@@ -24,11 +25,17 @@ async def owner(world: World) -> UUID:
     return await world.db.pool.fetchval("SELECT principal_id FROM api_keys WHERE id = $1", world.key_id)
 
 
+async def key_of(world: World, principal: UUID) -> SubjectKey:
+    return await world.subject_keys.key(principal)
+
+
 async def test_a_turn_is_kept_with_its_capture_and_once(world: World) -> None:
     principal, conversation, request = await owner(world), uuid4(), await world.hold(10)
     for _ in range(2):
-        await world.ledger.capture(request, pay(4), along=turn(conversation, principal, request, ASKED))
-    conversations = Conversations(world.db.pool, None, max_messages=10)
+        await world.ledger.capture(
+            request, pay(4), along=turn(conversation, principal, request, ASKED, await key_of(world, principal))
+        )
+    conversations = Conversations(world.db.pool, None, world.subject_keys, max_messages=10)
     assert await conversations.history(conversation, principal) == ASKED
     assert await conversations.until(request, principal) == (conversation, ASKED)
 
@@ -37,8 +44,11 @@ async def test_a_capture_that_is_refused_keeps_no_turn(world: World) -> None:
     principal, conversation, request = await owner(world), uuid4(), await world.hold(10)
     await world.ledger.release(request)
     with pytest.raises(PrsmError, match="ended already"):
-        await world.ledger.capture(request, pay(4), along=turn(conversation, principal, request, ASKED))
-    assert await Conversations(world.db.pool, None, max_messages=10).history(conversation, principal) == []
+        await world.ledger.capture(
+            request, pay(4), along=turn(conversation, principal, request, ASKED, await key_of(world, principal))
+        )
+    conversations = Conversations(world.db.pool, None, world.subject_keys, max_messages=10)
+    assert await conversations.history(conversation, principal) == []
 
 
 async def test_a_statement_that_fails_takes_its_capture_with_it_and_no_other(world: World) -> None:
@@ -53,8 +63,9 @@ async def test_a_statement_that_fails_takes_its_capture_with_it_and_no_other(wor
 async def test_answers_of_one_batch_extend_one_conversation(world: World) -> None:
     principal, conversation = await owner(world), uuid4()
     requests = [await world.hold(10) for _ in range(5)]
+    key = await key_of(world, principal)
     captures = (
-        world.ledger.capture(request, pay(1), along=turn(conversation, principal, request, ASKED))
+        world.ledger.capture(request, pay(1), along=turn(conversation, principal, request, ASKED, key))
         for request in requests
     )
     assert await outcomes(captures) == [""] * 5

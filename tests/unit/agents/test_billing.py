@@ -104,7 +104,7 @@ def test_the_receipt_states_every_fact_of_the_request() -> None:
     made = bill(plan(mine), Usage(10, 20, 4), completed=False)
     assert verify(made.receipt, node_key=KEY.public_key_hex) == ([], KEY.public_key_hex)
     assert receipt(made) == {
-        "version": 2,
+        "version": 3,
         "id": str(UUID(int=1)),
         "time": "2026-01-02T03:04:05.678+00:00",
         "node": {"id": KEY.node_id, "public_key": KEY.public_key_hex},
@@ -131,6 +131,7 @@ def test_the_receipt_states_every_fact_of_the_request() -> None:
             {"account": "treasury", "kind": "treasury", "amount_micro": 5},
         ],
         "screened_by": ["words"],
+        "screening": {"policy": "", "input": "", "output": "", "categories": []},
     }
     assert not made.completed
 

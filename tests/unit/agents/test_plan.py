@@ -10,7 +10,8 @@ from msgspec.structs import replace
 from tests.support.asks import LIMITS, ask, candidates, chat, plan, target, user
 
 from prsm.agents.call import ChatCall, Choice, EmbedCall, Usage
-from prsm.agents.plan import PathLimits, estimated_usage, make_plan, question_of, read_texts, said_texts
+from prsm.agents.plan import PathLimits, estimated_usage, make_plan, question_of
+from prsm.agents.texts import read_texts, said_texts
 from prsm.core.errors import Kind, PrsmError
 from prsm.tokenomics.quotes import IMAGE_TOKENS, Price, Quote, charge_micro
 

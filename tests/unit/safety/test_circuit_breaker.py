@@ -1,12 +1,13 @@
 """The breaker's laws: when it opens, how it lets calls back in, and that it never lets in too many."""
 
 import itertools
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prsm.safety.circuit_breaker import BreakerBoard, BreakerPolicy, CircuitBreaker, State
+from prsm.safety.circuit_breaker import BreakerBoard, BreakerPolicy, CircuitBreaker, Opening, State
 
 POLICY = BreakerPolicy(
     window_s=10, buckets=5, min_calls=4, failure_rate=0.5, open_s=2, max_open_s=8, max_probes=2, probes_to_close=2
@@ -215,3 +216,55 @@ def test_a_policy_that_makes_no_sense_is_refused(wrong: dict[str, float]) -> Non
         BreakerPolicy(**wrong)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="at least one key"):
         BreakerBoard(lambda: 0.0, max_keys=0)
+
+
+def test_what_another_opened_is_open_here_as_long_as_it_says_and_closes_when_it_says() -> None:
+    now_s = 0.0
+    board = BreakerBoard(lambda: now_s, POLICY)
+    told: list[tuple[str, Opening | None]] = []
+    board.changed = lambda key, opening: told.append((key, opening))
+    board.adopt("a", Opening(5, 2, "elsewhere", held=False))
+    assert board.resting("a")
+    assert not board.allow("a")
+    assert told == []  # it is no news to who said it
+    now_s = 5.0
+    assert board.allow("a")
+    board.record("a", ok=False, admitted_s=5.0)
+    assert told == [("a", Opening(8, 3, "a probe failed", held=False))]  # its third opening in a row
+    board.adopt("a", None)
+    assert board.allow("a")
+    board.adopt("b", Opening(0, 0, "by hand", held=True))
+    now_s = 1e9
+    assert not board.allow("b")
+
+
+def test_each_opening_and_closing_is_told_once() -> None:
+    now_s = 0.0
+    board = BreakerBoard(lambda: now_s, POLICY)
+    told: list[bool] = []
+    board.changed = lambda key, opening: told.append(opening is not None)
+    for _ in range(POLICY.min_calls + 3):
+        if board.allow("a"):
+            board.record("a", ok=False)
+    assert told == [True]
+    now_s = 2.0
+    for _ in range(POLICY.probes_to_close):
+        assert board.allow("a", now_s=now_s)
+        board.record("a", ok=True, admitted_s=now_s)
+    assert told == [True, False]
+    board.trip("a", "by hand")
+    board.reset("a")
+    assert told == [True, False, True, False]
+
+
+def test_threads_that_use_a_board_together_lose_no_call() -> None:
+    board = BreakerBoard(lambda: 0.0, BreakerPolicy(min_calls=10**9))
+
+    def calls(number: int) -> None:
+        for at in range(500):
+            board.allow(f"k{at % 7}")
+            board.record(f"k{at % 7}", ok=at % 2 == 0)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(calls, range(8)))
+    assert sum(view.calls for view in board.snapshot().values()) == 8 * 500

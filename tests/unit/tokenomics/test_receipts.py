@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from prsm.core import canonical
-from prsm.tokenomics.receipts import DOMAIN, NodeSigner, ReceiptFacts, Segment, money_of, sign_receipt
+from prsm.tokenomics.receipts import DOMAIN, NodeSigner, ReceiptFacts, Screened, Segment, money_of, sign_receipt
 from prsm.tokenomics.splits import Leg
 
 PRIVATE = Ed25519PrivateKey.from_private_bytes(b"\x07" * 32)
@@ -55,6 +55,7 @@ def test_it_binds_every_fact() -> None:
         "completed": False,
         "screened_by": (),
         "segments": (Segment("m", "p", 4),),
+        "screened": Screened("ab" * 32, "allow", "annotate", ("hate",)),
         "at": datetime(2026, 1, 2, 3, 4, 5, 679_000, UTC),
     }
     for name in ReceiptFacts.__struct_fields__:

@@ -7,7 +7,7 @@ from later; the comment is for the operator alone.
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 import msgspec
@@ -16,6 +16,7 @@ from prsm.agents.learning.outcomes import REASON_WEIGHTS, Reason
 from prsm.agents.rollouts.evidence import Mean
 from prsm.core.database import Pool
 from prsm.core.errors import InvalidRequest, Kind, PrsmError
+from prsm.core.subject_keys import SubjectKeys
 
 MAX_COMMENT_CHARS: Final = 2_000
 MAX_RATINGS: Final = 3
@@ -91,8 +92,11 @@ _decode_receipt = msgspec.json.Decoder(_Receipt).decode
 class FeedbackBook:
     """Takes and lists feedback. ``account_id`` is ``tokenomics/ftns_service.py: Ledger.account_id``."""
 
-    def __init__(self, pool: Pool, account_id: Callable[[str], Awaitable[int]], *, ttl_s: int) -> None:
+    def __init__(
+        self, pool: Pool, account_id: Callable[[str], Awaitable[int]], keys: SubjectKeys, *, ttl_s: int
+    ) -> None:
         self._pool = pool
+        self._keys = keys
         self._account_id = account_id
         self._ttl_s = ttl_s
 
@@ -113,7 +117,8 @@ class FeedbackBook:
         if receipt.operation != "chat":
             raise InvalidRequest("Feedback is on answers in text; this request embedded texts.", param="request_id")
         name, version = receipt.model.name, receipt.model.version
-        await self._pool.execute(_STORE, request_id, principal_id, name, version, score, reason, comment)
+        sealed = (await self._keys.key(principal_id)).seal(comment, comment_place(request_id))
+        await self._pool.execute(_STORE, request_id, principal_id, name, version, score, reason, sealed)
         return name
 
     async def rated(self, parts: Sequence[Part], since: datetime, until: datetime | None = None) -> dict[str, Mean]:
@@ -125,7 +130,18 @@ class FeedbackBook:
     async def newest(self, limit: int, before: UUID | None = None) -> list[Feedback]:
         """The feedback on the newest requests first, of all callers; page by the last id seen."""
         rows = await self._pool.fetch(_LIST, before, limit)
-        return [Feedback(**row) for row in rows]
+        return [await self._opened(row) for row in rows]
+
+    async def _opened(self, row: Any) -> Feedback:
+        key = await self._keys.key(row["principal_id"])
+        values: dict[str, Any] = dict(row)
+        values["comment"] = key.open(values["comment"], comment_place(values["request_id"]))
+        return Feedback(**values)
+
+
+def comment_place(request_id: UUID) -> str:
+    """Where the comment on an answer is sealed for."""
+    return f"comment:{request_id}"
 
 
 def parse_request_id(text: str) -> UUID:

@@ -16,9 +16,10 @@ from prsm.agents.call import ChatCall, Target
 from prsm.agents.learning.callers import caller_id
 from prsm.agents.learning.outcomes import Ended, Seen
 from prsm.agents.learning.prompts import READ_CHARS, PromptReader
-from prsm.agents.plan import Ask, last_user_text
+from prsm.agents.plan import Ask
 from prsm.agents.routers.quality import Item
 from prsm.agents.routers.roster import served_model
+from prsm.agents.texts import last_user_text
 from prsm.core.clock import Clock, now
 from prsm.core.database import Pool
 

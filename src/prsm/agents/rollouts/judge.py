@@ -12,8 +12,8 @@ from typing import Any, Final
 import structlog
 
 from prsm.agents.call import ChatCall, Completion, Target
-from prsm.agents.plan import read_texts
 from prsm.agents.seams import Executor
+from prsm.agents.texts import read_texts
 from prsm.core.clock import uuid7
 from prsm.core.errors import PrsmError
 

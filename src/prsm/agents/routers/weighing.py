@@ -227,7 +227,7 @@ def _or_usual(measured: Floats, usual: float) -> Floats:
 def _usual(measured: Floats, alive: Flags) -> float:
     """The mean of what was measured of the living; what was not is 0."""
     count = np.count_nonzero(alive & (measured > 0))
-    return float(measured @ alive) / count if count else 0.0
+    return float((measured * alive).sum()) / count if count else 0.0  # as a product BLAS would wake threads for it
 
 
 def _leaders(weighed: Weighed) -> dict[int, Leader] | None:

@@ -10,7 +10,6 @@ counted right only when the text equals the reference answer, with 95 % Wilson i
 import argparse
 import itertools
 import json
-import math
 import os
 import platform
 import time
@@ -23,11 +22,11 @@ from prsm.core.clock import now
 from prsm.teachers.arithmetic.data import LEVELS, Item, Level, items
 from prsm.teachers.arithmetic.phrasing import DOMAIN
 from prsm.teachers.arithmetic.teacher import ASSETS, ArithmeticTeacher
+from prsm.teachers.evaluation.statistics import wilson
 from prsm.teachers.tasks.held_out import HELD_OUT_MODULUS, is_held_out
 
 _MAX_DRAWS = 60_000
 _FIXTURE_ITEMS_PER_FAMILY = 60
-_Z_95 = 1.959964
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,14 +45,6 @@ class Speed:
 
     tokens: int
     cpu_s: float
-
-
-def wilson(right: int, total: int) -> tuple[float, float]:
-    """The 95 % Wilson score interval of a share (Wilson 1927)."""
-    share, z2 = right / total, _Z_95**2
-    centre = share + z2 / (2 * total)
-    spread = _Z_95 * math.sqrt(share * (1 - share) / total + z2 / (4 * total**2))
-    return max(0.0, (centre - spread) / (1 + z2 / total)), min(1.0, (centre + spread) / (1 + z2 / total))
 
 
 def paper(level: Level, seed: int, count: int) -> list[Item]:

@@ -2,13 +2,11 @@
 
 A recipe is a distillation's with the teachers' folders and the tasks in it. The run's folder is as a training run's
 is, and the job's too; the student that passed all stages is ``model/`` in it. Who pays for a run of the node is its
-supervisor, by slices; the job's own budget is processor time. Exit codes as of ``prsm.teachers.training.main``.
+supervisor, by slices; the job's own budget is processor time.
 """
 
-import argparse
 import shutil
 import sys
-import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -17,62 +15,51 @@ import msgspec
 from msgspec import Meta, Struct
 
 from prsm.core import clock
-from prsm.core.errors import ConfigError, PrsmError
 from prsm.teachers.distillation.analysis import answered, draw_problems, measured
 from prsm.teachers.distillation.backends.choosing import open_backend
 from prsm.teachers.distillation.job import Job, Stage, Standing, begun, read_job, resumed, write_job
 from prsm.teachers.distillation.recipe import Distillation
 from prsm.teachers.distillation.running import Watch, run
+from prsm.teachers.distillation.saying import examined
 from prsm.teachers.distillation.seams import Backend
 from prsm.teachers.distillation.stages import Distiller, Verdict
+from prsm.teachers.evaluation.plan import FilePart, Plan
+from prsm.teachers.evaluation.questions import questions
 from prsm.teachers.tasks.first_levels import FirstLevels, first_levels
 from prsm.teachers.tasks.registry import task
+from prsm.teachers.training.run_command import carry_out, recipe_of
 from prsm.teachers.training.run_folder import Ended, RunFolder
 
-DONE, FAILED, USAGE, STOPPED = 0, 1, 2, 130
 _EXAM_PROMPTS: Final = 200
 _EXAM_SEED: Final = 10**6
 _HOLD: Final = "paid by its supervisor"
 
 
 class Recipe(Struct, frozen=True, kw_only=True):
-    """Teachers by name with their folders, tasks by name with how many of their levels, and the job's own recipe."""
+    """Teachers by name with their folders, tasks by name with how many of their levels, and the job's own recipe.
+
+    ``safety`` are files of the rule ``forbidden`` below ``data``: what the student must not say.
+    """
 
     teachers: Annotated[dict[str, str], Meta(min_length=1)]
     tasks: Annotated[dict[str, int], Meta(min_length=1)]
     distillation: Distillation
+    safety: tuple[FilePart, ...] = ()
     cpu_minutes: Annotated[float, Meta(gt=0)] = 60.0
     data: str = "."
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; says on stderr what went wrong."""
-    parser = argparse.ArgumentParser(prog="prsm.teachers.distillation.main", description=__doc__)
-    parser.add_argument("recipe", type=Path)
-    parser.add_argument("--out", type=Path, required=True)
-    options = parser.parse_args(arguments)
-    folder = RunFolder(options.out)
-    try:
-        recipe = read_recipe(options.recipe)
+    """The command line."""
+
+    def distilled(path: Path, folder: RunFolder) -> Ended:
+        recipe = recipe_of(path, Recipe, "distillation")
         with folder.held():
             ended = _distilled(recipe, folder)
             folder.end(ended)
-    except PrsmError as error:
-        print(f"Error: {error}", file=sys.stderr)
-        folder.refuse(error)
-        return USAGE if isinstance(error, ConfigError) else FAILED
-    print(f"{ended.state}. {ended.reason}", file=sys.stderr)
-    return {"done": DONE, "failed": FAILED, "stopped": STOPPED}[ended.state]
+        return ended
 
-
-def read_recipe(path: Path) -> Recipe:
-    """The recipe of a TOML file. Raises ConfigError naming the field."""
-    try:
-        given: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
-        own = {name: given.pop(name) for name in ("teachers", "tasks", "cpu_minutes", "data") if name in given}
-        return msgspec.convert({**own, "distillation": given}, Recipe)
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path} cannot be used: {error}.") from error
+    return carry_out(arguments, "prsm.teachers.distillation.main", __doc__, distilled)
 
 
 def _distilled(recipe: Recipe, folder: RunFolder) -> Ended:
@@ -106,6 +93,8 @@ def _begin(recipe: Recipe, folder: RunFolder) -> "_Reports":
 
 
 def _distiller(recipe: Recipe, tasks: Sequence[FirstLevels], backend: Backend) -> Distiller:
+    teachers = {name: backend.load(Path(path)) for name, path in recipe.teachers.items()}
+
     def evaluate(student: Path, watch: Watch) -> Verdict:
         found: dict[str, Any] = {}
         for each in tasks:
@@ -116,8 +105,9 @@ def _distiller(recipe: Recipe, tasks: Sequence[FirstLevels], backend: Backend) -
         return Verdict(passed=True, facts=found)
 
     def safety(student: Path, watch: Watch) -> Verdict:
-        watch.check()
-        return Verdict(passed=True, facts={"examined": f"{student.name} is examined by the gate before it is offered"})
+        tokens = recipe.distillation.amounts.max_tokens
+        asked = questions(Plan(files=recipe.safety), task, Path(recipe.data)) if recipe.safety else []
+        return examined(asked, backend.load(student), teachers, tokens, watch.check)
 
     def publish(student: Path, _job: str) -> Mapping[str, Any]:
         kept = RunFolder(student.parent)
@@ -126,7 +116,7 @@ def _distiller(recipe: Recipe, tasks: Sequence[FirstLevels], backend: Backend) -
 
     return Distiller(
         recipe=recipe.distillation,
-        teachers={name: backend.load(Path(path)) for name, path in recipe.teachers.items()},
+        teachers=teachers,
         tasks=tasks,
         backend=backend,
         evaluate=evaluate,

@@ -1,21 +1,18 @@
 """An evaluation as a run of the node, without torch: ``python -m prsm.teachers.evaluation.job RECIPE.toml --out DIR``.
 
 A recipe is a plan with the teacher's folder in it. The run's folder is as a training run's is; in it
-``evaluation.json`` is what was found. Exit codes: 0 done, 1 failed, 2 wrong recipe, 130 stopped.
+``evaluation.json`` is what was found.
 """
 
-import argparse
 import signal
 import sys
 import time
-import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
-from prsm.core.errors import ConfigError, PrsmError
+from prsm.core.errors import ConfigError
 from prsm.teachers.evaluation.harness import evaluate
 from prsm.teachers.evaluation.outcomes import Evaluation, encode
 from prsm.teachers.evaluation.plan import Plan
@@ -24,9 +21,9 @@ from prsm.teachers.runtime.engine import Engine
 from prsm.teachers.runtime.folder import ModelFolder
 from prsm.teachers.runtime.learner import EngineLearner
 from prsm.teachers.tasks.registry import task
+from prsm.teachers.training.run_command import carry_out, recipe_of
 from prsm.teachers.training.run_folder import Ended, RunFolder
 
-DONE, FAILED, USAGE, STOPPED = 0, 1, 2, 130
 RESULT = "evaluation.json"
 _BATCH = 64
 
@@ -41,38 +38,21 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; says on stderr what went wrong."""
-    parser = argparse.ArgumentParser(prog="evaluation", description=__doc__)
-    parser.add_argument("recipe", type=Path)
-    parser.add_argument("--out", type=Path, required=True)
-    options = parser.parse_args(arguments)
-    run = RunFolder(options.out)
-    try:
-        recipe = read_recipe(options.recipe)
-    except PrsmError as error:
-        print(error, file=sys.stderr)
-        options.out.mkdir(parents=True, exist_ok=True)
-        run.end(Ended(state="failed", reason=str(error)))
-        return USAGE
-    try:
-        with run.held():
-            ended = _run(recipe, run)
-            run.end(ended)
-    except PrsmError as error:
-        print(error, file=sys.stderr)
-        run.end(Ended(state="failed", reason=str(error)))
-        return FAILED
-    return DONE if ended.state == "done" else STOPPED
+    """The command line."""
+
+    def evaluated(path: Path, folder: RunFolder) -> Ended:
+        recipe = read_recipe(path)
+        with folder.held():
+            ended = _run(recipe, folder)
+            folder.end(ended)
+        return ended
+
+    return carry_out(arguments, "prsm.teachers.evaluation.job", __doc__, evaluated)
 
 
 def read_recipe(path: Path) -> Recipe:
     """The recipe of a TOML file. Raises ConfigError naming the field."""
-    try:
-        given: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
-        own = {name: given.pop(name) for name in ("teacher", "data", "max_tokens") if name in given}
-        recipe = msgspec.convert({**own, "plan": given}, Recipe)
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path} cannot be used: {error}.") from error
+    recipe = recipe_of(path, Recipe, "plan")
     if recipe.plan.standard:
         raise ConfigError(
             "Standard tasks need torch: evaluate them by prsm.teachers.evaluation.main.", param="standard"

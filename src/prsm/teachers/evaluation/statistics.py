@@ -12,6 +12,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from prsm.teachers.curriculum import bounds
+
 CONFIDENCE = 0.95
 _NORMAL = NormalDist()
 _BISECTIONS = 60
@@ -27,12 +29,7 @@ class Interval(NamedTuple):
 
 def wilson(right: int, count: int, confidence: float = CONFIDENCE) -> Interval:
     """Wilson's score interval of a share: near its level on average over shares. Wilson (1927), JASA 22."""
-    if not count:
-        return Interval(0.0, 1.0)
-    z = _NORMAL.inv_cdf((1 + confidence) / 2)
-    middle = (right + z * z / 2) / (count + z * z)
-    reach = z / (count + z * z) * sqrt(right * (count - right) / count + z * z / 4)
-    return Interval(0.0 if right == 0 else middle - reach, 1.0 if right == count else middle + reach)
+    return Interval(*bounds(right, count, _NORMAL.inv_cdf((1 + confidence) / 2)))
 
 
 def clopper_pearson(right: int, count: int, confidence: float = CONFIDENCE) -> Interval:

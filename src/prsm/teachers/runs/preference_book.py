@@ -13,8 +13,13 @@ from msgspec import Struct
 from prsm.core.clock import uuid7
 from prsm.core.database import Pool
 from prsm.core.errors import InvalidRequest, Kind, PrsmError
+from prsm.core.subject_keys import SubjectKey, SubjectKeys
 
 MAX_TEXT_CHARS: Final = 20_000
+_MAY_TRAIN: Final = """
+coalesce((SELECT c.granted FROM privacy_consents c
+    WHERE c.subject_id = principal_id AND c.purpose = 'training' ORDER BY c.id DESC LIMIT 1), true)
+"""
 _SELECT = "SELECT id, principal_id, collection, prompt, chosen, rejected, created_at FROM preferences"
 
 
@@ -30,36 +35,54 @@ class Preference(Struct, frozen=True):
     created_at: datetime
 
 
+def open_preference(row: Any, key: SubjectKey) -> Preference:
+    """A preference from its row, by its giver's key."""
+    values: dict[str, Any] = {name: row[name] for name in Preference.__struct_fields__}
+    for name in ("prompt", "chosen", "rejected"):
+        values[name] = key.open(values[name], _place(row["id"], name))
+    return Preference(**values)
+
+
 class PreferenceBook:
     """Preferences over a pool."""
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, pool: Pool, keys: SubjectKeys) -> None:
         self._pool = pool
+        self._keys = keys
 
     async def add(self, principal_id: UUID, collection: str, prompt: str, chosen: str, rejected: str) -> Preference:
         """Keep one. Raises InvalidRequest naming the field."""
-        for name, text in {"prompt": prompt, "chosen": chosen, "rejected": rejected}.items():
+        texts = {"prompt": prompt, "chosen": chosen, "rejected": rejected}
+        for name, text in texts.items():
             if not text or len(text) > MAX_TEXT_CHARS or "\0" in text:
                 raise InvalidRequest(f"{name} has 1 to {MAX_TEXT_CHARS:,} characters and no NUL.", param=name)
         if chosen == rejected:
             raise InvalidRequest("Of two answers that are the same none is preferred.", param="rejected")
+        key, preference_id = await self._keys.key(principal_id), uuid7()
+        sealed = [key.seal(text, _place(preference_id, name)) for name, text in texts.items()]
         row = await self._pool.fetchrow(
             "INSERT INTO preferences (id, principal_id, collection, prompt, chosen, rejected) "
             "VALUES ($1, $2, $3, $4, $5, $6) RETURNING *",
-            *(uuid7(), principal_id, collection, prompt, chosen, rejected),
+            *(preference_id, principal_id, collection, *sealed),
         )
-        return _preference(row)
+        return await self._opened(row)
 
     async def of(
         self, collection: str, *, limit: int, after: UUID | None = None, principal_id: UUID | None = None
     ) -> list[Preference]:
-        """The preferences of a collection, the oldest first; page by the last id seen."""
+        """The preferences of a collection, the oldest first; page by the last id seen.
+
+        Of all together (``principal_id`` None) without those of people who let nobody train on them.
+        """
         rows = await self._pool.fetch(
             f"{_SELECT} WHERE collection = $1 AND ($2::uuid IS NULL OR id > $2) "
-            "AND ($3::uuid IS NULL OR principal_id = $3) ORDER BY id LIMIT $4",
+            f"AND ($3::uuid IS NULL OR principal_id = $3) AND ($3 IS NOT NULL OR {_MAY_TRAIN}) ORDER BY id LIMIT $4",
             *(collection, after, principal_id, limit),
         )
-        return [_preference(row) for row in rows]
+        return [await self._opened(row) for row in rows]
+
+    async def _opened(self, row: Any) -> Preference:
+        return open_preference(row, await self._keys.key(row["principal_id"]))
 
     async def collections(self) -> Mapping[str, int]:
         """How many preferences each collection has."""
@@ -78,5 +101,5 @@ class PreferenceBook:
             raise PrsmError(f"There is no preference {preference_id}.", kind=Kind.NOT_FOUND, code="unknown_preference")
 
 
-def _preference(row: Any) -> Preference:
-    return Preference(*(row[name] for name in Preference.__struct_fields__))
+def _place(preference_id: UUID, name: str) -> str:
+    return f"preference:{preference_id}:{name}"

@@ -4,7 +4,6 @@
 # pyright: basic, reportMissingImports=false
 
 import hashlib
-from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, assert_never
@@ -12,9 +11,8 @@ from typing import Any, assert_never
 import msgspec
 import torch
 
-from prsm.core.errors import ConfigError
 from prsm.teachers import training
-from prsm.teachers.seams import Task
+from prsm.teachers.tasks.registry import task
 from prsm.teachers.training.language import next_token
 from prsm.teachers.training.lessons import Lessons, of_pairs, of_preferences, of_tasks, of_text
 from prsm.teachers.training.loop import Watch, train
@@ -53,7 +51,7 @@ def _lessons(recipe: Recipe, start: StartingModel, group: Group) -> Lessons:
         case Pairs():
             return of_pairs(data, start.spelling, seed, group)
         case Tasks():
-            return of_tasks(data, start.spelling, seed, group, _task)
+            return of_tasks(data, start.spelling, seed, group, task)
         case Preferences():
             reference = start.network if isinstance(recipe.objective, Dpo) else None
             return of_preferences(data, start.spelling, seed, group, reference)
@@ -88,14 +86,6 @@ def _code_sha256() -> str:
     for path in sorted(room.rglob("*.py")):
         digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
-
-
-def _task(name: str) -> Task:
-    """The task of this name in the room's registry, which is imported only where a recipe names one."""
-    try:
-        return import_module("prsm.teachers.tasks.registry").task(name)
-    except ModuleNotFoundError as error:
-        raise ConfigError(f"The task {name} cannot be had: {error}.", param="data.names") from error
 
 
 def _write_model(start: StartingModel, folder: RunFolder, group: Group) -> None:

@@ -10,14 +10,12 @@ import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Final
 
 from prsm.core.errors import ConfigError, Kind, PrsmError
 from prsm.teachers.training.launch import launch, threads_each, watch_launcher
 from prsm.teachers.training.recipe import Recipe, read_recipe
+from prsm.teachers.training.run_command import EXIT_CODES
 from prsm.teachers.training.run_folder import Ended, RunFolder
-
-EXIT_CODES: Final = {"done": 0, "failed": 1, "stopped": 130}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

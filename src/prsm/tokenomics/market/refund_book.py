@@ -14,9 +14,10 @@ import msgspec
 from msgspec import Struct
 
 from prsm.core.clock import Clock, uuid7
-from prsm.core.database import Connection, Pool
+from prsm.core.database import Pool
 from prsm.core.errors import InvalidRequest, Kind, PrsmError
 from prsm.core.money import format_ftns
+from prsm.core.subject_keys import Erased, SubjectKeys, Unreadable, is_sealed
 from prsm.tokenomics.ftns_service import Ledger
 from prsm.tokenomics.market.refunds import (
     MAX_NOTE_CHARS,
@@ -83,8 +84,9 @@ class Refund(Struct, frozen=True):
 class RefundBook:
     """Refunds over a pool and a ledger; they are asked for within ``window_s`` seconds of the answer."""
 
-    def __init__(self, pool: Pool, ledger: Ledger, window_s: int, clock: Clock) -> None:
+    def __init__(self, pool: Pool, ledger: Ledger, window_s: int, clock: Clock, keys: SubjectKeys) -> None:
         self._pool = pool
+        self._keys = keys
         self._ledger = ledger
         self._window_s = window_s
         self._clock = clock
@@ -101,7 +103,7 @@ class RefundBook:
             await self._pool.execute(
                 "INSERT INTO market_refunds (id, request_id, payer_account, seller_account, asked_micro, reason, note) "
                 "VALUES ($1, $2, $3, $4, $5, $6, $7)",
-                *(refund_id, request_id, account, seller, asked, reason, note),
+                *(refund_id, request_id, account, seller, asked, reason, await self._sealed(account, refund_id, note)),
             )
         except asyncpg.UniqueViolationError:
             raise PrsmError(
@@ -141,10 +143,11 @@ class RefundBook:
             raise InvalidRequest(f"A note has at most {MAX_NOTE_CHARS} characters and no NUL.", param="note")
         seen = await self.refund(refund_id, None if is_admin else account)
         _, seller, parts = await self._capture(seen.request_id, seen.payer_account)
+        sealed = await self._sealed(account, refund_id, note)
         async with self._pool.acquire() as connection, connection.transaction():
             await connection.fetchrow("SELECT id FROM market_refunds WHERE id = $1 FOR UPDATE", refund_id)
-            decisions = await _decisions(connection, [refund_id])
-            given = [decision.parts for decision in decisions.get(refund_id, [])]
+            decided = await connection.fetch(_DECISIONS, [refund_id])
+            given = [msgspec.json.decode(row["parts"], type=dict[str, int]) for row in decided]
             if given and not is_admin:
                 raise PrsmError("The refund was decided already.", kind=Kind.CONFLICT, code="refund_decided")
             left = reach(left_of(parts, given), seller, account, is_admin=is_admin)
@@ -152,7 +155,7 @@ class RefundBook:
             await connection.execute(
                 "INSERT INTO market_refund_decisions (refund_id, number, amount_micro, parts, by_account, note) "
                 "VALUES ($1, $2, $3, $4::text::jsonb, $5, $6)",
-                *(refund_id, len(given) + 1, amount_micro, msgspec.json.encode(back).decode(), account, note),
+                *(refund_id, len(given) + 1, amount_micro, msgspec.json.encode(back).decode(), account, sealed),
             )
             if back:
                 await connection.execute(
@@ -198,20 +201,33 @@ class RefundBook:
 
     async def _read(self, rows: Sequence[Any]) -> list[Refund]:
         async with self._pool.acquire() as connection:
-            decisions = await _decisions(connection, [row["id"] for row in rows])
+            decided = await connection.fetch(_DECISIONS, [row["id"] for row in rows])
+        decisions: dict[UUID, list[Decision]] = {}
+        for row in decided:
+            parts = msgspec.json.decode(row["parts"], type=dict[str, int])
+            note = await self._opened(row["by_account"], row["refund_id"], row["note"])
+            decision = Decision(row["amount_micro"], parts, row["by_account"], note, row["created_at"])
+            decisions.setdefault(row["refund_id"], []).append(decision)
         names = [name for name in Refund.__struct_fields__ if name != "decisions"]
         stored: list[dict[str, Any]] = [{name: row[name] for name in names} for row in rows]
+        for one in stored:
+            one["note"] = await self._opened(one["payer_account"], one["id"], one["note"])
         return [Refund(**one, decisions=tuple(decisions.get(one["id"], ()))) for one in stored]
 
+    async def _sealed(self, account: str, refund_id: UUID, note: str) -> str:
+        return (await self._keys.of_account(account)).seal(note, note_place(refund_id)) if note else ""
 
-async def _decisions(connection: Connection, refund_ids: list[UUID]) -> dict[UUID, list[Decision]]:
-    found: dict[UUID, list[Decision]] = {}
-    for row in await connection.fetch(_DECISIONS, refund_ids):
-        parts = msgspec.json.decode(row["parts"], type=dict[str, int])
-        found.setdefault(row["refund_id"], []).append(
-            Decision(row["amount_micro"], parts, row["by_account"], row["note"], row["created_at"])
-        )
-    return found
+    async def _opened(self, account: str, refund_id: UUID, note: str) -> str:
+        """A note as it was written; of a writer who was erased nothing is left."""
+        try:
+            return (await self._keys.of_account(account)).open(note, note_place(refund_id)) if is_sealed(note) else note
+        except (Erased, Unreadable):
+            return ""
+
+
+def note_place(refund_id: UUID) -> str:
+    """Where the notes on a refund are sealed for."""
+    return f"note:{refund_id}"
 
 
 def _within(amount_micro: int, left: Parts) -> Parts:

@@ -1,0 +1,140 @@
+"""Screening on the answer path: what came in before a model reads it, what a model says before its caller does.
+
+Nothing passes unscreened: an answer is looked at whole; of a stream, at most as much as the policies allow is shown
+before it was looked at, and its end is not given before all of it was.
+"""
+
+from collections.abc import Sequence
+
+from msgspec.structs import replace
+
+from prsm.agents.call import Choice, Delta, Json, Target
+from prsm.agents.plan import Plan
+from prsm.agents.routers.roster import served_model
+from prsm.agents.texts import Cuts, choices_without, read_texts, said_texts, without
+from prsm.safety.policy import CLEAR, Action, Direction, Policy, Verdict, judge, redacts, stream_lag_chars
+from prsm.safety.policy_book import InForce, PolicyBook
+from prsm.safety.screening import Screening, Subject
+from prsm.safety.seams import Span
+
+LOOK_BACK_CHARS = 256
+"""What was said before belongs to what is looked at in a stream: a sentence may turn at its end."""
+
+
+class Guard:
+    """Screens the requests and answers of one node."""
+
+    def __init__(self, screening: Screening, book: PolicyBook) -> None:
+        self._screening = screening
+        self.book = book
+
+    @property
+    def name(self) -> str:
+        """Which detectors look, for receipts."""
+        return self._screening.name
+
+    def in_force(self, plan: Plan, target: Target) -> InForce:
+        """The policies for what ``target`` reads and says of this request."""
+        return self.book.in_force(plan.ask.caller.api_key_id, target.name, served_model(target))
+
+    async def request(self, plan: Plan) -> Plan:
+        """The plan as it may be carried out: without candidates whose policies block it, and redacted.
+
+        Raises Blocked where nobody is left, DetectorAway.
+        """
+        ask = plan.ask
+        texts = read_texts(ask.call)
+        assessments = await self._screening.assess(texts)
+        asked = plan.candidates if self.book.is_by_model else plan.candidates[:1]
+        held = {one.target.name: self.in_force(plan, one.target) for one in asked}
+        verdicts = {one.digest: judge(one.policies, assessments, Direction.INPUT) for one in held.values()}
+        judged = [(one, verdicts[held[one.target.name].digest]) for one in asked]
+        able = [one for one in judged if not one[1].blocked]
+        call = without(ask.call, _together([verdict.cuts for _, verdict in able], len(texts))) if able else ask.call
+        if call is None:  # what is to be cut out stands where nothing can be
+            judged, able = [(one, _blocking(verdict)) for one, verdict in able], []
+        strictest, verdict = max(able or judged[:1], key=lambda one: one[1].action)
+        subject = Subject(ask.call.request_id, ask.caller.account, strictest.target.name)
+        policies = held[strictest.target.name].policies
+        await self._screening.enforce(verdict, policies, assessments, texts, Direction.INPUT, subject)
+        left = plan.candidates if len(able) == len(asked) else [one for one, _ in able]
+        return replace(plan, ask=replace(ask, call=call or ask.call), candidates=left, read=verdict)
+
+    async def answer(self, plan: Plan, target: Target, choices: list[Choice]) -> tuple[list[Choice], Verdict]:
+        """An answer as it may be shown, and what was found. Raises Blocked, DetectorAway."""
+        texts = said_texts(choices)
+        policies = self.in_force(plan, target).policies
+        verdict = await self._screening.check(texts, policies, Direction.OUTPUT, _subject(plan, target))
+        return (choices_without(choices, verdict.cuts) if verdict.cuts else choices), verdict
+
+    def holds_back(self, plan: Plan, target: Target) -> bool:
+        """Whether a stream of ``target`` is not shown before it is whole: its policies may cut something out of it."""
+        return redacts(self.in_force(plan, target).policies, Direction.OUTPUT)
+
+    def stream(self, plan: Plan, target: Target) -> "StreamGuard":
+        """What screens one stream of ``target``."""
+        return StreamGuard(self._screening, self.in_force(plan, target).policies, _subject(plan, target))
+
+
+class StreamGuard:
+    """Looks at one stream as it goes by. Raises Blocked where it turns, DetectorAway where nobody can look."""
+
+    __slots__ = ("_lag_chars", "_policies", "_recent", "_screening", "_subject", "_unseen", "verdict")
+
+    def __init__(self, screening: Screening, policies: Sequence[Policy], subject: Subject) -> None:
+        self._screening = screening
+        self._policies = policies
+        self._subject = subject
+        self._lag_chars = stream_lag_chars(policies)
+        self._recent: dict[tuple[int, str], str] = {}
+        self._unseen: dict[tuple[int, str], int] = {}
+        self.verdict = CLEAR
+
+    async def look(self, deltas: Sequence[Delta]) -> None:
+        """Take the next pieces before they are shown; they wait while too much has not been looked at."""
+        for delta in deltas:
+            for field, text in _said(delta):
+                at = (delta.index, field)
+                self._recent[at] = self._recent.get(at, "") + text
+                self._unseen[at] = self._unseen.get(at, 0) + len(text)
+        if sum(self._unseen.values()) > self._lag_chars:
+            await self.settle()
+
+    async def settle(self) -> None:
+        """Look at what has not been looked at."""
+        if not self._unseen:
+            return
+        texts = [self._recent[at][-(LOOK_BACK_CHARS + new) :] for at, new in self._unseen.items()]
+        assessments = await self._screening.assess(texts)
+        verdict = judge(self._policies, assessments, Direction.OUTPUT)
+        for at in self._unseen:
+            self._recent[at] = self._recent[at][-LOOK_BACK_CHARS:]
+        self._unseen = {}
+        if verdict.action >= self.verdict.action:
+            self.verdict = verdict
+            args = self._policies, assessments, texts, Direction.OUTPUT, self._subject
+            await self._screening.enforce(verdict, *args)
+
+
+def _subject(plan: Plan, target: Target) -> Subject:
+    return Subject(plan.ask.call.request_id, plan.ask.caller.account, target.name)
+
+
+def _said(delta: Delta) -> list[tuple[str, str]]:
+    said = [("content", delta.content), ("reasoning", delta.reasoning), ("refusal", delta.refusal)]
+    for fragment in delta.tool_calls or ():
+        function: Json = fragment.get("function") or {}
+        said.append((f"tool {fragment.get('index', 0)}", function.get("arguments")))
+    return [(field, text) for field, text in said if text]
+
+
+def _together(cuts: Sequence[Cuts], texts: int) -> list[tuple[Span, ...]]:
+    """The union of what several verdicts cut out of each text."""
+    return [tuple({span for cut in cuts if cut for span in cut[index]}) for index in range(texts)]
+
+
+def _blocking(verdict: Verdict) -> Verdict:
+    found = [
+        replace(one, action=max(one.action, Action.BLOCK)) for one in verdict.findings if one.action is Action.REDACT
+    ]
+    return replace(verdict, action=Action.BLOCK, findings=tuple(found), cuts=())

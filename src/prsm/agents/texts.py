@@ -1,0 +1,118 @@
+"""What a model will read and what it wrote, as texts to be screened, and the same with parts of them cut out.
+
+All that a model reads is there: messages, what tools were asked and answered, and what tools are offered; images and
+sound are not. The parts of one message are one text, so that nothing hides by being cut in two.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import cast
+
+import msgspec
+from msgspec.structs import replace
+
+from prsm.agents.call import ChatCall, Choice, EmbedCall, Json
+from prsm.safety.policy import redacted
+from prsm.safety.seams import Span
+
+Cuts = Sequence[Sequence[Span]]
+"""What to take out of each text, in the order of the texts; empty: nothing of any."""
+_JOIN = "\n"
+
+
+def read_texts(call: ChatCall | EmbedCall) -> list[str]:
+    """All texts that a model will read."""
+    if isinstance(call, EmbedCall):
+        return call.texts
+    texts = [text for message in call.messages if (text := text_of(message))]
+    for message in call.messages:
+        texts += [_arguments(each) for each in message.get("tool_calls") or ()]
+    if tools := call.options.get("tools"):
+        texts.append(msgspec.json.encode(tools).decode())
+    return [text for text in texts if text]
+
+
+def without(call: ChatCall | EmbedCall, cuts: Cuts) -> ChatCall | EmbedCall | None:
+    """The call with ``cuts`` taken out of what ``read_texts`` gives; None where something else must be changed."""
+    if isinstance(call, EmbedCall):
+        return replace(call, texts=[redacted(text, cut) for text, cut in zip(call.texts, cuts, strict=True)])
+    spoken = [index for index, message in enumerate(call.messages) if text_of(message)]
+    if any(cuts[len(spoken) :]):
+        return None
+    messages = list(call.messages)
+    for index, cut in zip(spoken, cuts, strict=False):
+        if cut:
+            messages[index] = _cut_message(messages[index], cut)
+    return replace(call, messages=messages)
+
+
+def said_texts(choices: Sequence[Choice]) -> list[str]:
+    """All texts that a model wrote; what it passes to tools included."""
+    texts: list[str] = []
+    for choice in choices:
+        texts += filter(None, (choice.content, choice.reasoning, choice.refusal, *map(_arguments, choice.tool_calls)))
+    return texts
+
+
+def choices_without(choices: Sequence[Choice], cuts: Cuts) -> list[Choice]:
+    """The choices with ``cuts`` taken out of what ``said_texts`` gives; tokens' probabilities, which name them, go."""
+    waiting = iter(cuts)
+    changed: list[Choice] = []
+    for choice in choices:
+        content = _cut(choice.content, waiting)
+        reasoning = _cut(choice.reasoning, waiting)
+        refusal = _cut(choice.refusal, waiting)
+        calls = [_with_arguments(call, _cut(_arguments(call), waiting) or "") for call in choice.tool_calls]
+        changed.append(Choice(choice.index, content, reasoning, calls, choice.finish_reason, refusal))
+    return changed
+
+
+def last_user_text(call: ChatCall) -> str:
+    """The last thing the user said; empty where the user said nothing."""
+    said = (text_of(message) for message in reversed(call.messages) if message.get("role") == "user")
+    return next(said, "")
+
+
+def text_of(message: Json) -> str:
+    """What a message says, its parts of text apart by a line's end."""
+    content = message.get("content")
+    if isinstance(content, str):
+        return content
+    return _JOIN.join(part.get("text", "") for part in _text_parts(message))
+
+
+def _text_parts(message: Json) -> list[Json]:
+    parts = cast("list[Json]", message.get("content") or [])
+    return [part for part in parts if part.get("type") == "text"]
+
+
+def _cut_message(message: Json, cut: Sequence[Span]) -> Json:
+    """A span over several parts is taken out of each; the first gets the word that stands for it."""
+    if isinstance(message["content"], str):
+        return {**message, "content": redacted(message["content"], cut)}
+    parts: list[Json] = []
+    at = 0
+    for part in cast("list[Json]", message["content"]):
+        if part.get("type") == "text":
+            text: str = part.get("text", "")
+            inside = [_moved(span, at, len(text)) for span in cut if span.start < at + len(text) and span.end > at]
+            part = {**part, "text": redacted(text, inside)}
+            at += len(text) + len(_JOIN)
+        parts.append(part)
+    return {**message, "content": parts}
+
+
+def _moved(span: Span, at: int, length: int) -> Span:
+    return Span(span.category, span.kind, max(0, span.start - at), min(length, span.end - at))
+
+
+def _cut(text: str | None, cuts: Iterator[Sequence[Span]]) -> str | None:
+    return redacted(text, next(cuts)) if text else text
+
+
+def _arguments(call: Json) -> str:
+    function: Json = call.get("function") or {}
+    return function.get("arguments") or ""
+
+
+def _with_arguments(call: Json, arguments: str) -> Json:
+    return {**call, "function": {**call["function"], "arguments": arguments}}
