@@ -61,6 +61,7 @@ bench: $(VENV)/.train
 	$(BIN)/python -m bench.decision
 	$(BIN)/python -m bench.discovery
 	$(BIN)/python -m bench.liveness
+	$(BIN)/python -m bench.alerts
 	$(BIN)/python -m bench.provider_world
 	OMP_NUM_THREADS=1 $(BIN)/python -m bench.gates
 	$(BIN)/python -m bench.teachers_tables

@@ -188,17 +188,22 @@ OUTAGES = (
 )
 
 
-def until_quiet(world: World, timeout_s: float = 180) -> None:
-    """Wait until no alert fires: an outage may raise several, and those of a rate outlast it by a minute."""
+def firing(world: World) -> set[str]:
+    """The rules of which an alert fires."""
+    return {one["rule"] for one in world.node.call("GET", "/node/v1/alerts")["alerts"] if one["state"] == "firing"}
+
+
+def until_quiet(world: World, rule: str, timeout_s: float = 240) -> None:
+    """Wait until a rule is quiet: an outage may raise several, and those of a rate outlast it by a minute."""
     deadline_s = time.monotonic() + timeout_s
-    while any(world.node.metric("prsm_alerts_firing", severity=each) for each in ("page", "ticket")):
-        assert time.monotonic() < deadline_s, "alerts go on firing"
+    while rule in firing(world):
+        assert time.monotonic() < deadline_s, f"{rule} goes on firing"
         time.sleep(0.5)
 
 
 def suffer(world: World, outage: Outage, timeout_s: float) -> tuple[float, float]:
     """Break a part and mend it; seconds until the alert fired, and until it was resolved."""
-    until_quiet(world)
+    until_quiet(world, outage.rule)
     begun = len(world.node.log_path.read_bytes())
     asking = world.asking(outage.model) if outage.model else contextlib.nullcontext()
     with asking:

@@ -42,7 +42,7 @@ def alert_routes(node: Node, door: Door) -> APIRouter:
             alerts=[shown_alert(each) for each in state.alerts],
             recent=recent,
             silences=silences,
-            sinks={courier.sink.name: courier.failing for courier in monitoring.couriers},
+            sinks=state.sinks,
         )
 
     @router.post("/{alert_id}/ack", summary="Take an alert: it is neither escalated nor told again.")

@@ -61,7 +61,7 @@ class Exchange:
 
     __slots__ = (
         "_body", "_chunked", "_on_leave", "_waiter", "broken", "carrier", "complete", "ended", "expects", "headers",
-        "keep_alive", "method", "path", "query", "started", "version",
+        "keep_alive", "method", "path", "query", "started", "status", "version",
     )  # fmt: skip
 
     def __init__(self, carrier: Carrier, method: str, target: str, version: str) -> None:
@@ -72,6 +72,7 @@ class Exchange:
         self.headers: list[tuple[bytes, bytes]] = []
         self.keep_alive = True
         self.expects = self.complete = self.started = self.ended = False
+        self.status = 0
         self.broken: BodyBroken | None = None
         self._chunked = False
         self._body: bytes | bytearray = b""
@@ -211,7 +212,7 @@ class Exchange:
         lines = "".join([f"{name}: {value}\r\n" for name, value in headers])
         if lines.count("\n") != len(headers) or lines.count("\r") != len(headers):
             raise ValueError("a response header has a line break in it")
-        self.started = True
+        self.started, self.status = True, status
         self.headers = []  # an open stream has no use for them
         connection = ""
         if not self.keep_alive:

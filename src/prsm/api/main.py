@@ -19,6 +19,7 @@ from prsm.api.http_server import HttpServer, Limits
 from prsm.api.incoming import Incoming
 from prsm.api.node_api import build_node_api
 from prsm.api.storage_content import StorageContent
+from prsm.api.traced import traced
 from prsm.core.acting import act_for
 from prsm.core.errors import ConfigError, PrsmError
 from prsm.node import Node
@@ -50,11 +51,18 @@ class Edge:
         self._api = build_node_api(node, door)
         self._hot = hot_routes(answers)
         self._content = StorageContent(node, door)
+        self._traced = traced(node.traces) if node.traces else None
         node.metrics.gauge("prsm_requests_in_flight", "Requests being answered.", lambda: answers.in_flight)
 
     def __call__(self, exchange: Exchange) -> Coroutine[Any, Any, None]:
         """One request; no coroutine of its own around the handler's, for each open stream would hold it."""
         incoming = Incoming(exchange)
+        if self._traced is not None:
+            return self._traced(incoming, self._served(incoming))
+        return self._served(incoming)
+
+    def _served(self, incoming: Incoming) -> Coroutine[Any, Any, None]:
+        exchange = incoming.exchange
         handler = self._hot.get(exchange.path)
         if handler is None:
             streamed = self._content.handler(exchange.path)

@@ -43,7 +43,7 @@ def status_routes(node: Node, door: Door) -> APIRouter:
             evaluated_at=evaluated(state),
             ready=all(part.ok for part in parts.values()),
             parts=parts,
-            traffic=shown_traffic(state),
+            traffic=shown_traffic(state, trusted=trusted),
             models=_models(node, state),
             model_count=len(node.path.models.by_name),
             money=await _money(node, caller, trusted=trusted),

@@ -20,7 +20,7 @@ class TrafficShown(BaseModel):
     failed_per_s: float
     in_work: float = Field(description="Requests in work, on average: the time that all took, for each second.")
     tokens_per_s: float
-    earned_micro_per_s: float
+    earned_micro_per_s: float | None = Field(description="What the node took in; told to admins only.")
     duration_ms: dict[str, float] | None
     first_token_ms: dict[str, float] | None
 
@@ -114,15 +114,15 @@ class CapacityShown(BaseModel):
     levels: dict[str, LevelShown]
 
 
-def shown_traffic(state: State) -> TrafficShown:
-    """Traffic for callers."""
+def shown_traffic(state: State, *, trusted: bool) -> TrafficShown:
+    """Traffic for callers; money of others only for who is ``trusted``."""
     now = state.traffic
     return TrafficShown(
         requests_per_s=_round(now.requests_per_s),
         failed_per_s=_round(now.failed_per_s),
         in_work=_round(now.in_work),
         tokens_per_s=_round(now.tokens_per_s),
-        earned_micro_per_s=_round(now.earned_micro_per_s),
+        earned_micro_per_s=_round(now.earned_micro_per_s) if trusted else None,
         duration_ms=_ms(now.duration_s),
         first_token_ms=_ms(now.first_token_s),
     )

@@ -19,6 +19,7 @@ from typing import cast
 
 import structlog
 import uvloop
+from prometheus_client import multiprocess
 
 from prsm.api.main import serve
 from prsm.core.config import ENV_PREFIX, Settings, load_settings
@@ -131,6 +132,8 @@ async def _one_life(number: int, env: Mapping[str, str]) -> tuple[int, float | N
             _log.warning("worker did not stop and is killed", number=number)
             process.kill()
         raise
+    # Or its part of what is summed over workers would be counted for ever.
+    multiprocess.mark_process_dead(process.pid, env[MULTIPROCESS_ENV])  # pyright: ignore[reportUnknownMemberType]
     return code, time.monotonic() - since_s if came_up else None
 
 

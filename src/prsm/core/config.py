@@ -22,7 +22,9 @@ TEST_PREFIX = "PRSM_TEST_"
 CONFIG_ENV = "PRSM_CONFIG"
 FILE_NAME = "prsm.toml"
 SECRETS = frozenset({"database_url", "redis_url", "api_key", "hub_token", "storage_nodes", "storage_gateways"})
-HIDDEN = frozenset({"api_key", "hub_token", "alert_webhook_url", "alert_webhook_secret", "alert_smtp_password"})
+HIDDEN = frozenset(
+    {"api_key", "hub_token", "alert_webhook_url", "alert_webhook_secret", "alert_smtp_password", "otlp_headers"}
+)
 """Settings of which not even a part is shown."""
 HOLD_MARGIN_S = 60
 """A hold outlives the longest request by more than this, so that it never expires under a running one."""
@@ -283,6 +285,16 @@ class Settings(BaseModel):
         max_length=4000,
     )
 
+    otlp_endpoint: str = _url("http|https", "empty or an http(s):// address", "OTLP receiver of traces; empty: off.")
+    otlp_headers: str = _chosen(
+        "", "empty or NAME=VALUE, ...", "Headers for it, such as a key.", r"^([^\s=,]+=[^\s,]+,?)*$"
+    )
+    otlp_share_bps: int = _whole(BASIS_POINTS, 0, BASIS_POINTS, "Share of requests that are traced, in basis points.")
+    otlp_content: bool = Field(
+        False,
+        description="Put the texts of prompts and answers into traces.",
+        json_schema_extra={_MUST_BE: "true or false"},
+    )
     watched_folders: _Paths = _several("paths of folders", "Further folders whose disks are watched, besides the home.")
     alert_webhook_url: str = _url("http|https", "empty or an http(s):// address", "Where alerts are posted, signed.")
     alert_webhook_secret: str = _chosen("", "empty or a text", "Key of that signature (HMAC-SHA-256).", r"^\S{0,200}$")

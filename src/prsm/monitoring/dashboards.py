@@ -119,6 +119,7 @@ def _resource_panels() -> list[Panel]:
         Panel("Ledger's queue", "percentunit", [share("prsm_ledger_queue", "prsm_ledger_queue_max", "full")]),
         Panel("What is late", "s", [
             level("prsm_outbox_lag_seconds", "events"), level("prsm_hold_overdue_seconds", "holds"),
+            level("prsm_audit_lag_seconds", "audit log"),
             level("prsm_event_loop_lag_seconds", "event loop"), level("prsm_clock_offset_seconds", "clock"),
         ]),
         Panel("Storage endpoints", "short", [level("prsm_storage_endpoint_state", "{{endpoint}}")]),

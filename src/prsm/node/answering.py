@@ -14,6 +14,7 @@ from prsm.agents.executors.http_connection import Limits
 from prsm.agents.executors.huggingface import HuggingFaceExecutor
 from prsm.agents.executors.openai_compatible import OpenAICompatibleExecutor
 from prsm.agents.executors.retry import RetryPolicy
+from prsm.agents.executors.traced import TracedExecutor
 from prsm.agents.guard import Guard
 from prsm.agents.learning.learning import Learning
 from prsm.agents.liveness.board import Liveness
@@ -30,6 +31,7 @@ from prsm.core.keys import NodeKey
 from prsm.core.subject_keys import SubjectKeys
 from prsm.federation.registry.version_store import VersionStore
 from prsm.monitoring.metrics import Metrics
+from prsm.monitoring.tracing import Tracing
 from prsm.node.failures import open_hedger, open_response_cache
 from prsm.node.learning import open_learning
 from prsm.node.liveness import Watch, open_liveness, probe_policy, watched
@@ -56,6 +58,7 @@ class Grounds:
     teachers: Teachers
     versions: VersionStore
     subject_keys: SubjectKeys
+    traces: Tracing | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +75,7 @@ class Answering:
 async def open_answering(on: Grounds, stack: contextlib.AsyncExitStack) -> Answering:
     """Everything between a request and its receipt; ``stack`` ends it."""
     settings, metrics = on.settings, on.metrics
-    speaking = _executors(settings, on.teachers, on.encoder)
+    speaking = _executors(settings, on.teachers, on.encoder, on.traces)
     for executor in dict.fromkeys(speaking.values()):
         stack.push_async_callback(executor.aclose)
     learning = await open_learning(settings, on.key, on.store, on.encoder, on.ledger, on.subject_keys)
@@ -128,7 +131,9 @@ def _biller(settings: Settings, key: NodeKey, account: str, guard: Guard | None)
     return Biller(signer, Economy(*shares, account), now, [guard.name] if guard else [])
 
 
-def _executors(settings: Settings, teachers: Teachers, encoder: TextEncoder) -> dict[str, Executor]:
+def _executors(
+    settings: Settings, teachers: Teachers, encoder: TextEncoder, traces: Tracing | None
+) -> dict[str, Executor]:
     client = HttpClient(
         Limits(
             connect_s=settings.upstream_connect_timeout_s,
@@ -139,11 +144,13 @@ def _executors(settings: Settings, teachers: Teachers, encoder: TextEncoder) -> 
             max_connections_per_origin=settings.upstream_connections_per_origin,
         )
     )
-    openai: Executor = OpenAICompatibleExecutor(client)
-    kinds = dict.fromkeys(("openai", "ollama", "vllm", "openrouter", "prsm"), openai)
-    return {
-        **kinds,
-        "anthropic": AnthropicExecutor(client),
-        "huggingface": HuggingFaceExecutor(client),
-        "embedded": EmbeddedExecutor(teachers.by_name, encoder.encode, encoder.count_tokens),
-    }
+    speaking: list[tuple[tuple[str, ...], Executor]] = [
+        (("openai", "ollama", "vllm", "openrouter", "prsm"), OpenAICompatibleExecutor(client)),
+        (("anthropic",), AnthropicExecutor(client)),
+        (("huggingface",), HuggingFaceExecutor(client)),
+        (("embedded",), EmbeddedExecutor(teachers.by_name, encoder.encode, encoder.count_tokens)),
+    ]
+    if traces:
+        client.further_headers = traces.header_lines
+        speaking = [(kinds, TracedExecutor(executor, traces)) for kinds, executor in speaking]
+    return {kind: executor for kinds, executor in speaking for kind in kinds}

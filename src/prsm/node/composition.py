@@ -36,6 +36,7 @@ from prsm.data_layer.storage_watch import StorageWatch
 from prsm.federation.model_registry import ModelRegistry
 from prsm.federation.registry.version_store import Signer, VersionStore
 from prsm.monitoring.metrics import Metrics
+from prsm.monitoring.tracing import Tracing, open_tracing
 from prsm.node.answering import Grounds, open_answering
 from prsm.node.audit import Audit
 from prsm.node.background import background, catch_up, listener, repeat
@@ -105,12 +106,7 @@ async def open_node(
 
 
 async def _assemble(
-    settings: Settings,
-    key: NodeKey,
-    store: Database,
-    cache: Cache,
-    ledger: Ledger,
-    stack: contextlib.AsyncExitStack,
+    settings: Settings, key: NodeKey, store: Database, cache: Cache, ledger: Ledger, stack: contextlib.AsyncExitStack
 ) -> Node:
     account = _account(key)
     await ledger.account_id(account)
@@ -127,7 +123,12 @@ async def _assemble(
         stack.callback(monitor.close)
     keys = SubjectKeys(store.pool, key.derive("subjects"))
     safety = open_safety(settings, keys, store, boards, metrics, monitor)
-    grounds = Grounds(settings, key, account, store, cache, ledger, metrics, safety, encoder, teachers, versions, keys)
+    traces = await asyncio.to_thread(_tracing, settings, key.node_id)
+    if traces:
+        stack.push_async_callback(asyncio.to_thread, traces.close)
+    grounds = Grounds(
+        settings, key, account, store, cache, ledger, metrics, safety, encoder, teachers, versions, keys, traces
+    )
     answering = await open_answering(grounds, stack)
     conversations = Conversations(store.pool, cache, keys, max_messages=settings.conversation_max_messages)
     identities = Identities(store.pool, key.derive("api-keys"), keys)
@@ -168,6 +169,7 @@ async def _assemble(
         subject_keys=keys,
         privacy=Privacy(settings, key, store, keys, conversations, identities),
         monitoring=Monitoring(settings, key.node_id, store, metrics, storage_watch),
+        traces=traces,
     )
     await _load(node)
     return node
@@ -233,6 +235,11 @@ async def _registry(
 def _versions(key: NodeKey, store: Database, registry: ModelRegistry) -> VersionStore:
     served = served_by(registry.catalogue.models.values())
     return VersionStore(store.pool, Signer(key.public_key_hex, key.sign), served=served)
+
+
+def _tracing(settings: Settings, node: str) -> Tracing | None:
+    share, content = settings.otlp_share_bps, settings.otlp_content
+    return open_tracing(settings.otlp_endpoint, settings.otlp_headers, node, share_bps=share, content=content)
 
 
 def _account(key: NodeKey) -> str:

@@ -1,5 +1,6 @@
 """What a node shows of itself: gauges that are read when somebody scrapes, and the readiness of each part."""
 
+import math
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -9,6 +10,9 @@ from prsm.node.learning import expose_learning
 from prsm.node.liveness import expose_liveness
 from prsm.node.market import offers_by_state
 from prsm.node.parts import Node
+from prsm.safety.circuit_breaker import State
+
+_FAILED_LATELY_S = 60.0
 
 
 def expose(node: Node) -> None:
@@ -22,10 +26,29 @@ def expose(node: Node) -> None:
         "model",
         lambda: {name: breaker_level(view.state) for name, view in node.safety.boards.models.snapshot().items()},
     )
+    metrics.levels(
+        "prsm_instance_down",
+        "1 while calls are refused because too many failed, and for a minute after the last failure.",
+        "model",
+        lambda: _down(node),
+    )
     metrics.levels("prsm_market_offers", "Live offers by state.", "state", lambda: offers_by_state(node.market))
     expose_liveness(node.liveness, metrics)
     _expose_storage(node)
     expose_learning(node.learning, metrics)
+
+
+def _down(node: Node) -> dict[str, float]:
+    """A breaker that nobody tries stays half-open for ever; a minute without failures, of probes too, is no outage."""
+    now_s = node.liveness.board.clock()
+    failed_s = {one.name: one.observed.last_error_s for one in node.liveness.board.instances()}
+    return {
+        name: float(
+            view.state is State.OPEN
+            or (view.state is State.HALF_OPEN and now_s - failed_s.get(name, -math.inf) < _FAILED_LATELY_S)
+        )
+        for name, view in node.safety.boards.models.snapshot().items()
+    }
 
 
 def _expose_storage(node: Node) -> None:

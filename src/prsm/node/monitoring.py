@@ -103,6 +103,7 @@ class Monitoring:
             self._traffic.now(),
             list(self._traffic.minutes),
             self._tracks.levels(),
+            {courier.sink.name: courier.failing for courier in self.couriers},
         )
 
     async def try_sinks(self, severity: Severity) -> dict[str, str]:

@@ -22,6 +22,7 @@ from prsm.data_layer.storage_watch import StorageWatch
 from prsm.federation.model_registry import ModelRegistry
 from prsm.federation.registry.version_store import VersionStore
 from prsm.monitoring.metrics import Metrics
+from prsm.monitoring.tracing import Tracing
 from prsm.node.audit import Audit
 from prsm.node.discovery import Discovery
 from prsm.node.liveness import Watch
@@ -79,3 +80,4 @@ class Node:
     subject_keys: SubjectKeys
     privacy: Privacy
     monitoring: Monitoring
+    traces: Tracing | None

@@ -42,6 +42,8 @@ class State(Struct):
     traffic: TrafficNow
     load: list[LoadPoint]
     levels: dict[str, Level]
+    sinks: dict[str, str]
+    """Ways to tell of alerts, and why the last message did not go; empty where it did."""
 
 
 class Capacity(Struct):
@@ -54,7 +56,7 @@ class Capacity(Struct):
     """Used, limit, and when it is reached."""
 
 
-_NOTHING = State(0.0, [], [], Traffic().now(), [], {})
+_NOTHING = State(0.0, [], [], Traffic().now(), [], {}, {})
 
 
 class Tracks:

@@ -23,8 +23,8 @@ _ANSWER_S = 2.0
 _STEP_WINDOW_S = 600.0
 _LAG_WINDOW_S = 15.0
 _LAG_STEP_S = 0.5
-_MOST_OUTBOX_S, _MOST_OVERDUE_S = 30.0, 60.0
-# The backlog, and the oldest hold that should have ended; both by indices.
+_MOST_WAIT_S, _MOST_OVERDUE_S = 30.0, 60.0
+# The backlogs, and the oldest hold that should have ended; both by indices.
 _LOOK = """
 SELECT extract(epoch FROM clock_timestamp())::float8 AS at,
     coalesce((SELECT extract(epoch FROM clock_timestamp() - created_at)::float8
@@ -33,6 +33,8 @@ SELECT extract(epoch FROM clock_timestamp())::float8 AS at,
         FROM ledger_holds h LEFT JOIN ledger_resolutions r ON r.hold_id = h.id
         WHERE r.hold_id IS NULL AND h.expires_at > (SELECT swept_until FROM ledger_head WHERE id = 1)
             AND h.expires_at < clock_timestamp() ORDER BY h.expires_at LIMIT 1), 0) AS overdue_s,
+    coalesce((SELECT extract(epoch FROM clock_timestamp() - at)::float8
+        FROM audit_pending ORDER BY id LIMIT 1), 0) AS audit_lag_s,
     (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend')::int AS connections,
     current_setting('max_connections')::int AS connections_max
 """
@@ -43,7 +45,7 @@ class Vitals:
 
     def __init__(self, settings: Settings, database_url: str, metrics: Metrics, storage: StorageWatch) -> None:
         self.postgres_up = True
-        self.outbox_lag_s = self.overdue_s = self.clock_offset_s = math.nan
+        self.outbox_lag_s = self.overdue_s = self.audit_lag_s = self.clock_offset_s = math.nan
         self.connections = self.connections_max = math.nan
         self.lag_s = 0.0
         self._database_url = database_url
@@ -65,7 +67,8 @@ class Vitals:
             self._note(row, (begun_s + time.time()) / 2)
         except Exception:  # noqa: BLE001 - whatever the driver raises, it does not answer
             self.postgres_up = False
-            self.outbox_lag_s = self.overdue_s = self.clock_offset_s = self.connections = math.nan
+            self.outbox_lag_s = self.overdue_s = self.audit_lag_s = math.nan
+            self.clock_offset_s = self.connections = math.nan
             self._drop()
         self._clocks.append((time.monotonic(), time.time() - time.monotonic()))
         while self._clocks[0][0] < time.monotonic() - _STEP_WINDOW_S:
@@ -74,7 +77,7 @@ class Vitals:
     def judge(self) -> None:
         """Count whether the parts do what they are to do; by the worker that evaluates, once a turn."""
         self._metrics.checked("storage", ok=self.postgres_up and self._storage.free_bytes > 0)
-        in_time = self.outbox_lag_s < _MOST_OUTBOX_S and self.overdue_s < _MOST_OVERDUE_S
+        in_time = max(self.outbox_lag_s, self.audit_lag_s) < _MOST_WAIT_S and self.overdue_s < _MOST_OVERDUE_S
         self._metrics.checked("settlement", ok=in_time)
 
     async def feel_loop(self) -> None:
@@ -123,7 +126,7 @@ class Vitals:
         return await self._connection.fetchrow(_LOOK)
 
     def _note(self, row: Any, middle_s: float) -> None:
-        self.outbox_lag_s, self.overdue_s = row["outbox_lag_s"], row["overdue_s"]
+        self.outbox_lag_s, self.overdue_s, self.audit_lag_s = row["outbox_lag_s"], row["overdue_s"], row["audit_lag_s"]
         self.clock_offset_s = abs(row["at"] - middle_s)
         self.connections, self.connections_max = row["connections"], row["connections_max"]
 

@@ -61,3 +61,29 @@ def test_two_nodes_in_one_process_do_not_share_what_they_count() -> None:
 
 def test_breaker_levels_are_ordered() -> None:
     assert [breaker_level(state) for state in ("closed", "half_open", "open")] == [0, 1, 2]
+
+
+def test_what_the_alerter_reads_is_what_a_scrape_would_with_histograms_summed() -> None:
+    metrics = Metrics()
+    metrics.request_ended("chat", "ok", 0.5)
+    metrics.request_failed("chat")
+    metrics.checked("storage", ok=False)
+    for model in ("a/m", "b/m"):
+        metrics.first_answer(model, 0.3)
+    metrics.summed("prsm_open_files", "Open files.", lambda: 7.0)
+    metrics.levels("prsm_disk_free_bytes", "Free.", "disk", lambda: {"home": 5.0})
+    metrics.gauge("prsm_unasked", "Not asked for.", lambda: 1 / 0)
+    families = {
+        "prsm_requests", "prsm_failed_requests", "prsm_part_checks", "prsm_time_to_first_token_seconds",
+        "prsm_open_files", "prsm_disk_free_bytes",
+    }  # fmt: skip
+    metrics.write_shared()
+    read = [*metrics.counted(families), *metrics.levels_now(families)]
+    found = {(one.name, frozenset(one.labels.items())): one.value for one in read}
+    assert found["prsm_requests_total", frozenset({("operation", "chat"), ("outcome", "ok")})] == 1
+    assert found["prsm_failed_requests_total", frozenset({("operation", "chat")})] == 1
+    assert found["prsm_part_checks_total", frozenset({("part", "storage"), ("outcome", "failed")})] == 1
+    assert found["prsm_time_to_first_token_seconds_bucket", frozenset({("le", "0.5")})] == 2
+    assert found["prsm_time_to_first_token_seconds_count", frozenset()] == 2
+    assert found["prsm_open_files", frozenset()] == 7
+    assert found["prsm_disk_free_bytes", frozenset({("disk", "home")})] == 5

@@ -34,6 +34,7 @@ def test_the_shipped_file_has_what_a_node_is_to_keep() -> None:
         ("min_events = 20", "min_event = 20", "min_event"),
         ('good = [', 'fine = [', "either good or bad"),
         ("budget_days = 30", "budget_days = ", "wrong"),
+        ('bucket{le="5.0"}', 'bucket{le="5.0",model="a"}', "all labels but le"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_refused_by_name(right: str, wrong: str, said: str) -> None:

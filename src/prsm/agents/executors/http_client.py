@@ -116,6 +116,8 @@ class HttpClient:
         self._connections: set[Connection] = set()
         self._sweeper: asyncio.TimerHandle | None = None
         self._closed = False
+        self.further_headers: Callable[[], bytes] | None = None
+        """Header lines that go with every request, made anew for each; None: no more than a look."""
 
     def post(self, url: str, headers: bytes, body: bytes, *, total_s: float | None = None) -> Awaitable[Response]:
         """Send ``body``, wait for the whole answer. ``headers`` comes from ``header_block``. Raises UpstreamError."""
@@ -154,6 +156,8 @@ class HttpClient:
     ) -> Connection:
         route = self._routes.get(url) or self._route(url)
         deadline = self.clock() + (total_s or self.limits.total_s)
+        if self.further_headers is not None:
+            headers += self.further_headers()
         head = b"%b%bcontent-length: %d\r\n%b\r\n" % (method, route.target, len(body), headers)
         message = [head + body] if len(body) < _COPY_BYTES else [head, body]
         connection = await self._acquire(route.origin, deadline, fresh=False)

@@ -26,7 +26,8 @@ from prsm.monitoring.objectives.history import History
 from prsm.monitoring.objectives.selector import Sample
 
 Read = Callable[[], Awaitable[Sequence[Sample]]]
-TICK_S = 5.0
+Words = tuple[str, float, str]
+"""Who took an alert, when, and what they noted."""
 _KEPT_EVERY_S = 60.0
 _BOOK_S = 2.0
 """Longest wait for the database within a turn: one that hangs must not delay the alert that says so."""
@@ -62,6 +63,9 @@ class Alerter:
         self._lock = -1
         self._known = False
         self._silences: Sequence[Silence] = ()
+        self._asked: asyncio.Task[Any] | None = None
+        self._written: asyncio.Task[None] | None = None
+        self._writing: Sequence[Alert] = ()
         self._unwritten: dict[UUID, Alert] = {}
         self._kept_s = clock()
 
@@ -104,6 +108,9 @@ class Alerter:
 
     def close(self) -> None:
         """Keep the history and let another evaluate."""
+        for task in (self._asked, self._written):
+            if task is not None:
+                task.cancel()
         if self.leading:
             self.keep_history(self._clock())
         if self._lock >= 0:
@@ -129,17 +136,27 @@ class Alerter:
         return True
 
     async def _hear(self) -> None:
-        """Read what people said, and at first what was firing when the node was last evaluated."""
-        try:
-            async with asyncio.timeout(_BOOK_S):
-                if not self._known:
-                    self._go_on_with(await self._book.open_alerts())
-                taken = await self._book.acknowledged()
-                self._silences = await self._book.silences()
-        except Exception as error:  # noqa: BLE001 - it is away, or too slow: what was heard last holds
-            self._away(error)
+        """Read what people said, and at first what was firing when the node was last evaluated.
+
+        An answer that takes longer than a turn has for it is taken in at a later one. It is not cancelled: what ends a
+        query may itself wait for a server that hangs.
+        """
+        if self._asked is None:
+            self._asked = asyncio.create_task(self._ask())
+        await asyncio.wait([self._asked], timeout=_BOOK_S)
+        if not self._asked.done():
             return
+        asked, self._asked = self._asked, None
+        if asked.cancelled() or asked.exception() is not None:
+            return  # away: PostgresDown says it to people, and what was heard last holds
+        open_alerts, taken, self._silences = asked.result()
+        if open_alerts is not None and not self._known:
+            self._go_on_with(open_alerts)
         self.alerts = {key: _taken(alert, taken) for key, alert in self.alerts.items()}
+
+    async def _ask(self) -> tuple[Mapping[str, Alert] | None, Mapping[UUID, Words], Sequence[Silence]]:
+        open_alerts = None if self._known else await self._book.open_alerts()
+        return open_alerts, await self._book.acknowledged(), await self._book.silences()
 
     def _go_on_with(self, open_alerts: Mapping[str, Alert]) -> None:
         """Those that fired before; what was begun here meanwhile for one of them is dropped."""
@@ -148,22 +165,21 @@ class Alerter:
         self.alerts |= open_alerts
 
     async def _write(self) -> None:
-        writing = list(self._unwritten.values())
-        if not self._known or not writing:
+        """Write what is not written yet; what fails, or takes too long, is written at a later turn."""
+        if self._written is None:
+            if not self._known or not self._unwritten:
+                return
+            self._writing = list(self._unwritten.values())
+            self._written = asyncio.create_task(self._book.keep(self._writing))
+        await asyncio.wait([self._written], timeout=_BOOK_S)
+        if not self._written.done():
             return
-        try:
-            async with asyncio.timeout(_BOOK_S):
-                await self._book.keep(writing)
-        except Exception as error:  # noqa: BLE001 - it is written at the next turn
-            self._away(error)
+        written, self._written = self._written, None
+        if written.cancelled() or written.exception() is not None:
             return
-        for alert in writing:
+        for alert in self._writing:
             if self._unwritten.get(alert.id) is alert:
                 del self._unwritten[alert.id]
-
-    def _away(self, error: Exception) -> None:
-        # The alert PostgresDown says it to people; more than this line would be said at every turn.
-        _log.debug("alerts are not written", reason=type(error).__name__)
 
 
 def _differs(before: Alert | None, after: Alert) -> bool:
@@ -175,7 +191,7 @@ def _differs(before: Alert | None, after: Alert) -> bool:
     return (before.state, before.told_s, before.escalated_s) != (after.state, after.told_s, after.escalated_s)
 
 
-def _taken(alert: Alert, taken: Mapping[UUID, tuple[str, float, str]]) -> Alert:
+def _taken(alert: Alert, taken: Mapping[UUID, Words]) -> Alert:
     if alert.id not in taken or alert.acked_s is not None:
         return alert
     by, at_s, note = taken[alert.id]

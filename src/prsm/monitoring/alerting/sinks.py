@@ -157,7 +157,7 @@ class MailSink:
 class Patience:
     """How often and how long a message is tried; pauses are drawn up to ``first_s`` doubled at each try."""
 
-    tries: int = 8
+    tries: int = 16
     first_s: float = 1.0
     most_s: float = 300.0
     queued: int = 200
@@ -196,7 +196,13 @@ class Courier:
 
     async def _run(self) -> None:
         while True:
-            await self._deliver(await self._queue.get())
+            notice = await self._queue.get()
+            try:
+                await self._deliver(notice)
+            except Exception as error:  # noqa: BLE001 - or nothing would be told this way any more
+                self.failing = f"it failed ({type(error).__name__})"
+                _log.exception("alert not delivered", sink=self.sink.name, rule=notice.rule)
+                self._count(self.sink.name, "failed")
 
     async def _deliver(self, notice: Notice) -> None:
         for turn in range(self._patience.tries):

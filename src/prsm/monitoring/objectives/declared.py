@@ -1,5 +1,6 @@
 """The nouns of the file of objectives, and its reader: what is wrong in it stops the start, by name."""
 
+import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -164,6 +165,9 @@ def _check(found: Objectives, left: Mapping[str, Any]) -> None:
     twice = {name for name in names if names.count(name) > 1}
     if twice:
         raise ValueError(f"{', '.join(twice)} stands there twice")
+    for each in found.selectors():
+        if re.search(r"_(bucket|count|sum)$", each.metric) and {one.label for one in each.matchers} - {"le"}:
+            raise ValueError(f"{each} chooses among histograms, which the node has only summed over all labels but le")
     severities = {each.severity for each in (*found.burns, *found.alerts)}
     if severities - {"page", "ticket"}:
         raise ValueError("a severity is page or ticket")

@@ -4,7 +4,7 @@ One text is read by the node's alerter and stands in Prometheus' rules, so both 
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Self
 
@@ -75,8 +75,7 @@ class Selector:
         return f"{self.metric}{{{inside}}}" if inside else self.metric
 
 
-def total(selectors: Iterable[Selector], samples: Iterable[Sample]) -> float | None:
+def total(selectors: Iterable[Selector], samples: Sequence[Sample]) -> float | None:
     """The sum over all that any of the selectors selects; None where there is nothing."""
-    samples = list(samples)
     found = [sample.value for selector in selectors for sample in selector.of(samples)]
     return sum(found) if found else None
