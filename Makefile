@@ -46,6 +46,7 @@ soak: $(VENV)/.train
 		tests/contract/test_unixfs_oracles.py tests/contract/test_kubo_rpc.py
 	PRSM_TEST_LEARNING_WORLDS=4 PRSM_TEST_WORLD_HORIZON_S=8000 PRSM_TEST_GATE_WORLDS=300 $(BIN)/python -m pytest --timeout 7200 tests/simulation
 	PRSM_TEST_AUDIT_TAMPERINGS=10000 $(BIN)/python -m pytest --timeout 7200 tests/unit/safety/audit
+	PRSM_TEST_SCREENED_REQUESTS=1000000 $(BIN)/python -m pytest --timeout 14400 tests/integration/agents/test_screening_coverage.py
 	PRSM_TEST_TRAINING_KILLS=20 $(BIN)/python -m pytest --timeout 7200 tests/integration/teachers/test_training_loop.py
 	PRSM_TEST_LEARNING_WORLDS=4 PRSM_TEST_WORLD_HORIZON_S=8000 $(BIN)/python -m pytest --timeout 7200 tests/simulation
 	PRSM_TEST_GYM_ALL=1 $(BIN)/python -m pytest tests/unit/teachers/test_gym_families.py
