@@ -55,6 +55,7 @@ soak: $(VENV)/.train
 
 bench: $(VENV)/.train
 	$(BIN)/python -m bench.ledger
+	$(BIN)/python -m bench.audit
 	$(BIN)/python -m bench.gateway
 	$(BIN)/python -m bench.request
 	$(BIN)/python -m bench.storage
