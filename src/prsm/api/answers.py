@@ -344,6 +344,9 @@ def _prsm(bill: Bill, session: _Session | None) -> Json:
     }
     if session is not None:
         shown["session_id"] = str(session.id)
+    if bill.screened is not None and bill.screened.categories:
+        found = bill.screened
+        shown["safety"] = {"input": found.input, "output": found.output, "categories": [*found.categories]}
     if bill.cached_from is not None:
         shown["cached_from"] = str(bill.cached_from)
     return shown

@@ -23,7 +23,7 @@ class Law:
     """Weights and bounds. ``half_life_s`` halves a score; a quiet ``forget_s`` forgets earlier suspensions."""
 
     blocked: float = 1.0
-    escalated: float = 4.0
+    escalated: float = 3.0
     near: float = 0.5
     rate_limited: float = 0.02
     breaker: float = 0.5
