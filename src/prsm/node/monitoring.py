@@ -5,6 +5,7 @@ shows the same.
 """
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -89,7 +90,8 @@ class Monitoring:
             self._traffic.add(samples, now_s)
             self._tracks.add(used_levels(samples), now_s)
             if self._shared:
-                write_state(self._folder, self.state())
+                with contextlib.suppress(OSError):  # a full disk: the others show what was last
+                    write_state(self._folder, self.state())
 
     def state(self) -> State:
         """The node as a whole, from whichever worker."""

@@ -33,6 +33,17 @@ async def opened(url: str) -> AsyncIterator[database.Database]:
         await store.close()
 
 
+async def test_a_folder_that_cannot_be_written_stops_no_alert(fresh_database: str, tmp_path: Path) -> None:
+    async with opened(fresh_database) as store:
+        world = World(AlertBook(store.pool, "n1"), tmp_path)
+        await world.turns(1, UP)
+        (tmp_path / "history.new").mkdir()  # what a full disk refuses, refused to root too
+        world.now_s += 120
+        await world.turns(3, DOWN)
+        assert world.told == ["firing ValkeyDown"]
+        world.alerter.close()
+
+
 def an_alert(**changes: Any) -> Alert:
     return replace(trial("page", 1000.0).alerts[0], id=uuid4(), key=uuid4().hex, labels={"disk": "home"}, **changes)
 
@@ -182,8 +193,10 @@ async def test_budgets_outlive_a_restart_and_a_history_that_is_damaged_begins_an
         await second.turns(1, asked(0))
         assert second.alerter.budgets()[0].events == 500
         second.alerter.close()
-        (tmp_path / "history.npz").write_bytes(b"damaged")
-        third = World(book, tmp_path)
-        await third.turns(1, asked(0))
-        assert third.alerter.budgets()[0].events == 0
-        third.alerter.close()
+        whole = (tmp_path / "history.npz").read_bytes()
+        for damaged in (b"damaged", b"", whole[: len(whole) // 2], whole[:-40]):
+            (tmp_path / "history.npz").write_bytes(damaged)
+            third = World(book, tmp_path)
+            await third.turns(1, asked(0))
+            assert third.alerter.budgets()[0].events == 0
+            third.alerter.close()

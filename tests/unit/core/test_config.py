@@ -204,3 +204,18 @@ def test_a_wrong_item_of_a_list_is_refused(env: dict[str, str]) -> None:
     message = refusal(env)
     assert next(iter(env)) in message
     assert "hunter2" not in message
+
+
+def test_who_is_to_be_told_must_be_reachable_and_no_secret_of_it_is_shown() -> None:
+    said = refusal({"PRSM_ALERT_WEBHOOK_URL": "https://hooks.example/T0/s3cr3t"})
+    assert "alert_webhook_secret" in said
+    assert "s3cr3t" not in said
+    assert "alert_smtp_host" in refusal({"PRSM_ALERT_MAIL_TO": "a@b.example"})
+    assert "alert_mail_to" in refusal({"PRSM_ALERT_MAIL_TO": "not an address"})
+    secrets = {
+        "PRSM_ALERT_WEBHOOK_URL": "https://hooks.example/T0/s3cr3t", "PRSM_ALERT_WEBHOOK_SECRET": "s3cr3t",
+        "PRSM_ALERT_SMTP_PASSWORD": "s3cr3t", "PRSM_OTLP_HEADERS": "key=s3cr3t",
+    }  # fmt: skip
+    loaded = load_settings(HOME | secrets | {"PRSM_ALERT_MAIL_TO": ""}, {})
+    assert "s3cr3t" not in str(loaded.describe())
+    assert loaded.settings.alert_mail_to == ()

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from uuid import UUID
+from zipfile import BadZipFile
 
 import structlog
 from msgspec.structs import replace
@@ -99,12 +100,15 @@ class Alerter:
         return budgets(self.objectives, self.history, self._clock())
 
     def keep_history(self, now_s: float) -> None:
-        """Write what is to outlive a restart."""
+        """Write what is to outlive a restart; on a full disk it is not, and alerts go on."""
         self._kept_s = now_s
         path = self._folder / "history.npz"
         new = path.with_suffix(".new")
-        new.write_bytes(self.history.packed())
-        new.replace(path)
+        try:
+            new.write_bytes(self.history.packed())
+            new.replace(path)
+        except OSError as error:
+            _log.warning("the history of error budgets is not kept", reason=str(error))
 
     def close(self) -> None:
         """Keep the history and let another evaluate."""
@@ -131,7 +135,7 @@ class Alerter:
             self.history.unpack((self._folder / "history.npz").read_bytes(), self._clock())
         except FileNotFoundError:
             pass
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
             _log.warning("the history of error budgets begins anew", reason=str(error))
         return True
 
