@@ -73,7 +73,7 @@ def test_status_and_capacity_tell_users_less_than_admins(world: World) -> None:
     room = node.call("GET", "/node/v1/capacity", key=user)
     assert {"disk of home", "memory", "database pool", "open files"} <= set(room["levels"])
     shown = json.loads(node.cli("status", "--json").stdout)
-    assert shown["capacity"]["levels"].keys() == room["levels"].keys()
+    assert shown["capacity"]["levels"].keys() >= room["levels"].keys()
     with pytest.raises(HTTPError, match="403"):
         node.call("GET", "/node/v1/alerts", key=user)
 
@@ -94,7 +94,7 @@ def test_of_several_workers_one_evaluates_for_all_and_is_replaced(tmp_path: Path
     with started_node(tmp_path, WORKERS=2) as node:
         until(lambda: all(node.call("GET", "/node/v1/alerts")["evaluated_at"] for _ in range(20)))
         assert all(node.call("GET", "/node/v1/status")["budgets"] for _ in range(20))
-        assert node.metric("prsm_database_pool_max") == 20
+        until(lambda: node.metric("prsm_database_pool_max") == 20)
         leader = leading(node)
         psutil.Process(leader).send_signal(signal.SIGKILL)
         until(lambda: leading(node) not in (0, leader))

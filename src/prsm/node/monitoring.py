@@ -81,6 +81,11 @@ class Monitoring:
         self.alerter.close()
         self.vitals.close()
 
+    async def look(self) -> None:
+        """Look at the parts, and write this worker's share of what is summed over all."""
+        await self.vitals.look()
+        self._metrics.write_shared()
+
     async def tick(self) -> None:
         """One evaluation, where it is this worker's turn."""
         if self.alerter.leading:
@@ -144,7 +149,7 @@ class Monitoring:
 def watching_works(monitoring: Monitoring, repeat: Any) -> dict[str, Any]:
     """What goes on for it."""
     return {
-        "vitals": repeat(2.0, monitoring.vitals.look, at_once=True),
+        "vitals": repeat(2.0, monitoring.look, at_once=True),
         "feel-loop": monitoring.vitals.feel_loop(),
         "alerts": repeat(5.0, monitoring.tick, at_once=True),
         "forget-alerts": repeat(3600, monitoring.book.forget_old),

@@ -141,6 +141,7 @@ def expose_vitals(vitals: Vitals, metrics: Metrics, pool: Pool, ledger_queue_max
     metrics.gauge("prsm_postgres_up", "1 while PostgreSQL answers.", lambda: float(vitals.postgres_up))
     metrics.gauge("prsm_outbox_lag_seconds", "Age of the oldest unpublished event.", lambda: vitals.outbox_lag_s)
     metrics.gauge("prsm_hold_overdue_seconds", "How long ago the oldest open hold expired.", lambda: vitals.overdue_s)
+    metrics.gauge("prsm_audit_lag_seconds", "Age of the oldest entry not in the audit log.", lambda: vitals.audit_lag_s)
     metrics.gauge("prsm_clock_offset_seconds", "Node's clock and database's, apart.", lambda: vitals.clock_offset_s)
     metrics.gauge("prsm_clock_step_seconds", "Jump of the clock within ten minutes.", vitals.clock_step_s)
     metrics.gauge("prsm_event_loop_lag_seconds", "Most that the event loop was late of late.", lambda: vitals.lag_s)
