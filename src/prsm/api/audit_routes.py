@@ -18,6 +18,7 @@ from prsm.core.identity import AUDIT, ApiKey
 from prsm.core.merkle.notes import MAX_NOTE_BYTES
 from prsm.node import Node
 
+_BYTES = {"schema": {"type": "string", "format": "binary"}}
 Size = Annotated[int, Query(ge=0, le=2**53)]
 
 
@@ -138,7 +139,13 @@ def _whole_routes(router: APIRouter, node: Node, door: Door) -> None:
     ) -> list[CheckpointShown]:
         return [CheckpointShown(size=size, note=note) for size, note in await book.checkpoints(after, limit)]
 
-    @router.get("/tile/{path:path}", summary="A tile of hashes, or a bundle of entries (C2SP tlog-tiles).")
+    @router.get(
+        "/tile/{path:path}",
+        summary="A tile of hashes, or a bundle of entries (C2SP tlog-tiles).",
+        responses={
+            "200": {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}
+        },
+    )
     async def tile(path: str, _caller: Annotated[ApiKey, audit]) -> Response:
         return Response(await book.resource(path), media_type="application/octet-stream")
 

@@ -111,9 +111,13 @@ def _consent_routes(router: APIRouter, node: Node, door: Door) -> None:
 def _operator_routes(router: APIRouter, node: Node, door: Door) -> None:
     admin = door.of(ADMIN)
 
-    @router.get("/records", summary="The record of processing (GDPR Art. 30).", response_class=PlainTextResponse)
+    @router.get(
+        "/records",
+        summary="The record of processing (GDPR Art. 30).",
+        responses={"200": {"content": {"text/markdown": {"schema": {"type": "string"}}}}},
+    )
     async def records(_caller: Annotated[ApiKey, admin]) -> Response:
-        return PlainTextResponse(node.privacy.records(), media_type="text/markdown; charset=utf-8")
+        return PlainTextResponse(node.privacy.records(), media_type="text/markdown")
 
     @router.get("/retention", summary="How long what is kept, by the settings that say so.")
     async def retention(_caller: Annotated[ApiKey, door.of(READ)]) -> dict[str, str]:
