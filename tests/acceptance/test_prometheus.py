@@ -11,7 +11,7 @@ from urllib.error import URLError
 from urllib.request import urlopen
 
 import pytest
-from tests.support.outages import outage_world
+from tests.support.outages import empty, fill, outage_world
 from tests.support.servers import run_apart
 from tests.support.started_node import StartedNode, free_port
 
@@ -70,7 +70,7 @@ def test_prometheus_tells_of_outages_and_of_their_end(tmp_path: Path) -> None:
     with outage_world(tmp_path) as world, prometheus(world.node, tmp_path) as url:
         until(lambda: "up" in values(url, "up") and values(url, "up")["up"] == 1)
         assert firing(url) == set()
-        took = {"valkey": 0.0, "postgres": 0.0}
+        took: dict[str, float] = {}
         run_apart(world.valkey.stop())
         took["valkey"] = until(lambda: "ValkeyDown" in firing(url))
         run_apart(world.valkey.start())
@@ -79,6 +79,11 @@ def test_prometheus_tells_of_outages_and_of_their_end(tmp_path: Path) -> None:
         took["postgres"] = until(lambda: "PostgresDown" in firing(url))
         run_apart(world.postgres.start())
         until(lambda: "PostgresDown" not in firing(url))
+        if world.disk is not None:
+            fill(world)
+            took["disk"] = until(lambda: "DiskAlmostFull" in firing(url))
+            empty(world)
+            until(lambda: "DiskAlmostFull" not in firing(url))
         with world.asking("up/fault-500"):
             until(lambda: {"UpstreamDown", "ErrorFlood"} <= firing(url))
         until(lambda: not firing(url) & {"UpstreamDown", "ErrorFlood"})
