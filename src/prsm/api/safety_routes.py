@@ -213,6 +213,8 @@ def _incident_routes(router: APIRouter, node: Node, door: Door) -> None:
         limit: Limit = 100,
     ) -> list[IncidentShown]:
         account = None if caller.is_admin else account_of(caller.principal_id)
+        if caller.is_admin:
+            await node.audit.seen(caller.principal_id, "incidents and appeals")
         return [_incident(each) for each in await book.listed(status=status, account=account, limit=limit)]
 
     @router.post("/safety/appeals", status_code=201, summary="Ask for a person to look at a request that was blocked.")
@@ -225,7 +227,8 @@ def _review_routes(router: APIRouter, node: Node, door: Door) -> None:
     admin, book = door.of(ADMIN), node.safety.incidents
 
     @router.get("/safety/incidents/{incident_id}", summary="One incident with its texts.")
-    async def incident(incident_id: UUID, _caller: Annotated[ApiKey, admin]) -> IncidentShown:
+    async def incident(incident_id: UUID, caller: Annotated[ApiKey, admin]) -> IncidentShown:
+        await node.audit.seen(caller.principal_id, "an incident and its texts", str(incident_id))
         return _incident(await book.get(incident_id))
 
     @router.post("/safety/incidents/{incident_id}/decision", summary="Uphold or overturn what was done.")
@@ -235,7 +238,8 @@ def _review_routes(router: APIRouter, node: Node, door: Door) -> None:
         )
 
     @router.get("/safety/examples", summary="What reviewers decided, with texts: examples to evaluate detectors on.")
-    async def examples(_caller: Annotated[ApiKey, admin], limit: Limit = 1000) -> list[IncidentShown]:
+    async def examples(caller: Annotated[ApiKey, admin], limit: Limit = 1000) -> list[IncidentShown]:
+        await node.audit.seen(caller.principal_id, "incidents that were decided, and their texts")
         return [_incident(each) for each in await book.examples(limit)]
 
 
