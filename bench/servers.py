@@ -178,6 +178,7 @@ class NodeServer(_Started):
 
     name = "node"
     model_prefix = "bench/"
+    screening = "off"
 
     def start(self) -> None:
         home = self.site.folder / "home"
@@ -188,6 +189,8 @@ class NodeServer(_Started):
             "PRSM_RATE_LIMIT_PER_MINUTE": "1000000",
             "PRSM_RATE_LIMIT_BURST": "1000000",
             "PRSM_WELCOME_GRANT_MICRO": str(10**12),
+            "PRSM_SCREENING": self.screening,
+            "PRSM_SCREENING_REMEMBER": "0",  # the load sends one text again and again
         }
         home.mkdir(mode=0o711, parents=True)  # a root node's servers run as another user; so they can live inside, too
         key_file = home / "operator.key"
@@ -210,8 +213,15 @@ class NodeServer(_Started):
         return [process for process in self.members() if not _is_database(process)]
 
 
+class ScreenedServer(NodeServer):
+    """The same, with its detectors on, and nothing remembered: each text is looked at."""
+
+    name = "screened"
+    screening = "standard"
+
+
 SERVERS: dict[str, type[NodeServer | PassthroughServer | LiteLLMServer]] = {
-    server.name: server for server in (NodeServer, PassthroughServer, LiteLLMServer)
+    server.name: server for server in (NodeServer, ScreenedServer, PassthroughServer, LiteLLMServer)
 }
 
 

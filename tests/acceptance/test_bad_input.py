@@ -509,7 +509,7 @@ def test_pipelined_garbage_does_not_spoil_the_answer_before_it(client: Client) -
 # Methods and paths
 
 NOT_FOUND = (
-    "/", "/nope", "//v1/models", "/v1//models", "/v1/../healthz", "/%2e%2e/healthz", "/v1/models%00", "/V1/models",
+    "/nope", "//v1/models", "/v1//models", "/v1/../healthz", "/%2e%2e/healthz", "/v1/models%00", "/V1/models",
     "/v1/chat/completions/", "/v1/chat/completions%00", "/v1/chat/completions;x", "/healthz/", "*",
     "/node/v1/keys/", "/node/v1/../v1/models", "/static/../../etc/passwd", "/.env", "/redoc", "/v1/messages/batches",
 )  # fmt: skip

@@ -67,6 +67,13 @@ def test_moderations_in_openais_shape(client: OpenAI) -> None:
         client.moderations.create(input=[{"type": "image_url", "image_url": {"url": "https://x.example/y.png"}}])
 
 
+def test_what_detectors_find_is_shown_in_a_terminal(careful: StartedNode) -> None:
+    shown = command(careful, "safety", "moderate", MAIL)
+    assert "personal-data  flagged" in shown
+    assert "'anna.schmidt@posteo.example'" in shown
+    assert "0." in command(careful, "safety", "moderate", "What is 127 + 385?")
+
+
 def test_what_is_banned_passes_neither_way_in_no_disguise_and_costs_nothing(
     client: OpenAI, careful: StartedNode
 ) -> None:

@@ -46,11 +46,13 @@ class Attempts:
         observe: Observe = unobserved,
         draining: Callable[[], bool] = lambda: False,
         providers: BreakerBoard | None = None,
+        tripped: Callable[[str], None] = lambda account: None,
     ) -> None:
         """``timeout_s`` bounds all attempts of a request together; ``clock`` is that of ``breakers``.
 
         Without a ``hedger`` one model is asked at a time. While ``draining``, since the node stops, a request has the
-        attempt that it is in, or its first, and no other. ``providers`` are the breakers of all that a provider has.
+        attempt that it is in, or its first, and no other. ``providers`` are the breakers of all that a provider has;
+        ``tripped`` is told of the account whose request opened a breaker.
         """
         self._timeout_s = timeout_s
         self._timeout = SharedTimeout(timeout_s)
@@ -63,6 +65,7 @@ class Attempts:
         self._hedger = hedger
         self._draining = draining
         self._observe_outcome = observe
+        self._tripped = tripped
         self._ending: set[asyncio.Task[None]] = set()
 
     async def close(self) -> None:
@@ -162,6 +165,8 @@ class Attempts:
         failed = _passed_over(plan, candidate, error)
         if isinstance(error, UpstreamError) and error.code != _RESTING:
             self._observe_outcome(plan.ask, candidate.target, Ended.ERROR)
+            if self._breakers.resting(candidate.target.name):
+                self._tripped(plan.ask.caller.account)
         return failed
 
     def _end_later(self, losers: Iterable["asyncio.Task[T]"], discard: Callable[[T], Awaitable[None]]) -> None:

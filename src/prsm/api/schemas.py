@@ -188,7 +188,7 @@ class Part(BaseModel):
     damaged: int | None = None
     uploads_waiting: int | None = None
     offline: bool | None = Field(None, description="Nothing can be fetched now; what is stored is served all the same.")
-    reason: str | None = Field(None, description="Why it is offline.")
+    reason: str | None = Field(None, description="Why it is offline, or off.")
 
 
 class NodeIdentity(BaseModel):

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from prsm.cli.client import NodeUnreachable
+from prsm.cli.client import NodeClient, NodeUnreachable
 from prsm.cli.context import context
 from prsm.cli.proofs import EXIT_NOT_PROVEN
 from prsm.core.errors import InvalidRequest
@@ -124,7 +124,7 @@ def witness(
         proof: list[bytes] = []
         if kept.size < offered.size:
             sizes = f"first={kept.size}&second={offered.size}"
-            answer = context.client.call("GET", f"{_AUDIT}/consistency?{sizes}")
+            answer = _public().call("GET", f"{_AUDIT}/consistency?{sizes}")
             proof = [base64.b64decode(step) for step in answer["proof"]]
         check_growth(kept, offered, proof)
     mine = NodeKey.load_or_create(context.settings.home / "node.key")
@@ -145,7 +145,12 @@ def _log_key(given: str) -> VerifierKey:
 
 
 def _text(path: str) -> str:
-    return context.client.read(path).decode()
+    return _public().read(path).decode()
+
+
+def _public() -> NodeClient:
+    """For what needs no key: a witness has none of the node's."""
+    return NodeClient(context.settings.address, context.settings.api_key)
 
 
 def _save(folder: Path, path: str) -> None:

@@ -109,8 +109,11 @@ def moderate(
     if as_json:
         print(json.dumps(result, indent=2))
         return
-    for category, score in sorted(result["category_scores"].items(), key=lambda item: -item[1]):
+    scores = [(score, category) for category, score in result["category_scores"].items() if score is not None]
+    for score, category in sorted(scores, reverse=True):
         print(f"{score:6.3f}  {category}{'  flagged' if result['categories'][category] else ''}")
+    for span in result["prsm"]["spans"]:
+        print(f"        {span['kind']} ({span['category']}): {given[span['start'] : span['end']]!r}")
 
 
 @app.command()

@@ -22,7 +22,7 @@ from prsm.core.identity import SCOPES, Grant
 from prsm.node import Node, open_node, servers
 
 Ready = Callable[[str], None]
-_LISTEN_TRIES = 600
+_LISTEN_TRIES = 2_400  # two minutes: several workers start side by side on a busy machine
 
 console = Console(stderr=True)
 

@@ -144,6 +144,9 @@ class Settings(BaseModel):
         "TOML of patterns and hashes of what must never pass; empty: nothing.",
     )
     screening_threads: int = _whole(1, 1, 64, "Threads of a worker that detectors run in.")
+    screening_remember: int = _whole(
+        20_000, 0, 10_000_000, "Texts of which a worker remembers what was found, so that a history is read once."
+    )
     screening_timeout_s: int = _whole(20, 1, 600, "Longest time a text may take to be screened; then it is refused.")
     breaker_failure_ratio_bps: int = _whole(
         5000, 1, BASIS_POINTS, "Share of failed calls that opens a model's circuit breaker, in basis points."

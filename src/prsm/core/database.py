@@ -5,11 +5,11 @@ Both pools are bounded and time out; nothing here knows what the tables mean.
 
 import asyncio
 import time
-from collections.abc import AsyncIterable, Iterable, Sequence
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import asyncpg
@@ -63,6 +63,16 @@ class Connection(Protocol):
 
     def cursor(self, query: str, *args: Any, prefetch: int = 50) -> AsyncIterable[Any]:
         """Rows as they are needed; inside a transaction."""
+        ...
+
+    async def copy_from_query(
+        self,
+        query: str,
+        *,
+        output: Callable[[bytes], Awaitable[None]],
+        format: Literal["binary", "csv", "text"],  # noqa: A002 - the driver's name
+    ) -> str:
+        """Give ``output`` all rows as COPY writes them, piece by piece; answers the command tag."""
         ...
 
     def terminate(self) -> None:

@@ -38,6 +38,7 @@ from prsm.node.liveness import Watch, open_liveness, probe_policy, watched
 from prsm.node.rollouts import Rollouts
 from prsm.node.safety import Safety
 from prsm.node.teachers import Teachers
+from prsm.safety.threat import Event
 from prsm.tokenomics.ftns_service import Ledger
 from prsm.tokenomics.receipts import NodeSigner
 
@@ -95,6 +96,7 @@ async def open_answering(on: Grounds, stack: contextlib.AsyncExitStack) -> Answe
         observe=learning.observe,
         draining=lambda: liveness.draining,
         providers=on.safety.boards.providers,
+        tripped=lambda account: on.safety.threats.note(account, Event.BREAKER),
     )
     path = AnswerPath(
         ledger=on.ledger,

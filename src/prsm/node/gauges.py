@@ -89,6 +89,7 @@ async def readiness(node: Node) -> dict[str, Any]:
         "ledger": {"ok": node.ledger.waiting < node.settings.ledger_queue_max, "waiting": node.ledger.waiting},
         "storage": node.storage_watch.readiness(),
         "teachers": node.teachers.readiness(),
+        "screening": node.safety.readiness(),
     }
 
 

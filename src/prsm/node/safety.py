@@ -2,7 +2,7 @@
 
 import time
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from prsm.agents.guard import Guard
 from prsm.core.clock import now, uuid7
@@ -52,6 +52,7 @@ class Boards:
 class Safety:
     """``guard`` is None where the node screens nothing."""
 
+    monitor: Monitor | None
     guard: Guard | None
     screening: Screening | None
     policies: PolicyBook
@@ -80,6 +81,12 @@ class Safety:
             )
         return self.threats.admit(account)
 
+    def readiness(self) -> dict[str, Any]:
+        """Whether every detector is there; where the operator has switched them off, that none is to be."""
+        if self.monitor is None:
+            return {"ok": True, "reason": "switched off by the setting screening"}
+        return {"ok": not self.monitor.away} | ({"error": " ".join(self.monitor.away)} if self.monitor.away else {})
+
     async def load(self) -> None:
         """Read what all workers know."""
         await self.policies.reload()
@@ -99,8 +106,10 @@ def open_safety(
         gathering = Gathering(
             monitor.assess, at_once=settings.screening_threads, time_limit_s=settings.screening_timeout_s
         )
-        screening = Screening(monitor.name, gathering.assess, incidents.record, threats.note, metrics.screened)
+        told = incidents.record, threats.note, metrics.screened
+        screening = Screening(monitor.name, gathering.assess, *told, settings.screening_remember)
     return Safety(
+        monitor=monitor,
         guard=Guard(screening, policies) if screening else None,
         screening=screening,
         policies=policies,

@@ -38,10 +38,10 @@ class Absent:
     def __init__(self, name: str, reason: str) -> None:
         self.name = f"{name}-absent"
         self.categories = frozenset[Category]()
-        self._reason = reason
+        self.reason = reason
 
     def assess(self, texts: Sequence[str]) -> list[Assessment]:
-        raise DetectorAway(f"The detector {self.name} is away: {self._reason}", remedy=_REMEDY)
+        raise DetectorAway(f"The detector {self.name} is away: {self.reason}", remedy=_REMEDY)
 
 
 class Monitor:
@@ -66,6 +66,8 @@ class Monitor:
         self._out = 0
         self._time_limit_s = time_limit_s
         every: tuple[Detector, ...] = (content, *self._others)
+        self.away: Final = tuple(each.reason for each in every if isinstance(each, Absent))
+        """Why detectors that should be there are not; everything is refused then."""
         self.name: Final = "+".join(detector.name for detector in every)
         self.categories: Final = frozenset[Category]().union(*(detector.categories for detector in every))
 

@@ -23,7 +23,6 @@ Note = Callable[[str, Event], None]
 Count = Callable[[Direction, str, int], None]
 """Hears of texts that were screened: how many, and the action they met."""
 
-_REMEMBERED: Final = 20_000
 _NEAR: Final = 0.6
 """A probability above this share of a threshold is near it."""
 
@@ -37,14 +36,20 @@ class Subject(Struct, frozen=True):
 
 
 class Screening:
-    """Checks texts. ``name`` stands in receipts and says which detectors, of which version, looked."""
+    """Checks texts. ``name`` stands in receipts and says which detectors, of which version, looked.
 
-    def __init__(self, name: str, assess: Assess, record: Record, note: Note, count: Count) -> None:
+    What was found in the last ``remember`` texts is remembered.
+    """
+
+    def __init__(
+        self, name: str, assess: Assess, record: Record, note: Note, count: Count, remember: int = 20_000
+    ) -> None:
         self.name = name
         self._assess = assess
         self._record = record
         self._note = note
         self._count = count
+        self._remember = remember
         self._key = os.urandom(32)
         self._remembered: OrderedDict[bytes, Assessment] = OrderedDict()
 
@@ -58,7 +63,7 @@ class Screening:
             self._remembered[key] = assessment
         for key in keys:
             self._remembered.move_to_end(key)
-        while len(self._remembered) > _REMEMBERED:
+        while len(self._remembered) > self._remember:
             self._remembered.popitem(last=False)
         return assessed
 

@@ -238,3 +238,29 @@ async def test_cancelled_between_two_attempts_nothing_is_left_open() -> None:
 async def _never(model: Target) -> str:
     await asyncio.Event().wait()
     return OK
+
+
+async def test_whose_request_opened_a_breaker_is_told_once() -> None:
+    here, told = Setting(), list[str]()
+    attempts = Attempts(here.breakers, here.metrics, SWIFT, timeout_s=60, clock=here.clock, tripped=told.append)
+    models = here.scripted(a=[failure(retryable=False)])
+    await refused(attempts.first_answer(plan(A), models))
+    assert told == []
+    for _ in range(3):
+        await refused(attempts.first_answer(plan(A), models))
+    assert told == [plan(A).ask.caller.account]
+
+
+async def test_a_provider_that_rests_is_not_asked_for_any_of_its_models() -> None:
+    here = Setting()
+    providers = BreakerBoard(here.clock, FRAGILE)
+    attempts = Attempts(here.breakers, here.metrics, SWIFT, timeout_s=60, clock=here.clock, providers=providers)
+    models = here.scripted(a=[OK], b=[OK])
+    providers.trip("a", "by hand")
+    candidate, _ = await attempts.first_answer(plan(A, B), models)
+    assert candidate.target == B
+    assert models.asked == ["b/m"]
+    providers.reset("a")
+    for _ in range(FRAGILE.min_calls):
+        await refused(attempts.first_answer(plan(A), here.scripted(a=[failure(retryable=False)])))
+    assert providers.resting("a")

@@ -1,46 +1,40 @@
-"""The digest of a range of the ledger's positions: SHA-256 over its rows in their order, each in fixed binary form.
+"""The digest of a range of the ledger's positions: SHA-256 over its holds, its resolutions with their receipts, and its
+postings, each in their order, as PostgreSQL's COPY writes them in binary.
 
-The statement is this package's own, so that a function changed in the database cannot vouch for itself. Integers are
-big-endian of 8 bytes (4 for lengths), times are microseconds since 2000, a missing id is 16 zero bytes:
-
-    hold        "h" position id account key amount expires created
-    resolution  "r" position hold kind captured created receipt-digest (SHA-256 of its bytes, or nothing)
-    posting     "t" position id hold debit credit amount created refund-of length kind
+The statements are this package's own, so that a function changed in the database cannot vouch for itself. The rows come
+here to be hashed: PostgreSQL's own SHA-256 takes several times as long for the receipts.
 """
 
+import hashlib
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
 from prsm.core.database import Connection
 from prsm.safety.audit.entries import LEDGER, LedgerRange, write_entry
 
 MAX_POSITIONS: Final = 20_000
-_DIGEST: Final = """
-SELECT encode(sha256(coalesce(string_agg(row, ''::bytea ORDER BY position), '')), 'hex') AS digest, count(*) AS rows
-FROM (
-    SELECT position, 'h'::bytea || int8send(position) || uuid_send(id) || int8send(account_id)
-        || uuid_send(coalesce(api_key_id, $3)) || int8send(amount_micro) || timestamptz_send(expires_at)
-        || timestamptz_send(created_at) AS row
-    FROM ledger_holds WHERE position BETWEEN $1 AND $2
-    UNION ALL
-    SELECT r.position, 'r'::bytea || int8send(r.position) || uuid_send(r.hold_id) || int8send(r.kind)
-        || int8send(r.captured_micro) || timestamptz_send(r.created_at) || coalesce(sha256(c.body), '')
-    FROM ledger_resolutions r LEFT JOIN receipts c ON c.id = r.hold_id WHERE r.position BETWEEN $1 AND $2
-    UNION ALL
-    SELECT position, 't'::bytea || int8send(position) || uuid_send(coalesce(id, $3))
-        || uuid_send(coalesce(hold_id, $3)) || int8send(debit_account_id) || int8send(credit_account_id)
-        || int8send(amount_micro) || timestamptz_send(created_at) || uuid_send(coalesce(refund_of, $3))
-        || int4send(octet_length(kind)) || convert_to(kind, 'UTF8')
-    FROM ledger_transfers WHERE position BETWEEN $1 AND $2
-) AS rows_in_order
-"""
-_NO_ID: Final = "00000000-0000-0000-0000-000000000000"
+_ROWS: Final = (
+    "SELECT position, id, account_id, api_key_id, amount_micro, expires_at, created_at FROM ledger_holds h",
+    "SELECT position, hold_id, kind, captured_micro, h.created_at, body FROM ledger_resolutions h "
+    "LEFT JOIN receipts c ON c.id = h.hold_id",
+    "SELECT position, id, hold_id, debit_account_id, credit_account_id, amount_micro, kind, created_at, refund_of "
+    "FROM ledger_transfers h",
+)
 
 
 async def digest_of(connection: Connection, first: int, last: int) -> tuple[str, int]:
     """The digest of the rows at positions ``first`` to ``last``, and how many there are."""
-    row: Any = await connection.fetchrow(_DIGEST, first, last, _NO_ID)
-    return row["digest"], row["rows"]
+    digest, rows = hashlib.sha256(), 0
+
+    async def take(data: bytes) -> None:
+        digest.update(data)
+
+    for query in _ROWS:
+        # The numbers stand in the statement itself: given apart, the driver would ask for their types each time.
+        bounded = f"{query} WHERE h.position BETWEEN {int(first)} AND {int(last)} ORDER BY h.position"
+        tag = await connection.copy_from_query(bounded, output=take, format="binary")
+        rows += int(tag.split()[-1])
+    return digest.hexdigest(), rows
 
 
 async def next_range(connection: Connection, audited: int, at: datetime) -> tuple[bytes, int] | None:

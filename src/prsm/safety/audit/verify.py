@@ -5,9 +5,10 @@ All is read in one snapshot by statements of this package, never by functions of
 the data could have changed too.
 """
 
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
+from uuid import UUID
 
 import msgspec
 
@@ -21,7 +22,6 @@ from prsm.safety.audit.sequencer import read_tiles
 from prsm.safety.audit.state import AuditedState, WatchedTable, differences, form_of
 
 _PREFETCH: Final = 500
-_PROGRESS_EVERY: Final = 1000
 _TIMEOUT_S: Final = 60
 _SNAPSHOT: Final = (
     "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY",
@@ -61,28 +61,20 @@ class Verdict:
     findings: tuple[str, ...]
 
 
-Progress = Callable[[int, int], None]
-
-
-async def verify_log(
-    connection: Connection, log_key: VerifierKey, witnessed: Sequence[Witnessed] = (), progress: Progress | None = None
-) -> Verdict:
-    """Verify the log as it stands now; ``progress`` is called with (entries read, entries there are) now and then."""
+async def verify_log(connection: Connection, log_key: VerifierKey, witnessed: Sequence[Witnessed] = ()) -> Verdict:
+    """Verify the log as it stands now."""
     async with connection.transaction():
         for statement in _SNAPSHOT:
             await connection.execute(statement)
-        return await _Replay(connection, log_key, witnessed, progress).run()
+        return await _Replay(connection, log_key, witnessed).run()
 
 
 class _Replay:
-    def __init__(
-        self, connection: Connection, log_key: VerifierKey, witnessed: Sequence[Witnessed], progress: Progress | None
-    ) -> None:
+    def __init__(self, connection: Connection, log_key: VerifierKey, witnessed: Sequence[Witnessed]) -> None:
         self._connection = connection
         self._findings = Findings()
         self._check = LogCheck(log_key, witnessed, self._findings)
         self._witnessed = len(witnessed)
-        self._progress = progress
         self._ledger_position = 0
         self._checkpoints = 0
         self._tiles = 0
@@ -93,8 +85,12 @@ class _Replay:
         await self._read_entries(state)
         pending = await self._read_pending(state)
         await self._compare_head()
+        salts = {
+            row["subject_id"]: row["salt"]
+            for row in await self._connection.fetch("SELECT subject_id, salt FROM subject_salts")
+        }
         for table in tables.values():
-            await self._compare_table(table, state)
+            await self._compare_table(table, state, salts)
         for name, rules in state.watched.items():
             if name not in tables or rules != " ".join(tables[name].rules):
                 self._findings.add(f"The table {name} is no longer watched, or by other rules than the log says.")
@@ -115,7 +111,6 @@ class _Replay:
         return {row["name"]: WatchedTable(row["name"], tuple(row["key_columns"]), tuple(row["rules"])) for row in rows}
 
     async def _read_entries(self, state: AuditedState) -> None:
-        total: int = await self._connection.fetchval("SELECT count(*) FROM audit_entries")
         own = aiter(self._connection.cursor(_NOTES, prefetch=_PREFETCH))
         due = await anext(own, None)
         async for row in self._connection.cursor(_BODIES, prefetch=_PREFETCH):
@@ -124,8 +119,6 @@ class _Replay:
             self._check.add(row["position"], row["body"])
             await self._compare_tiles(self._check.full_tiles())
             await self._read(row["position"], row["body"], state)
-            if self._progress and self._check.size % _PROGRESS_EVERY == 0:
-                self._progress(self._check.size, total)
         while due is not None:
             due = await self._own(due, own)
         await self._compare_tiles(self._check.edge_tiles())
@@ -179,11 +172,7 @@ class _Replay:
         if stored != self._tiles:
             self._findings.add(f"There are {stored} tiles; the entries make {self._tiles}.")
 
-    async def _compare_table(self, table: WatchedTable, state: AuditedState) -> None:
-        salts = {
-            row["subject_id"]: row["salt"]
-            for row in await self._connection.fetch("SELECT subject_id, salt FROM subject_salts")
-        }
+    async def _compare_table(self, table: WatchedTable, state: AuditedState, salts: Mapping[UUID, bytes]) -> None:
         if await self._connection.fetchval("SELECT to_regclass($1) IS NULL", table.name):
             self._findings.add(f"The table {table.name} is not there.")
             return

@@ -19,7 +19,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from prsm.core.errors import ConfigError, Unavailable
-from prsm.teachers.evaluation.replies import Reply
+from prsm.teachers.replies import Reply
 
 _AGAIN: Final = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 _OF_THE_QUESTION: Final = frozenset({400, 413, 422})

@@ -20,7 +20,7 @@ from prsm.core.errors import ConfigError
 from prsm.teachers.evaluation.outcomes import ANSWER_CHARACTERS, Evaluation, Outcome, encode, evaluation
 from prsm.teachers.evaluation.plan import Plan
 from prsm.teachers.evaluation.questions import Question
-from prsm.teachers.evaluation.replies import Reply, replies
+from prsm.teachers.replies import Reply, replies
 from prsm.teachers.seams import Learner
 
 Progress = Callable[[int, int], None]

@@ -13,9 +13,9 @@ from safetensors.torch import load_file
 
 from prsm.core.errors import ConfigError
 from prsm.teachers.alphabet import VOCABULARY, is_readable, prompt_ids, read
-from prsm.teachers.evaluation.replies import Reply
 from prsm.teachers.networks.decoder import Decoder
 from prsm.teachers.networks.sampling import sample
+from prsm.teachers.replies import Reply
 from prsm.teachers.shape import read_config
 
 

@@ -13,7 +13,7 @@ from prsm.teachers.evaluation.harness import evaluate
 from prsm.teachers.evaluation.outcomes import Evaluation, encode, read_evaluation
 from prsm.teachers.evaluation.plan import FilePart, Plan, TaskPart
 from prsm.teachers.evaluation.questions import Question, questions
-from prsm.teachers.evaluation.replies import Reply
+from prsm.teachers.replies import Reply
 from prsm.teachers.seams import Problem
 
 PLAN = Plan(tasks=(TaskPart(name="double", prompts=50),), answer_seeds=(1, 2))

@@ -15,6 +15,8 @@ from prsm.teachers.evaluation.network_learner import NetworkLearner, load_networ
 from prsm.teachers.evaluation.outcomes import read_evaluation  # noqa: E402
 from prsm.teachers.networks.decoder import Decoder  # noqa: E402
 from prsm.teachers.networks.sampling import sample  # noqa: E402
+from prsm.teachers.runtime.engine import Engine  # noqa: E402
+from prsm.teachers.runtime.learner import EngineLearner  # noqa: E402
 from prsm.teachers.shape import Shape  # noqa: E402
 
 SHAPE = Shape(layers=2, width=32, heads=4, kv_heads=2, hidden=48, vocabulary=len(VOCABULARY), context_tokens=64)
@@ -39,6 +41,15 @@ def test_answers_are_those_of_each_prompt_in_its_place(network: Decoder, batch: 
         assert reply.answer == (written.answer if written.is_whole else "")
         assert reply.said == f"{written.scratchpad}\n{written.answer}"
         assert reply.seconds > 0
+
+
+def test_the_engine_without_torch_replies_as_the_network_does(network: Decoder) -> None:
+    weights = {name: value.numpy() for name, value in network.weights().items()}
+    engine = EngineLearner(Engine(SHAPE, weights, threads=1), max_tokens=20)
+    mine, theirs = engine.replies(PROMPTS), NetworkLearner(network, max_tokens=20).replies(PROMPTS)
+    assert [(one.answer, one.said) for one in mine] == [(one.answer, one.said) for one in theirs]
+    assert len({one.said for one in mine}) > 1
+    assert engine.answers(["naïve", *PROMPTS]) == ["", *(one.answer for one in mine)]
 
 
 def test_a_seed_gives_the_same_again_and_another_other_answers(network: Decoder) -> None:
