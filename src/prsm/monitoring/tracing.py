@@ -19,7 +19,7 @@ REQUEST_MODEL, RESPONSE_MODEL = "gen_ai.request.model", "gen_ai.response.model"
 MAX_TOKENS, FINISH_REASONS = "gen_ai.request.max_tokens", "gen_ai.response.finish_reasons"
 INPUT_TOKENS, OUTPUT_TOKENS = "gen_ai.usage.input_tokens", "gen_ai.usage.output_tokens"
 INPUT_MESSAGES, OUTPUT_MESSAGES = "gen_ai.input.messages", "gen_ai.output.messages"
-METHOD, STATUS, ROUTE, PATH = "http.request.method", "http.response.status_code", "http.route", "url.path"
+METHOD, STATUS, ROUTE = "http.request.method", "http.response.status_code", "http.route"
 SERVER_ADDRESS, ERROR_TYPE = "server.address", "error.type"
 REQUEST_ID, STREAMED = "prsm.request.id", "prsm.streamed"
 
