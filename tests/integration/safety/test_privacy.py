@@ -19,8 +19,11 @@ from prsm.core.identity import USER_SCOPES, Grant
 from prsm.core.models import Base
 from prsm.core.subject_keys import Erased
 from prsm.monitoring import logs
+from prsm.safety.policy import Action, Direction, Finding, Verdict
 from prsm.safety.privacy.erasure import check_certificate
 from prsm.safety.privacy.register import HOLDINGS
+from prsm.safety.seams import Category
+from prsm.safety.threat import Event
 
 NOTHING_PERSONAL = {
     "outbox", "ledger_head", "market_prices", "market_usage", "market_refunds_owed", "market_sum_head", "providers",
@@ -73,6 +76,13 @@ class Person:
         await self.do("POST", "/node/v1/market/refunds", refund)
         await self.do("POST", "/node/v1/keys", {"name": self.said("key"), "scopes": ["chat"]})
         await self.do("PUT", "/node/v1/privacy/consents/training", {"granted": True})
+        safety, blocked = self.served.node.safety, uuid4()
+        verdict = Verdict(Action.BLOCK, (Finding(Category.HATE, 0.9, Action.BLOCK),))
+        where = (self.account, model, Direction.INPUT, verdict)
+        await safety.incidents.record(blocked, *where, [self.said("blocked")])
+        await self.do("POST", "/node/v1/safety/appeals", {"request_id": str(blocked), "words": self.said("appeal")})
+        safety.threats.note(self.account, Event.BLOCKED)
+        await safety.threats.settle()
         assert answer["choices"] == again["choices"]
 
 
@@ -143,7 +153,7 @@ async def test_every_word_is_sealed_shown_and_erased(served: Served) -> None:
         assert [where for where, content in scanned if mentions(ada.mark, content)] == []
         exported = await ada.do("GET", "/node/v1/privacy/export")
         whole = json.dumps(exported)
-        for what in ("name", "first-key", "question-0", "question-1", "c", "p", "y", "n", "note", "key"):
+        for what in ("name", "first-key", "question-0", "question-1", "c", "p", "y", "n", "note", "key", "blocked", "appeal"):
             assert ada.said(what) in whole, what
         assert bob.mark not in whole
         assert str(bob.id) not in whole
@@ -151,7 +161,8 @@ async def test_every_word_is_sealed_shown_and_erased(served: Served) -> None:
         assert {table for table, rows in held.items() if not rows} <= {
             "market_refund_decisions", "market_offers", "market_offer_revisions", "market_quotes", "market_sums",
             "training_runs", "models", "model_versions", "model_history", "evaluations", "gate_decisions",
-            "privacy_erasures", "quality_answers", "audit_entries",
+            "privacy_erasures", "quality_answers", "audit_entries", "safety_policies", "alerts", "alert_silences",
+            "breakers",
         }  # fmt: skip
         assert held["conversation_turns"][0]["messages"][0]["content"] == ada.said("question-0")
         assert ada.said("question-0") in json.dumps(held["idempotency_keys"])
