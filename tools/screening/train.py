@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,18 @@ from prsm.safety.detectors.normalise import plain
 
 OUTPUTS = len(NAMES) + 1
 """Each category, and last whether there is any harm but jailbreaks."""
-MAX_ROW = 126
+MAX_ROW = 80
+SHARES = {
+    "long": 0.25,
+    "mmlu": 0.35,
+    "davidson": 0.45,
+    "written": 0.45,
+    "disguised": 0.5,
+    "pyrit": 0.6,
+    "plays": 0.5,
+    "pii": 0.5,
+}
+"""How much of a source the network learns from, of those of which there is more than it needs; the n-grams take all."""
 BATCH_TOKENS = 2048
 
 
@@ -30,8 +42,8 @@ class Recipe:
     """How it is trained; ``bits`` of mixed precision are bfloat16."""
 
     seed: int = 7
-    epochs: int = 3
-    rate: float = 1e-4
+    epochs: int = 2
+    rate: float = 2e-4
     head_rate: float = 1e-3
     smooth: float = 0.03
     bag_epochs: int = 2
@@ -42,10 +54,24 @@ def targets(examples: Sequence[Example]) -> tuple[npt.NDArray[np.float32], npt.N
     """Labels [n, OUTPUTS] and weights alike, 0 where nobody said."""
     y = np.array([e.labels for e in examples], np.float32)
     harm = y[:, :-1]
-    any_harm = np.where((harm == 1).any(1), 1.0, np.where((harm == 0).sum(1) >= 6, 0.0, -1.0)).astype(np.float32)
-    y = np.concatenate([y, any_harm[:, None]], 1)
+    known = np.where((harm == 1).any(1), 1.0, np.where((harm == 0).sum(1) >= 6, 0.0, -1.0))
+    # Offensive language that is no hate, as Davidson's readers marked it, counts as some harm.
+    any_harm = np.where([e.source == "davidson" and known[i] < 0 for i, e in enumerate(examples)], 1.0, known)
+    y = np.concatenate([y, any_harm[:, None]], 1).astype(np.float32)
     weights = np.array([e.weight for e in examples], np.float32)[:, None] * (y >= 0)
     return np.maximum(y, 0), weights.astype(np.float32)
+
+
+def for_network(examples: Sequence[Example], known: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+    """Indices of the examples that the network is trained on: of each source the first ones, as SHARES has it."""
+    counts = Counter(e.source for e in examples)
+    taken: Counter[str] = Counter()
+    chosen: list[int] = []
+    for index, example in enumerate(examples):
+        if known[index] and taken[example.source] < counts[example.source] * SHARES.get(example.source, 1.0):
+            taken[example.source] += 1
+            chosen.append(index)
+    return np.array(chosen)
 
 
 def token_rows(examples: Sequence[Example], encoder: TextEncoder) -> list[list[int]]:
@@ -58,8 +84,8 @@ def lower_states(rows: Sequence[Sequence[int]], encoder: TextEncoder) -> list[np
     found: list[npt.NDArray[np.float16]] = []
     for start in range(0, len(rows), 256):
         part = rows[start : start + 256]
-        for row, states in zip(part, branch.read(part)[FORK_VALUE], strict=True):
-            found.append(states[: len(row) + 2].astype(np.float16))
+        for states in branch.read(part)[FORK_VALUE]:
+            found.append(states.astype(np.float16))
     return found
 
 
@@ -101,9 +127,9 @@ def train_network(
             optimiser.step()
             schedule.step()
             seen, loss_sum = seen + 1, loss_sum + float(loss.detach())
-            if seen % 200 == 0:
+            if seen % 50 == 0:
                 print(
-                    f"epoch {epoch} batch {seen}/{total} loss {loss_sum / 200:.4f} {time.monotonic() - started:.0f} s",
+                    f"epoch {epoch} batch {seen}/{total} loss {loss_sum / 50:.4f} {time.monotonic() - started:.0f} s",
                     flush=True,
                 )
                 loss_sum = 0.0

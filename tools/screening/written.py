@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from random import Random
 
 from tools.screening import lexicons as lx
+from tools.screening.passages import passage
 from tools.screening.scenes import BENIGN_SCENES, INJECTIONS, SCENES, WORKADAY
 
 Example = tuple[str, dict[str, int]]
@@ -39,9 +40,9 @@ def write(seed: int) -> Iterator[Example]:
     """All written examples, the same for the same seed."""
     chance = Random(seed)
     plan: tuple[tuple[Callable[[Random], Example], int], ...] = (
-        (hateful, 2600), (not_hateful, 3600), (insulting, 1300), (not_insulting, 1100), (illicit, 1700),
-        (harmless_question, 2600), (threat, 900), (scene, 3600), (benign_scene, 2600), (injection, 900),
-        (workaday, 1500), (discriminating, 350), (private, 500),
+        (hateful, 1900), (not_hateful, 2500), (insulting, 700), (not_insulting, 600), (illicit, 1400),
+        (harmless_question, 2000), (threat, 600), (scene, 2200), (benign_scene, 1100), (injection, 600),
+        (workaday, 900), (longer, 6200), (discriminating, 300), (private, 400),
     )  # fmt: skip
     for writer, count in plan:
         seen: set[str] = set()
@@ -261,6 +262,11 @@ def benign_scene(chance: Random) -> Example:
     each = chance.choice(BENIGN_SCENES)
     said = [_filled(chance, each.forms, each.slots) for _ in range(chance.choice((1, 1, 2, 3, 4)))]
     return " ".join(said), NOTHING | dict(each.labels)
+
+
+def longer(chance: Random) -> Example:
+    text, labels = passage(chance, _group(chance), chance.choice(lx.SLUR), chance.choice(lx.BAD_TRAITS))
+    return text, NOTHING | labels
 
 
 def injection(chance: Random) -> Example:

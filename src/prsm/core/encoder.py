@@ -26,7 +26,6 @@ _MAX_CHARS = 65_536
 """Characters tokenized of one text. 254 words of the longest kind the vocabulary splits need 25,400."""
 _MAX_BATCH_TOKENS = 2_048
 """Padded tokens of one run: bounds the memory of a run at some 40 MB whatever the caller sends."""
-_NOTHING: Final = np.empty(0, np.float32)
 _runtime: Any = onnxruntime  # it ships no types
 _ASSETS = Path(__file__).parent / "assets" / "encoder"
 _REQUIRED = frozenset({"model.onnx", "tokenizer.json"})
@@ -66,13 +65,12 @@ class Branch:
         ids = [[first, *row, last] for row in rows]
         if max(map(len, ids), default=0) > MAX_TOKENS:
             raise InvalidRequest(f"A row holds at most {MAX_TOKENS - 2} tokens.", param="rows")
-        found: dict[str, list[npt.NDArray[np.float32]]] = {name: [_NOTHING] * len(rows) for name in self._names}
-        for batch in _batches([len(row) for row in ids]):
-            for name, values in zip(
-                self._names, _run(self._session, self._names, [ids[i] for i in batch]), strict=True
-            ):
-                for index, value in zip(batch, values, strict=True):
-                    found[name][index] = value[1 : len(ids[index]) - 1] if name in self._by_token else value
+        # Row by row: what grows may quantise by the largest value of a run, and a row must not depend on others.
+        read = [_run(self._session, self._names, [row]) for row in ids]
+        found: dict[str, list[npt.NDArray[np.float32]]] = {}
+        for number, name in enumerate(self._names):
+            values = [each[number][0] for each in read]
+            found[name] = [value[1:-1] for value in values] if name in self._by_token else values
         return found
 
 

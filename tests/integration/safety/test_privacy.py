@@ -153,7 +153,20 @@ async def test_every_word_is_sealed_shown_and_erased(served: Served) -> None:
         assert [where for where, content in scanned if mentions(ada.mark, content)] == []
         exported = await ada.do("GET", "/node/v1/privacy/export")
         whole = json.dumps(exported)
-        for what in ("name", "first-key", "question-0", "question-1", "c", "p", "y", "n", "note", "key", "blocked", "appeal"):
+        for what in (
+            "name",
+            "first-key",
+            "question-0",
+            "question-1",
+            "c",
+            "p",
+            "y",
+            "n",
+            "note",
+            "key",
+            "blocked",
+            "appeal",
+        ):
             assert ada.said(what) in whole, what
         assert bob.mark not in whole
         assert str(bob.id) not in whole

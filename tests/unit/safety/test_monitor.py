@@ -5,6 +5,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from prsm.core.encoder import TextEncoder
@@ -89,7 +90,7 @@ async def test_one_pass_gives_the_vectors_of_search(monitor: Monitor, encoder: T
     texts = ["What is 12 + 30?", "h e l l o 😂", "", "long " * 700]
     assessed, vectors = await monitor.assess_and_embed(texts)
     assert len(assessed) == len(texts)
-    assert (vectors == encoder.encode(texts)).all()
+    assert (vectors == np.concatenate([encoder.encode([text]) for text in texts])).all()
 
 
 async def test_harm_at_the_end_of_a_long_text_is_found_and_placed(monitor: Monitor) -> None:

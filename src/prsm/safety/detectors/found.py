@@ -1,10 +1,13 @@
 """Patterns with a check behind each: what is found must also be able to be real, and of two finds the longer stands."""
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import re2
+
+from prsm.safety.detectors.normalise import folded
 
 _re2: Any = re2  # it ships no types
 _MEMORY: Final = 16 << 20
@@ -41,14 +44,30 @@ class Find:
 
 
 class Finder:
-    """All kinds together; asks first which of them match at all."""
+    """Looks for all kinds."""
 
     def __init__(self, kinds: Sequence[Kind]) -> None:
         self._kinds = [(kind, _compile(kind.pattern, kind.any_case), _near(kind.near)) for kind in kinds]
 
     def find(self, text: str) -> tuple[Find, ...]:
-        """What stands in ``text``, in order, none within another; of equal stretches the kind named first stands."""
-        return _longest(find for each in self._kinds for find in _finds(text, *each))
+        """What stands in ``text``, whatever invisible is between its characters, in order, none within another.
+
+        Of equal stretches the kind named first stands.
+        """
+        told = folded(text)
+        finds = longest(find for each in self._kinds for find in _finds(told.text, *each))
+        return tuple(Find(find.kind, *told.original(find.start, find.end)) for find in finds)
+
+
+def longest(finds: Iterable[Find]) -> tuple[Find, ...]:
+    """Those that no longer one overlaps, in order; of equally long ones the first."""
+    chosen: list[Find] = []
+    for find in sorted(finds, key=lambda find: find.start - find.end):
+        at = bisect_left(chosen, find.start, key=lambda other: other.start)
+        free_after = at == len(chosen) or find.end <= chosen[at].start
+        if free_after and (at == 0 or chosen[at - 1].end <= find.start):
+            chosen.insert(at, find)
+    return tuple(chosen)
 
 
 def _finds(text: str, kind: Kind, pattern: Any, near: Any) -> Iterator[Find]:
@@ -58,15 +77,6 @@ def _finds(text: str, kind: Kind, pattern: Any, near: Any) -> Iterator[Find]:
             continue
         if near is None or near.search(text[max(0, start - NEAR_CHARS) : end + NEAR_CHARS]):
             yield Find(kind.name, start, end)
-
-
-def _longest(finds: Iterable[Find]) -> tuple[Find, ...]:
-    chosen: list[Find] = []
-    ordered = sorted(enumerate(finds), key=lambda item: (item[1].start - item[1].end, item[0]))
-    for _, find in ordered:
-        if all(find.end <= other.start or other.end <= find.start for other in chosen):
-            chosen.append(find)
-    return tuple(sorted(chosen, key=lambda find: find.start))
 
 
 def _compile(pattern: str, any_case: bool) -> Any:

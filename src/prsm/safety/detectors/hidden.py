@@ -7,7 +7,7 @@ import base64
 import binascii
 import codecs
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import unquote
@@ -22,52 +22,10 @@ _BASE64: Final = re.compile(
 )
 _HEX: Final = re.compile(r"(?<!\w)(?:0x)?(?:[0-9a-fA-F]{2}[ :]?){12,}(?!\w)")
 _PERCENT: Final = re.compile(r"(?:[\w.~+-]*%[0-9A-Fa-f]{2}){3,}[\w.~%+-]*")
-_COMMON: Final = frozenset(
-    [
-        "the",
-        "and",
-        "to",
-        "of",
-        "you",
-        "a",
-        "in",
-        "is",
-        "that",
-        "for",
-        "it",
-        "on",
-        "are",
-        "with",
-        "this",
-        "be",
-        "as",
-        "have",
-        "not",
-        "your",
-        "or",
-        "all",
-        "can",
-        "me",
-        "my",
-        "what",
-        "how",
-        "do",
-        "i",
-        "kill",
-        "make",
-        "people",
-        "we",
-        "from",
-        "they",
-        "will",
-        "say",
-        "write",
-        "ignore",
-        "instructions",
-        "tell",
-    ]
+_COMMON: Final = re.compile(
+    r"\b(?:the|and|to|of|you|a|in|is|that|for|it|on|are|with|this|be|as|have|not|your|or|all|can|me|my|what|how|do|i"
+    r"|kill|make|people|we|from|they|will|say|write|ignore|instructions|tell)\b"
 )
-_LETTERS: Final = re.compile(r"[a-z]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,8 +90,5 @@ def _readable(text: str) -> bool:
 
 
 def _common(text: str) -> int:
-    return sum(word in _COMMON for word in _words(text))
-
-
-def _words(text: str) -> Iterable[str]:
-    return _LETTERS.findall(text[:MAX_CHARS].lower())
+    """How many of its words are among the commonest of English."""
+    return sum(1 for _ in _COMMON.finditer(text[:MAX_CHARS].lower()))

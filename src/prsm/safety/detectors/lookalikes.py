@@ -3,6 +3,7 @@
 Only data and the functions that read it. What NFKC folds by itself (fullwidth, mathematical letters) is not repeated.
 """
 
+import re
 import unicodedata
 from functools import lru_cache
 from typing import Final
@@ -58,24 +59,7 @@ _EMOJI: Final[dict[str, str]] = {
     for cut in [next(index for index, char in enumerate(pair) if char.isascii())]
     if cut == 1
 }
-_LEFT_OUT: Final = frozenset(
-    [
-        "with",
-        "face",
-        "sign",
-        "symbol",
-        "of",
-        "and",
-        "the",
-        "black",
-        "white",
-        "heavy",
-        "large",
-        "medium",
-        "small",
-        "emoji",
-    ]
-)
+_LEFT_OUT: Final = re.compile(r"\b(?:with|face|sign|symbol|of|and|the|black|white|heavy|large|medium|small|emoji)\b")
 
 
 @lru_cache(maxsize=4096)
@@ -87,5 +71,5 @@ def emoji_word(char: str) -> str:
         return ""
     if unicodedata.category(char) not in {"So", "Sk", "Sm"}:
         return ""
-    words = unicodedata.name(char, "").lower().replace("-", " ").split()
-    return " ".join(word for word in words if word not in _LEFT_OUT)[:40]
+    words = _LEFT_OUT.sub(" ", unicodedata.name(char, "").lower().replace("-", " "))
+    return " ".join(words.split())[:40]

@@ -37,9 +37,32 @@ class Mapped:
         return min(self.starts[start:end]), max(self.ends[start:end])
 
 
+def folded(text: str) -> Mapped:
+    """NFKC cluster by cluster, invisible characters left out, emoji in words; stretches of ASCII are copied."""
+    if text.isascii() and _ASCII_RUN.fullmatch(text):
+        return identity(text)
+    pieces: list[tuple[str, int, int]] = []
+    at = 0
+    while at < len(text):
+        run = _ASCII_RUN.match(text, at)
+        if run and (run.end() == len(text) or not _joins(text[run.end()])):
+            pieces.extend((text[i], i, i + 1) for i in range(at, run.end()))
+            at = run.end()
+            continue
+        if run and run.end() - at > 1:
+            pieces.extend((text[i], i, i + 1) for i in range(at, run.end() - 1))
+            at = run.end() - 1
+        end = at + 1
+        while end < len(text) and _joins(text[end]):
+            end += 1
+        pieces.extend(_cluster(text, at, end))
+        at = end
+    return _mapped(pieces)
+
+
 def plain(text: str) -> Mapped:
     """``text`` as it is read: NFKC, nothing invisible, look-alikes Latin, emoji in words, spelt-out words joined."""
-    told = _folded(text)
+    told = folded(text)
     if not told.text.isascii():
         told = _with_latin_words(told)
     told = _join_spaced(told)
@@ -68,29 +91,6 @@ def skeleton(told: Mapped) -> Mapped:
 def identity(text: str) -> Mapped:
     """``text`` as a view of itself."""
     return Mapped(text, tuple(range(len(text))), tuple(range(1, len(text) + 1)))
-
-
-def _folded(text: str) -> Mapped:
-    """NFKC cluster by cluster, invisible characters left out, emoji in words; stretches of ASCII are copied."""
-    if text.isascii() and _ASCII_RUN.fullmatch(text):
-        return identity(text)
-    pieces: list[tuple[str, int, int]] = []
-    at = 0
-    while at < len(text):
-        run = _ASCII_RUN.match(text, at)
-        if run and (run.end() == len(text) or not _joins(text[run.end()])):
-            pieces.extend((text[i], i, i + 1) for i in range(at, run.end()))
-            at = run.end()
-            continue
-        if run and run.end() - at > 1:
-            pieces.extend((text[i], i, i + 1) for i in range(at, run.end() - 1))
-            at = run.end() - 1
-        end = at + 1
-        while end < len(text) and _joins(text[end]):
-            end += 1
-        pieces.extend(_cluster(text, at, end))
-        at = end
-    return _mapped(pieces)
 
 
 def _cluster(text: str, start: int, end: int) -> Iterable[tuple[str, int, int]]:

@@ -36,12 +36,13 @@ _CALLS: Final = "phone|call|tel|mobile|cell|fax|dial|number is|answering at|reac
 
 
 def _address(text: str) -> bool:
-    """An IP address other than the unspecified and those of one's own machine."""
+    """An IP address other than those of one's own machine; one of colons has three groups, or may be a name in code."""
     try:
         address = ipaddress.ip_address(text)
     except ValueError:
         return False
-    return not (address.is_loopback or address.is_unspecified)
+    short = address.version == 6 and (len(text.replace("::", ":").strip(":").split(":")) < 3 or text.isalpha())
+    return not (address.is_loopback or address.is_unspecified or short)
 
 
 def _phone(text: str) -> bool:
@@ -77,8 +78,8 @@ KINDS: Final = (
     Kind("in-aadhaar", r"\b\d{4}[ -]\d{4}[ -]\d{4}\b", checksums.in_aadhaar),
     Kind("crypto", r"\b(?:[13][1-9A-HJ-NP-Za-km-z]{25,34}|bc1[02-9ac-hj-np-z]{11,71})\b", checksums.bitcoin),
     Kind("crypto", r"\b0x[0-9a-fA-F]{40}\b"),
-    Kind("ip", r"(?:^|[^\w.])(?P<it>(?:\d{1,3}\.){3}\d{1,3})(?:/\d{1,2})?(?:$|[^\w.]|\.(?:$|\s))", _address),
-    Kind("ip", r"(?i)(?:^|[^\w:.])(?P<it>(?:[0-9a-f]{0,4}:){2,7}[0-9a-f]{0,4})(?:$|[^\w:])", _address),
+    Kind("ip", r"(?:^|[^\w.])(?P<it>(?:\d{1,3}\.){3,8}\d{1,3})\b", _address),
+    Kind("ip", r"(?i)(?:^|[^\w:.])(?P<it>(?:[0-9a-f]{0,4}:){2,8}[0-9a-f]{0,4})", _address),
     Kind("birth-date", rf"(?i){_DATE}", near=r"born|birth|dob|d\.o\.b|birthday"),
     Kind("phone", r"(?:^|[^\w.,#$€£-])(?P<it>\+[1-9]\d{0,3}(?:[ ./-]?\(?\d{1,5}\)?){1,6})\b", _phone),
     Kind("phone", r"(?:^|[^\w.,#$€£/-])(?P<it>(?:\+?1[ .-]?)?\(?[2-9]\d{2}\)?[ .-]\d{3}[ .-]\d{4}(?: ?x\d{1,6})?)\b", _phone),

@@ -44,6 +44,10 @@ def _chancy(text: str) -> bool:
     return entropy(text) >= min(3.2, 0.75 * math.log2(len(text))) and kinds >= 2
 
 
+def _aws(text: str) -> bool:
+    return len(text) == 40 and _chancy(text)
+
+
 def _given(text: str) -> bool:
     """As ``_chancy``, but UUIDs, digests of hex and plain words are told by no one's word alone."""
     body = text.replace("-", "")
@@ -89,7 +93,7 @@ def _said_password(text: str) -> bool:
 KINDS: Final = (
     Kind("private-key", r"-----BEGIN (?:[A-Z]+ ){0,3}PRIVATE KEY(?: BLOCK)?-----(?:[A-Za-z0-9+/=:,.\s\\]|-[A-Za-z])*(?:-----END [A-Z ]+-----)?"),
     Kind("aws-key", r"\b(?:AKIA|ASIA|ABIA|ACCA)[A-Z2-7]{16}\b", _real),
-    Kind("aws-secret", r"(?:^|[^A-Za-z0-9/+=])(?P<it>[A-Za-z0-9/+]{40})(?:$|[^A-Za-z0-9/+=])", _chancy, near="aws|amazon|secret.?access"),
+    Kind("aws-secret", r"(?:^|[^A-Za-z0-9/+=])(?P<it>[A-Za-z0-9/+]{40,})", _aws, near="aws|amazon|secret.?access"),
     Kind("github-token", r"\b(?:gh[pousr]_[A-Za-z0-9]{36}|github_pat_[A-Za-z0-9_]{70,90})\b", _github),
     Kind("gitlab-token", r"\bglpat-[\w-]{20,40}", _chancy),
     Kind("slack-token", r"\bxox[abeoprs]-(?:\d+-){0,4}[A-Za-z0-9-]{10,80}", _real),

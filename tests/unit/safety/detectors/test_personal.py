@@ -91,6 +91,15 @@ def test_other_forms_are_found(detector: PersonalDetector, kind: str, it: str) -
     assert (kind, it) in _kinds(detector, f"This is it: {it}, or so.")
 
 
+def test_finds_side_by_side_are_all_told(detector: PersonalDetector) -> None:
+    addresses = [f"203.0.113.{n}" for n in range(1, 40)]
+    assert [it for _, it in _kinds(detector, " ".join(addresses))] == addresses
+
+
+def test_what_is_drawn_otherwise_is_read(detector: PersonalDetector) -> None:
+    assert _kinds(detector, "pay ４１１１\u200b1111 1111 1111!") == [("card", "４１１１\u200b1111 1111 1111")]
+
+
 def test_a_date_is_told_only_as_one_of_birth(detector: PersonalDetector) -> None:
     assert _kinds(detector, "She was born on 2/8/1935.") == [("birth-date", "2/8/1935")]
     assert _kinds(detector, "Released on 2/8/1935.") == []
@@ -103,7 +112,7 @@ def test_a_date_is_told_only_as_one_of_birth(detector: PersonalDetector) -> None
         "Version 1.2.3 of 2021-03-04 12:30:55 has 1,234,567 users and costs $1,999.00.",
         "commit 3f786850e387550fdab836ed7e6dc881de23001b",
         "550e8400-e29b-41d4-a716-446655440000",
-        "localhost is 127.0.0.1 or ::1 and std::vector is a type",
+        "localhost is 127.0.0.1 or ::1 and std::vector is a type, as is a::b; version 1.2.3.4.5",
         "The year 2020-2021 was strange; pages 100-200; pi is 3.14159265358979",
         "order 1234567890123456 was shipped",
         "f(x) = 12345 * 67890 + 11121314",

@@ -126,10 +126,8 @@ def test_a_rule_that_cannot_be_kept_is_refused(rules: RuleFile, said: str) -> No
 def test_the_operators_file_is_read(tmp_path: Path) -> None:
     path = tmp_path / "banned.toml"
     digest = banned_digest(PHRASE)
-    path.write_text(
-        '[[pattern]]\nname = "p"\npattern = "zzz+"\n'
-        f'[[phrase]]\nname = "f"\nsha256 = "{digest.sha256}"\nwords = {digest.words}\n'
-    )
+    phrase = f'[[phrase]]\nname = "f"\nsha256 = "{digest.sha256}"\nwords = {digest.words}\n'
+    path.write_text(f'[[pattern]]\nname = "p"\npattern = "zzz+"\n{phrase}')
     detector = RuleDetector(read_rules(path))
     assert detector.assess([f"zzzz {PHRASE}"])[0].rules == ("f", "p")
     assert detector.name != RuleDetector(RuleFile()).name
