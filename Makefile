@@ -60,6 +60,7 @@ bench: $(VENV)/.train
 	$(BIN)/python -m bench.request
 	$(BIN)/python -m bench.storage
 	$(BIN)/python -m bench.routing
+	$(BIN)/python -m bench.safety
 	$(BIN)/python -m bench.decision
 	$(BIN)/python -m bench.discovery
 	$(BIN)/python -m bench.liveness

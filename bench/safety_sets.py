@@ -114,7 +114,7 @@ def wilson(hits: int, count: int) -> tuple[float, float]:
         return 0.0, 1.0
     z, rate = 1.96, hits / count
     middle, spread = rate + z * z / (2 * count), z * np.sqrt(rate * (1 - rate) / count + z * z / (4 * count * count))
-    return float((middle - spread) / (1 + z * z / count)), float((middle + spread) / (1 + z * z / count))
+    return float(max(0.0, middle - spread) / (1 + z * z / count)), float((middle + spread) / (1 + z * z / count))
 
 
 def at_false_rate(positive: Floats, negative: Floats, rate: float) -> tuple[int, float]:

@@ -68,7 +68,7 @@ def card(result: dict[str, Any]) -> str:
             ("functionality", "accuracy", "cases"),
             [(n, f"{a:.2f}", c) for n, (a, c) in result["quality"]["HateCheck by functionality"].items()],
         ),
-        "Personal data on pii_spans (names to addresses: this model, exact spans, five folds; the rest: patterns, overlapping spans, untrained):",
+        "Personal data on pii_spans (names to addresses: this model, exact spans, five folds; the rest: patterns, overlapping spans, on the rows in sight of which they were written):",
         _rows(
             ("kind", "right", "told", "asked", "F1"),
             [(k, r, t, a, f"{f:.3f}") for k, (r, t, a, f) in result["personal"].items()],
