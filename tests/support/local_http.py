@@ -130,7 +130,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(answer.body)
 
     def _misbehave(self, fault: str, request: Request) -> None:
-        self.close_connection = True
+        # An answer that is whole leaves the connection as it was: a client may ask over it again.
+        self.close_connection = fault in _BREAKING
         match fault:
             case "slow":
                 self.server.stopping.wait(60)
@@ -163,6 +164,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write("\r\n".join(["HTTP/1.1 200 OK", "Content-Type: application/json", *lines, "", ""]).encode())
 
 
+_BREAKING = {"slow", "drip", "endless", "cut", "reset", "garbage", "wide-head"}
 _WRONG_BODIES = {
     "not-json": b"<html>oops</html>",
     "nan": b'{"data": [{"id": NaN}], "models": NaN}',

@@ -12,6 +12,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+import structlog
 from tests.support.served_node import PRICES, Served, serve_node
 
 from prsm.core.embedded.programs import postgres_install
@@ -137,10 +138,19 @@ async def places(served: Served) -> list[tuple[str, bytes]]:
     return found
 
 
+@pytest.fixture
+def logs_of_its_own() -> Iterator[None]:
+    """What a test makes of the logs is not left to those after it."""
+    yield
+    structlog.reset_defaults()
+
+
+@pytest.mark.usefixtures("logs_of_its_own")
 async def test_every_word_is_sealed_shown_and_erased(served: Served) -> None:
     said = io.StringIO()
     with redirect_stderr(said):
         logs.configure("debug", "json")
+        structlog.configure(cache_logger_on_first_use=False)
         ada, bob = await person(served, f"ADA{uuid4().hex[:12]}"), await person(served, f"BOB{uuid4().hex[:12]}")
         await ada.live("up/echo")
         await bob.live("up/echo")
