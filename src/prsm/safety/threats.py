@@ -53,13 +53,15 @@ class Threats:
     async def settle(self) -> None:
         """Add what has gathered; where that changes what a caller may do, every worker hears of it."""
         waiting, self._waiting = self._waiting, Counter()
+        changed = False
         try:
             for (account, event), times in sorted(waiting.items()):
-                if await self._add(account, event, times):
-                    await self.reload()
+                changed |= await self._add(account, event, times)
                 del waiting[account, event]
         finally:
             self._waiting.update(waiting)
+            if changed:
+                await self.reload()
 
     async def reload(self) -> None:
         """Read who is slowed or suspended now."""
