@@ -1,12 +1,10 @@
 """What is halted or suspended in one worker is so in all, and still after a kill -9 and a restart."""
 
 import os
-import time
-from collections.abc import Callable
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
-from tests.support.started_node import StartedNode, started_node
+from tests.support.started_node import StartedNode, started_node, until
 
 WORKERS = int(os.environ.get("PRSM_TEST_WORKERS", "3"))
 _QUESTION = b'{"model": "local/arithmetic", "messages": [{"role": "user", "content": "What is 1 + 2?"}]}'
@@ -26,13 +24,6 @@ def _ask(node: StartedNode) -> int:
         return 0
     finally:
         connection.close()
-
-
-def until(holds: Callable[[], bool], what: str) -> None:
-    deadline_s = time.monotonic() + 60
-    while not holds():
-        assert time.monotonic() < deadline_s, what
-        time.sleep(0.1)
 
 
 def command(node: StartedNode, *arguments: str) -> None:

@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Thread
@@ -197,6 +197,14 @@ class StartedNode:
             return None
         outside = json.loads(record.read_text())["outside"]
         return Path(outside) if outside else self.home / "servers"
+
+
+def until(holds: Callable[[], bool], what: str) -> None:
+    """Wait until it holds; the test fails with ``what`` after a minute."""
+    deadline = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.05)
 
 
 @contextmanager

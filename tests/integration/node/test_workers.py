@@ -4,15 +4,14 @@ import asyncio
 import json
 import os
 import signal
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.request import urlopen
 
 import psutil
 import pytest
 from prometheus_client.mmap_dict import MmapedDict
-from tests.support.started_node import StartedNode, free_port, started_node
+from tests.support.started_node import StartedNode, free_port, started_node, until
 
 from prsm.cli.workers import Respawn, run_workers
 from prsm.core.config import Settings
@@ -43,13 +42,6 @@ def listening(parent: int, port: int) -> set[int]:
         except psutil.Error:
             continue
     return found
-
-
-def until(holds: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + 60
-    while not holds():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.05)
 
 
 def ask(node: StartedNode) -> None:
