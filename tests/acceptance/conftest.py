@@ -15,7 +15,9 @@ def upstream() -> Iterator[UpstreamServer]:
 
 @pytest.fixture(scope="session")
 def shared_node(tmp_path_factory: pytest.TempPathFactory, upstream: UpstreamServer) -> Iterator[StartedNode]:
-    with started_node(tmp_path_factory.mktemp("node"), UPSTREAM_IDLE_TIMEOUT_S=30) as node:
+    # Without learning, so that whom auto chooses does not depend on what other tests have asked before.
+    settings = {"UPSTREAM_IDLE_TIMEOUT_S": 30, "LEARNING_ENABLED": "false"}
+    with started_node(tmp_path_factory.mktemp("node"), **settings) as node:
         node.add_provider("up", f"{upstream.origin}/v1")
         node.add_model("up/echo", description="Says again what it is told; for repeating.")
         # Dearer than the rest, so that auto never chooses what never ends.

@@ -9,6 +9,7 @@ import base64
 import binascii
 import hashlib
 import hmac
+from collections.abc import Collection
 from typing import Final
 from uuid import NAMESPACE_OID, UUID, uuid5
 
@@ -17,13 +18,14 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from prsm.core.database import UNREACHABLE, Pool
+from prsm.core.database import UNREACHABLE, Connection, Pool
 from prsm.core.errors import Kind, PrsmError, Unavailable
 
 MAX_KEPT: Final = 20_000
 _MARK: Final = "sealed:v1:"
 _BYTES_MARK: Final = b"\x01"
 _NONCE_BYTES: Final = 12
+_ERASING_LOCK: Final = 7018
 
 
 class Unreadable(PrsmError):
@@ -124,6 +126,24 @@ def subject_of(account: str) -> UUID:
         return UUID(account.removeprefix("principal:"))
     except ValueError:
         return uuid5(NAMESPACE_OID, account)
+
+
+async def begin_erasure(connection: Connection) -> None:
+    """Wait for who writes late, and keep them out until the transaction ends."""
+    await connection.execute(f"SELECT pg_advisory_xact_lock({_ERASING_LOCK})")
+
+
+async def erased_among(connection: Connection, accounts: Collection[str]) -> set[str]:
+    """Of these accounts those whose owners were erased; the other owners are not before the transaction ends.
+
+    For who writes later, in a batch, what concerns a person: the erasure has removed what was there before it.
+    """
+    await connection.execute(f"SELECT pg_advisory_xact_lock_shared({_ERASING_LOCK})")
+    subjects = {subject_of(account): account for account in accounts}
+    rows = await connection.fetch(
+        "SELECT subject_id FROM privacy_erasures WHERE subject_id = ANY ($1::uuid[])", list(subjects)
+    )
+    return {subjects[row["subject_id"]] for row in rows}
 
 
 def is_sealed(stored: str) -> bool:

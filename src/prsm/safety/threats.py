@@ -11,6 +11,7 @@ from typing import Any, Final
 from prsm.core.database import Connection, Pool
 from prsm.core.errors import Kind, PrsmError
 from prsm.core.events import emit
+from prsm.core.subject_keys import erased_among
 from prsm.safety.threat import UNSUSPECTED, Event, Law, Threat, lifted, noted, score_at
 
 CHANGED: Final = "safety.threats.changed"
@@ -92,6 +93,8 @@ class Threats:
     async def _add(self, account: str, event: Event, times: int) -> bool:
         async with self._pool.acquire() as connection, connection.transaction():
             await connection.execute("SELECT pg_advisory_xact_lock(hashtextextended($1, 7017))", account)
+            if await erased_among(connection, [account]):
+                return False
             row = await connection.fetchrow(_LOCKED, account)
             before = _threat(row) if row else UNSUSPECTED
             after = noted(before, event, self._clock(), self._law, times)

@@ -53,7 +53,7 @@ async def upstream() -> AsyncIterator[UpstreamServer]:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def client() -> AsyncIterator[HttpClient]:
-    http = HttpClient(Limits(connect_s=1, first_byte_s=0.2, idle_s=0.2, total_s=5, sweep_s=0.02))
+    http = HttpClient(Limits(connect_s=10, first_byte_s=1, idle_s=1, total_s=30, sweep_s=0.02))
     yield http
     await http.aclose()
 

@@ -6,6 +6,7 @@ node had not written is lost, and so is what comes faster than it can be written
 
 import hashlib
 from collections import deque
+from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Protocol
 from uuid import UUID
@@ -22,6 +23,7 @@ from prsm.agents.routers.roster import served_model
 from prsm.agents.texts import last_user_text
 from prsm.core.clock import Clock, now
 from prsm.core.database import Pool
+from prsm.core.subject_keys import erased_among
 
 MAX_WAITING: Final = 2_000
 """Observations that may wait to be written, with at most 16,384 characters each; more are dropped and counted."""
@@ -52,6 +54,17 @@ def unobserved(ask: Ask, target: Target, ended: Ended) -> None:
     """Observe for who learns nothing."""
 
 
+class _Judged(Struct, frozen=True, gc=False):
+    """What a comparison has said of an answer to this account's request."""
+
+    account: str
+    seen: Seen
+
+    @property
+    def request_id(self) -> UUID:
+        return self.seen.request_id
+
+
 class _Noted(Struct, frozen=True, gc=False):
     """An answer as the path has left it. ``opening`` is the first message's text, ``text`` the last user's."""
 
@@ -74,7 +87,7 @@ class Observer:
         self._prompts = prompts
         self._key = key
         self._clock = clock
-        self._waiting: deque[_Noted | Seen] = deque()
+        self._waiting: deque[_Noted | _Judged] = deque()
         self.witness = caller_id(key, "")
         """The caller that stands for this node where it speaks of what it saw itself."""
         self.dropped = 0
@@ -105,48 +118,37 @@ class Observer:
             )
         )
 
-    def judged(self, request_id: UUID, model: str, item: Item, success: float) -> None:
+    def judged(self, ask: Ask, model: str, item: Item, success: float) -> None:
         """Note what a comparison (a shadow's answer beside the one given) says of ``model``; ``success`` is 0 to 1."""
         if len(self._waiting) >= MAX_WAITING:
             self.dropped += 1
             return
-        at = self._clock()
-        self._waiting.append(
-            Seen(request_id, model, item, self.witness, b"", asked_at(request_id), at, Ended.JUDGED, success)
-        )
+        asked, at = ask.call.request_id, self._clock()
+        seen = Seen(asked, model, item, self.witness, b"", asked_at(asked), at, Ended.JUDGED, success)
+        self._waiting.append(_Judged(ask.caller.account, seen))
 
     async def write(self) -> int:
-        """Write down what waits; answers how many. What the database does not take is lost."""
+        """Write down what waits, but of nobody erased meanwhile; answers how many. What fails is lost."""
         waiting = list(self._waiting)
         self._waiting.clear()
-        # Of several words on one model's part in a request the last stands: it failed, and then it answered.
-        batch = {(seen.request_id, seen.model): seen for seen in await self._read(waiting)}.values()
-        if not batch:
+        read = await self._read(waiting)
+        if not read:
             return 0
-        columns: list[list[Any]] = [
-            [each.request_id for each in batch],
-            [each.model for each in batch],
-            [each.item.cluster for each in batch],
-            [each.item.difficulty for each in batch],
-            [each.item.discrimination for each in batch],
-            [each.caller for each in batch],
-            [each.prompt for each in batch],
-            [each.asked_at for each in batch],
-            [each.answered_at for each in batch],
-            [each.ended.value for each in batch],
-            [each.success for each in batch],
-        ]
+        accounts = {each.request_id: each.account for each in waiting}
         async with self._pool.acquire() as connection, connection.transaction():
+            erased = await erased_among(connection, set(accounts.values()))
+            # Of several words on one model's part in a request the last stands: it failed, and then it answered.
+            batch = {(seen.request_id, seen.model): seen for seen in read if accounts[seen.request_id] not in erased}
             await connection.execute("SET LOCAL synchronous_commit = off")
-            await connection.execute(_INSERT, *columns)
+            await connection.execute(_INSERT, *_columns(batch.values()))
         return len(batch)
 
-    async def _read(self, waiting: list[_Noted | Seen]) -> list[Seen]:
+    async def _read(self, waiting: list[_Noted | _Judged]) -> list[Seen]:
         found: list[Seen] = []
         reads = 0
         for each in waiting:
-            if isinstance(each, Seen):
-                found.append(each)
+            if isinstance(each, _Judged):
+                found.append(each.seen)
                 continue
             reading = self._prompts.known(each.text)
             if reading is None:
@@ -184,3 +186,20 @@ def _prompt_digest(key: bytes, noted: _Noted) -> bytes:
         digest.update(len(data).to_bytes(8))
         digest.update(data)
     return digest.digest()
+
+
+def _columns(batch: Collection[Seen]) -> list[list[Any]]:
+    """As _INSERT takes them."""
+    return [
+        [each.request_id for each in batch],
+        [each.model for each in batch],
+        [each.item.cluster for each in batch],
+        [each.item.difficulty for each in batch],
+        [each.item.discrimination for each in batch],
+        [each.caller for each in batch],
+        [each.prompt for each in batch],
+        [each.asked_at for each in batch],
+        [each.answered_at for each in batch],
+        [each.ended.value for each in batch],
+        [each.success for each in batch],
+    ]

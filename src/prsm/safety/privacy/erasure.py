@@ -18,6 +18,7 @@ from prsm.core.database import Connection
 from prsm.core.errors import Kind, PrsmError
 from prsm.core.events import emit
 from prsm.core.keys import verify
+from prsm.core.subject_keys import begin_erasure
 from prsm.safety.audit.log_book import note
 from prsm.safety.audit.state import ERASED
 from prsm.safety.privacy.register import HOLDINGS
@@ -53,6 +54,7 @@ class Erasure:
 async def erase(connection: Connection, subject: UUID, signer: CertificateSigner, at: datetime) -> Erasure:
     """Erase a subject; one that was erased before is answered with its certificate. Raises NOT_FOUND."""
     async with connection.transaction():
+        await begin_erasure(connection)
         if not await connection.fetchval("SELECT id FROM principals WHERE id = $1 FOR UPDATE", subject):
             raise PrsmError(f"There is no principal {subject}.", kind=Kind.NOT_FOUND, code="principal_not_found")
         known = await connection.fetchval("SELECT certificate FROM privacy_erasures WHERE subject_id = $1", subject)
