@@ -8,12 +8,11 @@ from prsm.agents.learning.feedback import FeedbackBook
 from prsm.agents.learning.learner import Learner, LearnerLimits
 from prsm.agents.learning.learning import Learning
 from prsm.agents.learning.observation import Observer
-from prsm.agents.learning.prompts import PromptReader
+from prsm.agents.learning.prompts import Encoder, PromptReader
 from prsm.agents.routers.difficulty import load_reader, read_manifest
 from prsm.agents.routers.quality import MAX_CALLER_EVIDENCE
 from prsm.core.config import Settings
 from prsm.core.database import Database
-from prsm.core.encoder import TextEncoder
 from prsm.core.keys import NodeKey
 from prsm.core.subject_keys import SubjectKeys
 from prsm.monitoring.metrics import Metrics
@@ -25,7 +24,7 @@ _FULL_OUTCOMES = 3
 
 
 async def open_learning(
-    settings: Settings, key: NodeKey, store: Database, encoder: TextEncoder, ledger: Ledger, keys: SubjectKeys
+    settings: Settings, key: NodeKey, store: Database, encoder: Encoder, ledger: Ledger, keys: SubjectKeys
 ) -> Learning:
     """The parts, with the newest fitted state on the board. Raises ConfigError when the estimate does not fit."""
     reader, manifest = await asyncio.to_thread(load_reader), read_manifest()

@@ -11,9 +11,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final, TypeVar
 
-import numpy as np
-import numpy.typing as npt
-
 from prsm.core.encoder import TextEncoder
 from prsm.core.errors import PrsmError
 from prsm.safety.detectors.content import ContentDetector
@@ -29,7 +26,6 @@ TIME_LIMIT_S: Final = 20.0
 _REMEDY: Final = "Try again later; what could not be screened was not let through."
 
 T = TypeVar("T")
-Vectors = npt.NDArray[np.float32]
 
 
 class Absent:
@@ -60,6 +56,8 @@ class Monitor:
         if threads < 1 or max_waiting < 0 or time_limit_s <= 0:
             raise ValueError("a monitor needs a thread, no negative queue and a positive time limit")
         self._content = content
+        self.content: Final = None if isinstance(content, Absent) else content
+        """What reads content, which also encodes texts; None where it is away."""
         self._others = tuple(others)
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="screen")
         self._room = threads + max_waiting
@@ -77,18 +75,6 @@ class Monitor:
         Raises DetectorAway, and TextTooLong for a text that nobody would read whole.
         """
         return await self._run(lambda: self._join(texts, self._content.assess(texts)))
-
-    async def assess_and_embed(self, texts: Sequence[str]) -> tuple[list[Assessment], Vectors]:
-        """As ``assess``, with the unit vectors of ``TextEncoder.encode`` out of the same pass, [len(texts), 384]."""
-        content = self._content
-        if isinstance(content, Absent):
-            return await self._run(lambda: (content.assess(texts), np.empty((0, 0), np.float32)))
-
-        def both() -> tuple[list[Assessment], Vectors]:
-            assessed, vectors = content.assess_and_embed(texts)
-            return self._join(texts, assessed), vectors
-
-        return await self._run(both)
 
     def close(self) -> None:
         """Takes no more; what waits is dropped, what runs is not waited for."""

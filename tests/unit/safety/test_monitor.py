@@ -5,7 +5,6 @@ import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from prsm.core.encoder import TextEncoder
@@ -86,13 +85,6 @@ async def test_no_texts_are_no_assessments(monitor: Monitor) -> None:
     assert await monitor.assess([]) == []
 
 
-async def test_one_pass_gives_the_vectors_of_search(monitor: Monitor, encoder: TextEncoder) -> None:
-    texts = ["What is 12 + 30?", "h e l l o 😂", "", "long " * 700]
-    assessed, vectors = await monitor.assess_and_embed(texts)
-    assert len(assessed) == len(texts)
-    assert (vectors == np.concatenate([encoder.encode([text]) for text in texts])).all()
-
-
 async def test_harm_at_the_end_of_a_long_text_is_found_and_placed(monitor: Monitor) -> None:
     calm = "The committee met on Tuesday and talked about the budget of the library. " * 40
     (found,) = await monitor.assess([calm + VICIOUS])
@@ -134,9 +126,9 @@ async def test_a_failing_detector_lets_nothing_through(content: ContentDetector,
 
 async def test_an_absent_detector_lets_nothing_through() -> None:
     monitor = Monitor(Absent("content", "no files"))
-    for asked in (monitor.assess(["hello"]), monitor.assess_and_embed(["hello"])):
-        with pytest.raises(DetectorAway, match="no files"):
-            await asked
+    assert monitor.content is None
+    with pytest.raises(DetectorAway, match="no files"):
+        await monitor.assess(["hello"])
     monitor.close()
 
 

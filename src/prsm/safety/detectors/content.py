@@ -4,6 +4,8 @@ Every character is read: of the text as it is meant to be seen (``normalise``), 
 (``hidden``), window by window. A text is as bad as its worst window.
 """
 
+import hashlib
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -32,6 +34,9 @@ SPAN_FROM: Final = 0.5
 """The probability from which a window of a text of several is told as a span."""
 NAMED: Final = 0.8
 """The score of personal data where a name, place, organisation or address is read: about how often that is right."""
+
+KEPT: Final = 256
+"""Assessments of encoded texts that wait to be asked for."""
 
 Vectors = npt.NDArray[np.float32]
 Outputs = Mapping[str, Sequence[npt.NDArray[np.float32]]]
@@ -69,6 +74,9 @@ class ContentDetector:
         if self._model.encoder_sha256 != encoder.sha256:
             raise ConfigError("The screening model was trained on another text encoder.", remedy="Reinstall prsm.")
         self._encoder = encoder
+        self.sha256 = encoder.sha256
+        self._lock = threading.Lock()
+        self._kept: dict[bytes, Assessment] = {}
         outputs = {LOGITS: ("batch", str(OUTPUTS)), TAG_LOGITS: ("batch", "tokens", str(TAGS))}
         self._screen = encoder.branch(self._model.branch, outputs)
         self._both = encoder.branch(self._model.branch, {**outputs, "embedding": ("batch", str(DIMENSION))})
@@ -77,17 +85,31 @@ class ContentDetector:
 
     def assess(self, texts: Sequence[str]) -> list[Assessment]:
         """Raises TextTooLong for a text beyond the limit of ``windows``."""
-        rows = [row for number, text in enumerate(texts) for row in self._rows(number, text)]
-        return self._judged(len(texts), rows, self._screen.read([row.ids for row in rows]))
+        with self._lock:
+            kept = [self._kept.pop(_digest(text), None) for text in texts]
+        new = [text for text, found in zip(texts, kept, strict=True) if found is None]
+        rows = [row for number, text in enumerate(new) for row in self._rows(number, text)]
+        judged = iter(self._judged(len(new), rows, self._screen.read([row.ids for row in rows])))
+        return [found or next(judged) for found in kept]
 
-    def assess_and_embed(self, texts: Sequence[str]) -> tuple[list[Assessment], Vectors]:
-        """As ``assess``, and the vectors of ``TextEncoder.encode``, both of one pass over each text's beginning."""
+    def encode(self, texts: Sequence[str]) -> Vectors:
+        """The vectors of ``TextEncoder.encode``, [len(texts), 384].
+
+        The same pass screens the texts: what it says of each is kept until ``assess`` is asked of it.
+        """
         firsts = [self._first(number, text) for number, text in enumerate(texts)]
-        every = (row for number, text in enumerate(texts) for row in self._rows(number, text))
-        rest = [row for row in every if (row.ids, row.words) != (firsts[row.text].ids, firsts[row.text].words)]
-        read, more = self._both.read([row.ids for row in firsts]), self._screen.read([row.ids for row in rest])
-        vectors = np.array(read["embedding"], np.float32).reshape(len(texts), DIMENSION)
-        return self._judged(len(texts), [*firsts, *rest], {n: [*read[n], *more[n]] for n in more}), vectors
+        rows = [row for number, text in enumerate(texts) for row in self._rows(number, text)]
+        # Of a text in disguise the window that is embedded is none of those that are screened.
+        shared = [(row.ids, row.words) == (firsts[row.text].ids, firsts[row.text].words) for row in rows]
+        read = self._both.read([row.ids for row in firsts])
+        more = self._screen.read([row.ids for row, same in zip(rows, shared, strict=True) if not same])
+        outputs = {name: _merged(read[name], more[name], rows, shared) for name in more}
+        judged = self._judged(len(texts), rows, outputs)
+        with self._lock:
+            self._kept.update(zip(map(_digest, texts), judged, strict=True))
+            while len(self._kept) > KEPT:
+                del self._kept[next(iter(self._kept))]
+        return np.array(read["embedding"], np.float32).reshape(len(texts), DIMENSION)
 
     def _first(self, number: int, text: str) -> _Row:
         """The window that the embedding is made of: the first of the text as it stands."""
@@ -139,3 +161,17 @@ def _passages(rows: Sequence[_Row], probabilities: npt.NDArray[np.float32]) -> t
         if row.end > row.start:
             found.add((CATEGORIES[int(column)], *row.original(0, row.end - row.start)))
     return tuple(Span(category, "passage", start, end) for category, start, end in sorted(found))
+
+
+def _merged(
+    firsts: Sequence[npt.NDArray[np.float32]],
+    rest: Sequence[npt.NDArray[np.float32]],
+    rows: Sequence[_Row],
+    shared: Sequence[bool],
+) -> list[npt.NDArray[np.float32]]:
+    others = iter(rest)
+    return [firsts[row.text] if same else next(others) for row, same in zip(rows, shared, strict=True)]
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()

@@ -3,11 +3,12 @@
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from prsm.core.encoder import TextEncoder
 from prsm.core.errors import ConfigError
-from prsm.safety.detectors.content import ContentDetector
+from prsm.safety.detectors.content import KEPT, ContentDetector
 from prsm.safety.detectors.content_model import ASSETS, CATEGORIES, load_content_model
 from prsm.safety.seams import Category
 
@@ -108,3 +109,28 @@ def test_files_that_differ_from_their_manifest_are_not_used(tmp_path: Path) -> N
     (tmp_path / "manifest.json").write_text("{}")
     with pytest.raises(ConfigError, match="does not hold"):
         load_content_model(tmp_path)
+
+
+def test_one_pass_gives_the_vectors_of_search_and_screens(
+    detector: ContentDetector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever routes reads a prompt first; who screens it then has nothing to read, once."""
+    texts = ["What is 12 + 30?", "h e l l o 😂", "", "long " * 700, *(bad for _, bad, _ in CASES)]
+    expected = detector.assess(texts)
+    encoder = TextEncoder.load()
+    assert detector.sha256 == encoder.sha256
+    vectors = detector.encode(texts)
+    assert (vectors == np.concatenate([encoder.encode([text]) for text in texts])).all()
+    read: list[int] = []
+    screen = detector._screen.read
+    monkeypatch.setattr(detector._screen, "read", lambda rows: read.append(len(rows)) or screen(rows))
+    assert detector.assess([*texts, "new"])[:-1] == expected
+    assert read == [1]
+    assert detector.assess(["", *texts])[1:] == expected
+    assert read[1] > len(texts)
+
+
+def test_what_is_encoded_and_never_screened_is_forgotten(detector: ContentDetector) -> None:
+    for number in range(KEPT // 64 + 1):
+        detector.encode([f"{number} {each}" for each in range(64)])
+    assert len(detector._kept) == KEPT
