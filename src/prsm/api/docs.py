@@ -5,12 +5,13 @@ The page is one file without any third party: no script, style or font comes fro
 
 import hashlib
 import re
+import threading
 from base64 import b64encode
 from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
-from fastapi.responses import HTMLResponse
+from fastapi.responses import HTMLResponse, JSONResponse
 
 from prsm.agents.call import Json
 
@@ -40,10 +41,22 @@ def add_docs(app: FastAPI) -> None:
     async def docs() -> HTMLResponse:
         return HTMLResponse(page, headers=headers)
 
-    # FastAPI keeps the document it makes here, and serves it.
-    paths: dict[str, Any] = app.openapi()["paths"]
-    paths |= {path: {"post": _operation(path)} for path in _QUESTIONS}
-    paths |= _streamed()
+    # Making the document takes a second of a processor: it is made, and kept, when it is first asked for.
+    make, lock = app.openapi, threading.Lock()
+
+    def document() -> dict[str, Any]:
+        with lock:
+            if app.openapi_schema is None:
+                app.openapi_schema = make()
+                paths: dict[str, Any] = app.openapi_schema["paths"]
+                paths |= {path: {"post": _operation(path)} for path in _QUESTIONS} | _streamed()
+            return app.openapi_schema
+
+    @app.get("/openapi.json", include_in_schema=False)
+    def openapi() -> JSONResponse:  # no coroutine: it runs in a thread
+        return JSONResponse(document())
+
+    app.openapi = document
 
 
 def content_security_policy(page: str) -> str:

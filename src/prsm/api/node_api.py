@@ -68,6 +68,7 @@ def build_node_api(node: Node, door: Door) -> FastAPI:
         version=__version__,
         description="Keys, wallet, models, sessions, receipts and health of one node. "
         "Questions are asked at the OpenAI and Anthropic routes under /v1.",
+        openapi_url=None,  # add_docs serves it
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
