@@ -60,6 +60,8 @@ class OutboxPublisher:
 
     async def publish_once(self) -> int:
         """Publish one batch; answers how many. Rows are marked only when their events are out."""
+        if not await self._pool.fetchval("SELECT EXISTS (SELECT FROM outbox WHERE published_at IS NULL)"):
+            return 0
         async with self._pool.acquire() as connection, connection.transaction():
             if not await connection.fetchval("SELECT pg_try_advisory_xact_lock(7013)"):
                 return 0

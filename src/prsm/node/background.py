@@ -52,7 +52,7 @@ def background(node: Node) -> dict[str, Any]:
         "market-refunds": repeat(30, node.market.refunds.pay_owed),
         "market-sums": repeat(5, lambda: _drain(node.market.accounts.sum_up)),
         "market-forget-quotes": repeat(600, node.market.quotes.forget_old),
-        "probe-cache": repeat(1, node.cache.ping),
+        "probe-cache": repeat(2, node.cache.ping),
         "storage-reconcile": repeat(1800, node.storage.reconcile, at_once=True),
         "storage-upload": repeat(1, node.storage.uploads.drain),
         "storage-meet": repeat(10, node.storage.meet),

@@ -131,6 +131,8 @@ class Trials:
             f"SELECT * FROM rollout_trials WHERE {condition} ORDER BY id DESC LIMIT {limit:d}",  # noqa: S608 - constants
             *arguments,
         )
+        if not rows:
+            return []
         counted = await self._pool.fetch(
             "SELECT * FROM rollout_counts WHERE trial_id = ANY ($1::uuid[])", [row["id"] for row in rows]
         )

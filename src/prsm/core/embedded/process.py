@@ -179,9 +179,14 @@ def end_all(processes: list[psutil.Process], polite: signal.Signals, patience_s:
         raise Unavailable(f"Process {alive[0].pid} does not end.", remedy="End it by hand, then start again.")
 
 
+def is_long(path: Path) -> bool:
+    """Whether a log has grown so large that ``bound_log`` would shorten it."""
+    return path.exists() and path.stat().st_size > _LOG_LIMIT_BYTES
+
+
 def bound_log(path: Path) -> None:
     """Keep one old log and start the live one anew once it is large; the server appends, so it never notices."""
-    if path.exists() and path.stat().st_size > _LOG_LIMIT_BYTES:
+    if is_long(path):
         shutil.copyfile(path, path.with_suffix(".old.log"))
         os.truncate(path, 0)
 

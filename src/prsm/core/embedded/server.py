@@ -12,7 +12,7 @@ import structlog
 
 from prsm.core.embedded.endpoint import Endpoint, choose_endpoint, renew_port
 from prsm.core.embedded.home import Site
-from prsm.core.embedded.process import Answer, Plan, ServerProcess, bound_log
+from prsm.core.embedded.process import Answer, Plan, ServerProcess, bound_log, is_long
 from prsm.core.errors import ConfigError, Unavailable
 
 _ADOPT_PATIENCE_S = 5.0
@@ -77,7 +77,8 @@ class EmbeddedServer(ABC):
 
     async def ensure_running(self) -> str:
         """Start it again if it died; to be called from time to time, which also keeps its log bounded."""
-        await asyncio.to_thread(bound_log, self.log_path)
+        if is_long(self.log_path):
+            await asyncio.to_thread(bound_log, self.log_path)
         return await self.start()
 
     async def _adopt(self, endpoint: Endpoint) -> ServerProcess | None:

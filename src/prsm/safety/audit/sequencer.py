@@ -19,6 +19,9 @@ from prsm.safety.audit.ledger_range import MAX_POSITIONS, next_range
 
 MAX_BATCH: Final = 2000
 _LOCK = "SELECT size, ledger_position FROM audit_head WHERE id = 1 FOR UPDATE SKIP LOCKED"
+_WAITS = """
+SELECT EXISTS (SELECT FROM audit_pending) OR h.position > a.ledger_position FROM ledger_head h, audit_head a
+"""
 _TAKE = """
 DELETE FROM audit_pending WHERE id IN (SELECT id FROM audit_pending ORDER BY id LIMIT $1)
 RETURNING id, at, actor, request, what, op, rows::text AS rows
@@ -51,6 +54,8 @@ class Sequencer:
 
     async def step(self) -> int:
         """Take in what waits, a bounded part of it; answers how many entries that were, 0 when all is in."""
+        if not await self._pool.fetchval(_WAITS):
+            return 0
         async with self._pool.acquire() as connection, connection.transaction():
             head = await connection.fetchrow(_LOCK)
             if head is None:

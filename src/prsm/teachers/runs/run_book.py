@@ -106,6 +106,14 @@ class RunBook:
         """The runs of this node that have not ended, the oldest first."""
         return await self._read("WHERE node = $1 AND state IN ('queued', 'running') ORDER BY id", self._node)
 
+    async def waits(self) -> bool:
+        """Whether a run of this node is open or unsettled."""
+        return await self._pool.fetchval(
+            "SELECT EXISTS (SELECT FROM training_runs WHERE node = $1 "
+            "AND (state IN ('queued', 'running') OR slice_held_micro > 0))",
+            self._node,
+        )
+
     async def unsettled_runs(self) -> list[Run]:
         """The runs of this node that have ended and still have a slice open."""
         ended = "WHERE node = $1 AND state NOT IN ('queued', 'running') AND slice_held_micro > 0 ORDER BY id"

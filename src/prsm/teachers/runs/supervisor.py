@@ -81,6 +81,8 @@ class Supervisor:
 
     async def step(self) -> None:
         """Look at every open run once; nothing where another worker is looking."""
+        if not await self._book.waits():
+            return
         async with self._pool.acquire() as connection, connection.transaction():
             if not await connection.fetchval("SELECT pg_try_advisory_xact_lock($1)", _LOCK):
                 return
