@@ -63,7 +63,8 @@ def built_in(
                 licence="MIT",
             )
         )
-    models += [_of_folder(name, teacher, settings, account) for name, teacher in teachers.of_folders.items()]
+    family = teachers.family if settings.teacher_enabled else {}
+    models += [_of_folder(name, each, settings, account) for name, each in (family | teachers.of_folders).items()]
     return [Provider(PROVIDER, "embedded")], models
 
 
@@ -107,7 +108,7 @@ def statement_of(model: Model, teachers: Teachers) -> Version:
     if "embeddings" in model.capabilities:
         weights = resources.files("prsm.core").joinpath("assets/encoder/model.onnx")
         return replace(version, weights_cid=_file_cid(weights), output_modalities=("embeddings",))
-    if teacher := teachers.of_folders.get(model.upstream_name):
+    if teacher := teachers.of_folder(model.upstream_name):
         return replace(
             version,
             weights_cid=_file_cid(teacher.model.path / WEIGHTS),

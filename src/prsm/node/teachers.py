@@ -1,4 +1,4 @@
-"""The teachers inside this node: the shipped one, those in the folders that its operator names, and published ones.
+"""The teachers inside this node: the shipped ones, those in the folders that its operator names, and published ones.
 
 A folder that is broken is named in the log and at ``/readyz``, and keeps nobody from answering.
 """
@@ -16,11 +16,11 @@ from prsm.core.errors import ConfigError
 from prsm.teachers.arithmetic.teacher import ArithmeticTeacher
 from prsm.teachers.runtime.shelf import Shelf
 from prsm.teachers.seams import Teacher
-from prsm.teachers.teacher_model import FolderTeacher, open_teacher
+from prsm.teachers.teacher_model import FAMILY, FolderTeacher, open_teacher
 
 ARITHMETIC: Final = "arithmetic"
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
-_TAKEN: Final = frozenset({ARITHMETIC, "minilm-l6"})
+_TAKEN: Final = frozenset({ARITHMETIC, "minilm-l6", *(path.name for path in FAMILY.glob("[!.]*"))})
 _log: Any = structlog.get_logger("teachers")
 
 
@@ -43,18 +43,20 @@ class Teachers:
     def __init__(self, shipped: ArithmeticTeacher, folder: Path, shelf: Shelf, published: Path | None = None) -> None:
         """``published`` holds versions that were published here: whoever names an instance of one is answered by it."""
         self.shipped = shipped
+        self._shelf = shelf
+        self.family = {name: self._shelved(path) for name, path in _sub_folders(FAMILY)}
         self.of_folders: dict[str, FolderTeacher] = {}
         self.published: dict[str, FolderTeacher] = {}
-        self.by_name: dict[str, Teacher] = {ARITHMETIC: shipped}
-        self.domains: dict[str, Callable[[str], bool]] = {ARITHMETIC: shipped.understands}
+        self._standing: Mapping[str, Teacher] = {ARITHMETIC: shipped, **self.family}
+        self.by_name: dict[str, Teacher] = dict(self._standing)
+        self.domains: dict[str, Callable[[str], bool]] = {n: each.understands for n, each in self._standing.items()}
         self.broken: Mapping[str, str] = {}
         self._folder = folder
         self._published = published
-        self._shelf = shelf
 
     @classmethod
     def open(cls, settings: Settings) -> "Teachers":
-        """The shipped teacher and those in the folder of the settings; blocking. Raises ConfigError for the shipped."""
+        """The shipped ones and those in the folder of the settings; blocking. Raises ConfigError for a shipped one."""
         named = settings.teachers_folder
         folder = Path(named).expanduser() if named else settings.home / "teachers"
         teachers = cls(
@@ -77,11 +79,15 @@ class Teachers:
         found = seen.published | seen.of_folders
         for gone in (self.of_folders.keys() | self.published.keys()) - found.keys():
             del self.by_name[gone]
-        for name in [name for name in self.domains if name != ARITHMETIC]:
+        for name in [name for name in self.domains if name not in self._standing]:
             del self.domains[name]
         self.by_name.update(found)
         self.domains.update({name: each.understands for name, each in found.items() if each.about.questions})
         self.of_folders, self.published, self.broken = seen.of_folders, seen.published, seen.broken
+
+    def of_folder(self, name: str) -> FolderTeacher | None:
+        """The teacher of this name, where it is one of the family or of the operator's folders."""
+        return self.family.get(name) or self.of_folders.get(name)
 
     def readiness(self) -> dict[str, Any]:
         """The part of ``/readyz``; not ok while a folder is broken."""
@@ -107,6 +113,9 @@ class Teachers:
                 f"and not {' or '.join(sorted(_TAKEN))}.",
                 remedy=f"Rename {path}.",
             )
+        return self._shelved(path)
+
+    def _shelved(self, path: Path) -> FolderTeacher:
         model, about = open_teacher(path)
         self._shelf.check(model)
         return FolderTeacher(model, about, lambda: self._shelf.engine(model))

@@ -18,6 +18,8 @@ from prsm.teachers.runtime.learner import EngineLearner
 from prsm.teachers.seams import Piece
 
 ABOUT: Final = "teacher.json"
+FAMILY: Final = Path(__file__).parent / "assets" / "family"
+"""The teachers that come with the node, each in a folder of its name; ``family.py`` makes them."""
 _Line = Annotated[str, Meta(pattern=r"^[ -~]{1,200}$")]  # a name or a phrase, in ASCII, as registries take it
 _Price = Annotated[int, Meta(ge=0, le=1_000_000_000_000)]
 _Count = Annotated[int, Meta(ge=0)]

@@ -20,6 +20,10 @@ from prsm.teachers.questions import MAX_FORM_CHARACTERS, MAX_FORMS, Questions
         ("{text}", ["", "anything"], []),
         ("{text} = {text}?", ["a = b?", " = ?"], ["a b?"]),
         ("(a|b)*", ["(a|b)*"], ["a", ""]),
+        ("{positive:3} in binary", ["7 in binary", "100 in binary"], ["0 in binary", "-7 in binary", "1000 in binary"]),
+        ("1{digits:3}.", ["10.", "1007."], ["1.", "10000.", "2007."]),
+        ("Spell {word:4}.", ["Spell cat.", "Spell a."], ["Spell horse.", "Spell Cat.", "Spell ."]),
+        ("{roman}!", ["XIV!", "MMMCMXCIX!", "I!"], ["!", "IIII!", "VX!", "MMMM!", "xiv!"]),
     ],
 )
 def test_a_form_matches_whole_texts(form: str, yes: list[str], no: list[str]) -> None:
@@ -34,7 +38,8 @@ def test_any_of_several_forms_and_all_without_one() -> None:
 
 
 @pytest.mark.parametrize(
-    "form", ["{integer}", "{integer:0}", "{integer:101}", "{words}", "{", "a}", "{text", "{text:3}"]
+    "form",
+    ["{integer}", "{integer:0}", "{integer:101}", "{words}", "{", "a}", "{text", "{text:3}", "{word:0}", "{roman:3}"],
 )
 def test_what_is_no_form_is_refused(form: str) -> None:
     with pytest.raises(ConfigError) as caught:

@@ -1,14 +1,16 @@
 """Tasks by name, as recipes and evaluations name them.
 
-``addition``, ``subtraction``, ``multiplication`` and each with ``careless-`` before it; ``gym:NAME`` for a family of
-reasoning-gym; ``file:PATH`` for a user's own JSONL or Python file, relative to the folder that is given.
+``addition``, ``subtraction``, ``multiplication`` and each with ``careless-`` before it; those of ``letters.py`` and
+``numerals.py``; ``gym:NAME`` for a family of reasoning-gym; ``file:PATH`` for a user's own JSONL or Python file,
+relative to the folder that is given.
 """
 
 from pathlib import Path
-from typing import Final
+from typing import Final, get_args
 
 from prsm.core.errors import ConfigError
-from prsm.teachers.seams import Task
+from prsm.teachers.seams import Demonstrated, Task
+from prsm.teachers.tasks import letters, numerals
 from prsm.teachers.tasks.columns import Careless, Columns
 from prsm.teachers.tasks.gym_families import gym_family
 from prsm.teachers.tasks.own_tasks import code_task, written_task
@@ -16,9 +18,17 @@ from prsm.teachers.tasks.own_tasks import code_task, written_task
 FORGETS: Final = 0.6
 """Of a careless teacher's problems, the share that is worked without carries."""
 
-_WORKED: Final = {task.name: task for task in (Columns("+"), Columns("-"), Columns("*"))}
-_CARELESS: Final = {task.name: task for task in (Careless(task, FORGETS) for task in _WORKED.values())}
-OWN: Final = (*_WORKED, *_CARELESS)
+_COLUMNS: Final = (Columns("+"), Columns("-"), Columns("*"))
+_OWN: Final[dict[str, Demonstrated]] = {
+    each.name: each
+    for each in (
+        *_COLUMNS,
+        *(Careless(columns, FORGETS) for columns in _COLUMNS),
+        *map(letters.Letters, get_args(letters.Asked)),
+        *map(numerals.Numerals, get_args(numerals.Asked)),
+    )
+}
+OWN: Final = tuple(_OWN)
 """The names of the tasks that come with the project; each can show how its problems are worked."""
 
 
@@ -29,7 +39,7 @@ def task(name: str, folder: Path | None = None) -> Task:
         return gym_family(rest)
     if kind == "file" and rest:
         return _own(Path(folder or ".") / rest)
-    found = _WORKED.get(name) or _CARELESS.get(name)
+    found = _OWN.get(name)
     if not found:
         raise ConfigError(f"There is no task {name}: {', '.join(OWN)}, gym:NAME or file:PATH.", param="task")
     return found
