@@ -8,12 +8,13 @@ import hashlib
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
-from prsm.core.encoder import DIMENSION, TextEncoder
+from prsm.core.encoder import DIMENSION, Branch, TextEncoder
 from prsm.core.errors import ConfigError
 from prsm.safety.detectors.content_model import (
     CATEGORIES,
@@ -35,6 +36,7 @@ SPAN_FROM: Final = 0.5
 NAMED: Final = 0.8
 """The score of personal data where a name, place, organisation or address is read: about how often that is right."""
 
+_SAID: Final = {LOGITS: ("batch", str(OUTPUTS)), TAG_LOGITS: ("batch", "tokens", str(TAGS))}
 KEPT: Final = 256
 """Assessments of encoded texts that wait to be asked for."""
 
@@ -67,7 +69,7 @@ class _Row:
 
 
 class ContentDetector:
-    """Scores by category, and spans of names; holds two sessions over the encoder's weights, some 60 MB each."""
+    """Scores by category, and spans of names; a session over the encoder's weights holds some 60 MB."""
 
     def __init__(self, encoder: TextEncoder, model: ContentModel | None = None) -> None:
         self._model = model or load_content_model()
@@ -77,9 +79,7 @@ class ContentDetector:
         self.sha256 = encoder.sha256
         self._lock = threading.Lock()
         self._kept: dict[bytes, Assessment] = {}
-        outputs = {LOGITS: ("batch", str(OUTPUTS)), TAG_LOGITS: ("batch", "tokens", str(TAGS))}
-        self._screen = encoder.branch(self._model.branch, outputs)
-        self._both = encoder.branch(self._model.branch, {**outputs, "embedding": ("batch", str(DIMENSION))})
+        self._screen = encoder.branch(self._model.branch, _SAID)
         self.name = f"content-{self._model.version}"
         self.categories = frozenset[Category]({*CATEGORIES, Category.PERSONAL_DATA})
 
@@ -110,6 +110,11 @@ class ContentDetector:
             while len(self._kept) > KEPT:
                 del self._kept[next(iter(self._kept))]
         return np.array(read["embedding"], np.float32).reshape(len(texts), DIMENSION)
+
+    @cached_property
+    def _both(self) -> Branch:
+        """Made when a text is first encoded: 60 MB, a third of a second."""
+        return self._encoder.branch(self._model.branch, {**_SAID, "embedding": ("batch", str(DIMENSION))})
 
     def _first(self, number: int, text: str) -> _Row:
         """The window that the embedding is made of: the first of the text as it stands."""
