@@ -47,6 +47,21 @@ async def test_a_teacher_of_a_folder_is_asked_and_paid(served: Served) -> None:
     assert registered.weights_cid
 
 
+@pytest.mark.parametrize(
+    ("question", "answer", "model"),
+    [
+        ("Spell elephant backwards.", "tnahpele", "local/letters"),
+        ("What is 1234 / 7?", "176 remainder 2", "local/numerals"),
+        ("What is 12 + 30?", "42", "local/arithmetic"),
+    ],
+)
+async def test_auto_finds_the_teacher_that_knows(served: Served, question: str, answer: str, model: str) -> None:
+    status, found = await _asked(served, "auto", question)
+    assert status == 200
+    assert (found["choices"][0]["message"]["content"], found["prsm"]["model"]) == (answer, model)
+    assert found["prsm"]["reason"] == f"specialist for {model.removeprefix('local/')}"
+
+
 async def test_what_it_was_not_trained_for_is_refused(served: Served) -> None:
     status, answer = await _asked(served, "local/sums", "Write a poem")
     assert status == 422
