@@ -92,19 +92,21 @@ async def test_what_is_kept_stays_kept_where_the_quota_was_lowered(tmp_path: Pat
 async def test_a_small_file_is_added_in_two_commits_and_pinned_in_one(tmp_path: Path, pools: list[Pool]) -> None:
     async with opened(storage_at(tmp_path, pools[0])) as storage:
         await add(storage, b"first")
-        async with counted(pools[1]) as added:
-            cid = await add(storage, b"second", "me", limited=True)
-        async with counted(pools[1]) as again:
-            await add(storage, b"second", "me", limited=True)
-        async with counted(pools[1]) as pinned:
-            await storage.pin(cid, "another", limited=True)
-    assert (added, again, pinned) == ([2], [1], [1])
+        added, again, pinned = list[int](), list[int](), list[int]()
+        for turn in range(4):  # the server writes transactions of its own now and then: the least is ours
+            content = b"second, %d" % turn
+            async with counted(pools[1], added):
+                cid = await add(storage, content, "me", limited=True)
+            async with counted(pools[1], again):
+                await add(storage, content, "me", limited=True)
+            async with counted(pools[1], pinned):
+                await storage.pin(cid, "another", limited=True)
+    assert (min(added), min(again), min(pinned)) == (2, 1, 1)
 
 
 @asynccontextmanager
-async def counted(pool: Pool) -> AsyncIterator[list[int]]:
-    """How many transactions wrote something meanwhile, afterwards."""
-    count: list[int] = []
+async def counted(pool: Pool, count: list[int]) -> AsyncIterator[None]:
+    """Put to ``count`` how many transactions of the server wrote something meanwhile."""
     before = await pool.fetchval(_NEXT)
-    yield count
+    yield
     count.append(await pool.fetchval(_NEXT) - before - 1)

@@ -21,7 +21,8 @@ _BASE64: Final = re.compile(
     r"(?<![\w+/=-])(?:[A-Za-z0-9+/_-]{4}[\r\n]{0,2}){4,}(?:[A-Za-z0-9+/_-]{2,3}={0,2})?(?![\w+/-])"
 )
 _HEX: Final = re.compile(r"(?<!\w)(?:0x)?(?:[0-9a-fA-F]{2}[ :]?){12,}(?!\w)")
-_PERCENT: Final = re.compile(r"(?:[\w.~+-]*%[0-9A-Fa-f]{2}){3,}[\w.~%+-]*")
+# A run is tried from its beginning only, and once: from each of its characters would take the square of its length.
+_PERCENT: Final = re.compile(r"(?<![\w.~+-])(?:[\w.~+-]*+%[0-9A-Fa-f]{2}){3,}[\w.~%+-]*")
 _COMMON: Final = re.compile(
     r"\b(?:the|and|to|of|you|a|in|is|that|for|it|on|are|with|this|be|as|have|not|your|or|all|can|me|my|what|how|do|i"
     r"|kill|make|people|we|from|they|will|say|write|ignore|instructions|tell)\b"

@@ -72,7 +72,8 @@ def test_positions_lead_back_into_the_original(text: str) -> None:
 @given(st.text(st.characters(min_codepoint=32, max_codepoint=126, exclude_characters="013457@$!€"), max_size=80))
 def test_every_letter_kept_of_ascii_is_the_one_it_came_from(text: str) -> None:
     told = plain(text)
-    assert all(text[start] == char for char, start in zip(told.text, told.starts, strict=True))
+    # Of a letter said three times and more two are kept, which come from all of them, large or small.
+    assert all(text[start].lower() == char.lower() for char, start in zip(told.text, told.starts, strict=True))
 
 
 @given(HARD)
