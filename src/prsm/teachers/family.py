@@ -1,0 +1,190 @@
+"""The small teachers that come with the node, and how one is made of a run: ``python -m prsm.teachers.family``.
+
+    python -m prsm.teachers.training.main src/prsm/teachers/recipes/letters.toml --out RUN
+    python -m prsm.teachers.family letters RUN
+
+The second puts the run's model into the package: in eight bits, examined as it will be served, with its card.
+"""
+
+import argparse
+import shutil
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import msgspec
+from msgspec.structs import replace
+
+from prsm.core.errors import ConfigError, PrsmError
+from prsm.teachers.evaluation.card import CardFacts, DataSource, RunFacts, card
+from prsm.teachers.evaluation.harness import evaluate
+from prsm.teachers.evaluation.outcomes import Evaluation, by_task
+from prsm.teachers.evaluation.plan import Plan, TaskPart
+from prsm.teachers.evaluation.questions import questions
+from prsm.teachers.export import export_int8
+from prsm.teachers.runtime.folder import MANIFEST, ModelFolder, write_manifest
+from prsm.teachers.tasks.registry import task
+from prsm.teachers.teacher_model import ABOUT, FAMILY, About, ExamScore, FolderTeacher
+from prsm.teachers.training.run_folder import RunFolder
+
+_CARD: Final = "README.md"
+_PROMPTS: Final = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Kin:
+    """What is said of a teacher of the family; its figures come from its exam. ``levels`` are those it is asked."""
+
+    title: str
+    purpose: str
+    domain: str
+    questions: tuple[str, ...]
+    levels: Mapping[str, tuple[int, ...]]
+    limits: tuple[str, ...]
+    recipe: str
+
+
+_LETTERS: Final = Kin(
+    title="Teacher of letters",
+    purpose="Spells words backwards, counts a letter, and finds the letter at a place.",
+    domain="letters of a word, such as: Spell elephant backwards. How many times is e in elephant? "
+    "Which letter of elephant is number 3?",
+    questions=(
+        "Spell {word:14} backwards.", "How many times is {word:1} in {word:14}?",
+        "Which letter of {word:14} is number {positive:2}?",
+    ),
+    levels=dict.fromkeys(("reversal", "letter-count", "letter-place"), (0, 1, 2, 3)),
+    limits=("Words of up to 14 small letters; it knows these wordings only.",),
+    recipe="letters.toml",
+)  # fmt: skip
+_NUMERALS: Final = Kin(
+    title="Teacher of numerals",
+    purpose="Writes numbers in binary and in Roman numerals and reads those, sorts numbers, divides with remainder.",
+    domain="numerals, such as: Write 37 in binary. Write 1994 in Roman numerals. What number is MCMXCIV? "
+    "Sort 34, 5, 128. What is 1234 / 7?",
+    questions=(
+        "Write {positive:4} in binary.", "Write {positive:3} in Roman numerals.",
+        *(f"Write {thousands}{{digits:3}} in Roman numerals." for thousands in (1, 2, 3)),
+        "What number is {roman}?",
+        *(f"Sort {', '.join(['{positive:3}'] * count)}." for count in (2, 3, 4, 5)),
+        *(f"What is {{positive:6}} / {divisor}?" for divisor in range(2, 13)),
+    ),
+    levels=dict.fromkeys(("binary", "roman", "roman-value", "number-order", "division"), (1, 2, 3)),
+    limits=(
+        "Binary up to 9,999, Roman up to 3,999, two to five numbers of three digits, six digits divided by 2 to 12.",
+        "It knows these wordings only.",
+    ),
+    recipe="numerals.toml",
+)  # fmt: skip
+KIN: Final = {"letters": _LETTERS, "numerals": _NUMERALS}
+
+
+def ship(name: str, run: Path, family: Path = FAMILY) -> Evaluation:
+    """Make ``family/name`` of a run's folder, in place of what is there; answers its exam. Raises PrsmError."""
+    kin = KIN[name]
+    family.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=family, prefix=".making.") as made:
+        folder = Path(made) / name
+        model = export_int8(run / "model", folder)
+        about = _about(kin, model)
+        found = _examined(FolderTeacher.load(_with(folder, about)), kin, Path(made) / "outcomes.jsonl")
+        scores = tuple(
+            ExamScore(evaluation=score.task, right=score.right, items=score.count)
+            for score in by_task(found.scores).values()
+        )
+        _with(folder, replace(about, scores=scores))
+        (folder / _CARD).write_text(card(_card_facts(kin, model), _run_facts(kin, run), found), encoding="utf-8")
+        write_manifest(folder)
+        shutil.rmtree(family / name, ignore_errors=True)
+        folder.rename(family / name)
+    return found
+
+
+def _about(kin: Kin, model: ModelFolder) -> About:
+    return About(
+        title=kin.title,
+        domain=kin.domain,
+        tasks=tuple(kin.levels),
+        licence="MIT",
+        max_tokens=model.shape.context_tokens - 1,
+        questions=kin.questions,
+        data=("prsm.teachers.tasks",),
+        training_run=f"prsm.teachers.recipes.{kin.recipe.removesuffix('.toml')}",
+        input_price_micro=20_000_000,
+        output_price_micro=60_000_000,
+    )
+
+
+def _with(folder: Path, about: About) -> Path:
+    (folder / ABOUT).write_bytes(msgspec.json.format(msgspec.json.encode(about), indent=1) + b"\n")
+    (folder / MANIFEST).unlink(missing_ok=True)
+    return folder
+
+
+def _examined(teacher: FolderTeacher, kin: Kin, kept: Path) -> Evaluation:
+    plan = Plan(tasks=tuple(TaskPart(name=name, prompts=_PROMPTS, levels=asked) for name, asked in kin.levels.items()))
+    asked = questions(plan, task, kept.parent)
+    for question in asked:
+        if not teacher.understands(question.problem.prompt):
+            raise ConfigError(f"No form of the teacher is as {question.problem.prompt!r}.", param="questions")
+    return evaluate(
+        teacher, plan, asked, kept, version=teacher.version, size_bytes=teacher.model.weights_bytes, batch=256
+    )
+
+
+def _card_facts(kin: Kin, model: ModelFolder) -> CardFacts:
+    return CardFacts(
+        name=kin.title,
+        version=model.version,
+        purpose=kin.purpose,
+        licence="MIT",
+        parameters=model.shape.parameters(),
+        sha256=model.sha256,
+        limits=kin.limits,
+    )
+
+
+def _run_facts(kin: Kin, run: Path) -> RunFacts:
+    folder = RunFolder(run)
+    facts, reports = folder.record(), folder.reports()
+    if not reports:
+        raise ConfigError(f"{run} is no run that has ended.", remedy="Name the folder that --out named.")
+    return RunFacts(
+        recipe=f"src/prsm/teachers/recipes/{kin.recipe}",
+        command=f"python -m prsm.teachers.training.main src/prsm/teachers/recipes/{kin.recipe} --out RUN",
+        seeds=tuple(facts.get("seeds", ())),
+        code_revision=str(facts["code"]["sha256"]),
+        data=(
+            DataSource(
+                name="prsm.teachers.tasks",
+                licence="MIT",
+                about="Problems drawn by this project's own code, with worked scratchpads; no personal data.",
+            ),
+        ),
+        cpu_minutes=round(reports[-1]["cpu_s"] / 60, 1),
+        machine="2 shared cores, no accelerator",
+        date=str(facts["begun_at"])[:10],
+    )
+
+
+def main(given: Sequence[str] | None = None) -> int:
+    """Exit code 0 when done, 1 when refused."""
+    parser = argparse.ArgumentParser(prog="python -m prsm.teachers.family", description=__doc__)
+    parser.add_argument("name", choices=sorted(KIN))
+    parser.add_argument("run", type=Path, help="the folder of a run that has ended")
+    asked = parser.parse_args(given)
+    try:
+        found = ship(asked.name, asked.run)
+    except PrsmError as error:
+        print(error, file=sys.stderr)
+        return 1
+    for score in found.scores:
+        print(f"{score.task:14} level {score.level}: {score.right}/{score.count}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
