@@ -21,9 +21,9 @@ train: $(VENV)/.train
 teach: $(VENV)/.train
 	$(BIN)/python -m bench.teach
 
-# Three at a time, a file's tests in one process; those that start nodes, which mostly wait, come first.
+# Two at a time, a file's tests in one process; those that start nodes, which mostly wait, come first.
 test: check
-	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 check: $(VENV)/.train
 	$(BIN)/ruff check .

@@ -353,7 +353,7 @@ class Settings(BaseModel):
     training_at_once: int = _whole(1, 0, 64, "Runs of the trainer under way at once; 0: none is started.")
     teacher_enabled: bool = Field(
         True,
-        description="Offer the embedded teacher, which answers arithmetic with no provider configured.",
+        description="Offer the embedded teachers: arithmetic and letters, answered with no provider configured.",
         json_schema_extra={_MUST_BE: "true or false"},
     )
 

@@ -51,7 +51,6 @@ async def test_a_teacher_of_a_folder_is_asked_and_paid(served: Served) -> None:
     ("question", "answer", "model"),
     [
         ("Spell elephant backwards.", "tnahpele", "local/letters"),
-        ("What is 1234 / 7?", "176 remainder 2", "local/numerals"),
         ("What is 12 + 30?", "42", "local/arithmetic"),
     ],
 )
