@@ -14,6 +14,7 @@ from random import Random
 from typing import Final
 
 from prsm.core.errors import ConfigError
+from prsm.teachers.tasks.numerals import roman
 
 MAX_FORMS: Final = 200
 MAX_FORM_CHARACTERS: Final = 1_000
@@ -48,6 +49,8 @@ def example(form: str, chance: Random) -> str:
     """A question of this form, its numbers and texts drawn by ``chance``."""
 
     def filled(place: re.Match[str]) -> str:
+        if place[3] == "roman":
+            return roman(chance.randint(1, 3_999))
         if place[3]:
             return "".join(chance.choices(string.ascii_lowercase + " ", k=chance.randint(1, 20)))
         length = chance.randint(1, int(place[2]))

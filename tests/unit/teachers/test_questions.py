@@ -1,5 +1,6 @@
 """Forms of questions: what has one is understood, and no text makes matching slow."""
 
+import random
 import time
 
 import pytest
@@ -7,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prsm.core.errors import ConfigError
-from prsm.teachers.questions import MAX_FORM_CHARACTERS, MAX_FORMS, Questions
+from prsm.teachers.questions import MAX_FORM_CHARACTERS, MAX_FORMS, Questions, example
 
 
 @pytest.mark.parametrize(
@@ -45,6 +46,15 @@ def test_what_is_no_form_is_refused(form: str) -> None:
     with pytest.raises(ConfigError) as caught:
         Questions([form])
     assert caught.value.param == "questions"
+
+
+@pytest.mark.parametrize(
+    "form",
+    ["{integer:4} + {positive:2}", "Spell {word:9} backwards.", "1{digits:3}", "What number is {roman}?", "{text}!"],
+)
+def test_an_example_of_a_form_has_it(form: str) -> None:
+    chance = random.Random(form)
+    assert all(Questions([form]).include(example(form, chance)) for _ in range(300))
 
 
 def test_forms_are_bounded() -> None:
