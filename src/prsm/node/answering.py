@@ -79,9 +79,9 @@ async def open_answering(on: Grounds, stack: contextlib.AsyncExitStack) -> Answe
     speaking = _executors(settings, on.teachers, on.encoder, on.traces)
     for executor in dict.fromkeys(speaking.values()):
         stack.push_async_callback(executor.aclose)
-    # One pass over a prompt is enough for who routes it and who screens it.
-    encoder = (on.safety.monitor and on.safety.monitor.content) or on.encoder
-    learning = await open_learning(settings, on.key, on.store, encoder, on.ledger, on.subject_keys)
+    # One pass over a prompt is enough for who routes it and who screens it; who observes it comes after both.
+    routing = on.safety.monitor.content if on.safety.monitor else None
+    learning = await open_learning(settings, on.key, on.store, on.encoder, on.ledger, on.subject_keys, routing)
     stack.push_async_callback(learning.close)
     rollouts = Rollouts(
         settings, on.store.pool, on.versions, speaking, lambda: path.models, learning.feedback, on.account

@@ -24,11 +24,20 @@ _FULL_OUTCOMES = 3
 
 
 async def open_learning(
-    settings: Settings, key: NodeKey, store: Database, encoder: Encoder, ledger: Ledger, keys: SubjectKeys
+    settings: Settings,
+    key: NodeKey,
+    store: Database,
+    encoder: Encoder,
+    ledger: Ledger,
+    keys: SubjectKeys,
+    router_encoder: Encoder | None,
 ) -> Learning:
-    """The parts, with the newest fitted state on the board. Raises ConfigError when the estimate does not fit."""
+    """The parts, with the newest fitted state on the board; for ``router_encoder`` see ``PromptReader``.
+
+    Raises ConfigError when the estimate does not fit.
+    """
     reader, manifest = await asyncio.to_thread(load_reader), read_manifest()
-    prompts = PromptReader(encoder, reader, manifest, threads=settings.encoder_threads)
+    prompts = PromptReader(encoder, reader, manifest, router_encoder=router_encoder, threads=settings.encoder_threads)
     board = Board(prompts)
     observer = Observer(store.pool, prompts, key.derive("quality-callers"))
     learning = Learning(

@@ -89,6 +89,16 @@ def test_another_encoder_is_refused_at_the_start() -> None:
         PromptReader(other, READER, MANIFEST)
 
 
+async def test_who_routes_reads_by_an_encoder_of_its_own_and_nobody_reads_again(encoder: CountingEncoder) -> None:
+    routing = CountingEncoder()
+    prompts = PromptReader(encoder, READER, MANIFEST, router_encoder=routing)
+    routed, observed = await prompts.item("routed"), (await prompts.read("observed")).item
+    assert (await prompts.read("routed")).item == routed
+    assert await prompts.item("observed") == observed
+    assert (routing.texts, encoder.texts) == (["routed"], ["observed"])
+    prompts.close()
+
+
 async def test_each_prompt_is_read_once_however_many_ask_and_the_last_ones_are_kept(
     prompts: PromptReader, encoder: CountingEncoder
 ) -> None:

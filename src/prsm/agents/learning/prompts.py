@@ -48,9 +48,18 @@ class PromptReader:
     """Reads prompts for the router and whoever else needs their embedding."""
 
     def __init__(
-        self, encoder: Encoder, reader: Reader, manifest: Manifest, *, threads: int = 1, kept: int = KEPT
+        self,
+        encoder: Encoder,
+        reader: Reader,
+        manifest: Manifest,
+        *,
+        router_encoder: Encoder | None = None,
+        threads: int = 1,
+        kept: int = KEPT,
     ) -> None:
-        """Raises ConfigError when ``reader`` was learnt on embeddings of another encoder."""
+        """``router_encoder``, if any, gives the same vectors and more that who routes has use for.
+
+        Raises ConfigError when ``reader`` was learnt on embeddings of another encoder."""
         if encoder.sha256 != manifest.encoder_sha256:
             raise ConfigError(
                 f"The difficulty estimate was learnt on the encoder {manifest.encoder_sha256[:12]}, this node has "
@@ -61,6 +70,7 @@ class PromptReader:
         self.version = manifest.sha256
         """SHA-256 of the difficulty estimate: items of different ones are not on one scale."""
         self._encoder = encoder
+        self._router_encoder = router_encoder or encoder
         self._threads = ThreadPoolExecutor(threads, "prompt-reader")
         self._kept: OrderedDict[bytes, Reading] = OrderedDict()
         self._limit = kept
@@ -68,6 +78,21 @@ class PromptReader:
 
     async def read(self, text: str) -> Reading:
         """What ``text`` is; some milliseconds of a processor the first time."""
+        return await self._once(text, self._encoder)
+
+    def known(self, text: str) -> Reading | None:
+        """What ``text`` is, where it was read lately."""
+        return self._kept.get(_digest(text))
+
+    async def item(self, text: str) -> Item:
+        """The item alone, for who routes."""
+        return (await self._once(text, self._router_encoder)).item
+
+    def close(self) -> None:
+        """Begin no more; what is being read is not waited for."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def _once(self, text: str, encoder: Encoder) -> Reading:
         digest = _digest(text)
         found = self._kept.get(digest)
         if found is not None:
@@ -75,26 +100,14 @@ class PromptReader:
             return found
         task = self._under_way.get(digest)
         if task is None:
-            task = asyncio.create_task(self._read(digest, text[:READ_CHARS]))
+            task = asyncio.create_task(self._read(digest, text[:READ_CHARS], encoder))
             self._under_way[digest] = task
             task.add_done_callback(lambda done: done.cancelled() or done.exception())  # heard even if all have left
         return await asyncio.shield(task)
 
-    def known(self, text: str) -> Reading | None:
-        """What ``text`` is, where it was read lately."""
-        return self._kept.get(_digest(text))
-
-    async def item(self, text: str) -> Item:
-        """The item alone."""
-        return (await self.read(text)).item
-
-    def close(self) -> None:
-        """Begin no more; what is being read is not waited for."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
-
-    async def _read(self, digest: bytes, text: str) -> Reading:
+    async def _read(self, digest: bytes, text: str, encoder: Encoder) -> Reading:
         try:
-            reading = await asyncio.get_running_loop().run_in_executor(self._threads, self._work, text)
+            reading = await asyncio.get_running_loop().run_in_executor(self._threads, self._work, text, encoder)
         finally:
             del self._under_way[digest]
         self._kept[digest] = reading
@@ -102,8 +115,8 @@ class PromptReader:
             self._kept.popitem(last=False)
         return reading
 
-    def _work(self, text: str) -> Reading:
-        vector = self._encoder.encode([text])[0]
+    def _work(self, text: str, encoder: Encoder) -> Reading:
+        vector = encoder.encode([text])[0]
         return Reading(vector, difficulty.read(self.reader, text, vector))
 
 
