@@ -24,12 +24,12 @@ from prsm.node.catalogue import PUBLISHED
 from prsm.node.model_import import store_files
 from prsm.node.parts import Node
 from prsm.node.teachers import published_folder
-from prsm.teachers.evaluation.card import CardFacts, RunFacts, card
+from prsm.teachers.evaluation.card import CardFacts, RunFacts, card, exam_scores
 from prsm.teachers.evaluation.outcomes import Evaluation, by_task
 from prsm.teachers.runs.run_book import Run
 from prsm.teachers.runtime.folder import ModelFolder
 from prsm.teachers.shape import Shape
-from prsm.teachers.teacher_model import ABOUT, About, ExamScore, open_teacher
+from prsm.teachers.teacher_model import ABOUT, About, open_teacher
 
 _PPM: Final = 1_000_000
 _MOST_TOKENS: Final = 512
@@ -125,16 +125,15 @@ def _install(made: Path, place: Path, run: Run, evaluation: Evaluation, wanted: 
 
 
 def _about(run: Run, evaluation: Evaluation, wanted: Publication, shape: Shape) -> About:
-    plan = evaluation.plan
-    scores = [each for each in by_task(evaluation.scores).values() if not plan.is_safety(each.task)]
+    scores = exam_scores(evaluation)
     return About(
         title=wanted.title,
         domain=wanted.domain,
-        tasks=tuple(score.task for score in scores),
+        tasks=tuple(score.evaluation for score in scores),
         licence=wanted.licence,
         max_tokens=min(_MOST_TOKENS, shape.context_tokens - 1),
         questions=wanted.questions,
-        scores=tuple(ExamScore(evaluation=score.task, right=score.right, items=score.count) for score in scores),
+        scores=scores,
         training_run=str(run.id),
         input_price_micro=wanted.input_price_micro,
         output_price_micro=wanted.output_price_micro,

@@ -20,7 +20,7 @@ from prsm.teachers.teacher_model import FAMILY, FolderTeacher, open_teacher
 
 ARITHMETIC: Final = "arithmetic"
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
-_TAKEN: Final = frozenset({ARITHMETIC, "minilm-l6", *(path.name for path in FAMILY.glob("[!.]*"))})
+_TAKEN: Final = frozenset({ARITHMETIC, "minilm-l6"})
 _log: Any = structlog.get_logger("teachers")
 
 
@@ -107,10 +107,11 @@ class Teachers:
         return found
 
     def _opened(self, name: str, path: Path) -> FolderTeacher:
-        if not _NAME.fullmatch(name) or name in _TAKEN:
+        taken = _TAKEN | self.family.keys()
+        if not _NAME.fullmatch(name) or name in taken:
             raise ConfigError(
                 "A teacher's folder is named by small letters, digits, dots, hyphens and underscores, "
-                f"and not {' or '.join(sorted(_TAKEN))}.",
+                f"and not {' or '.join(sorted(taken))}.",
                 remedy=f"Rename {path}.",
             )
         return self._shelved(path)

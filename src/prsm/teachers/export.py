@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
@@ -26,7 +25,7 @@ from prsm.teachers.runtime.folder import CONFIG, TOKENIZER, WEIGHTS, ModelFolder
 from prsm.teachers.runtime.graph import decoder_model
 from prsm.teachers.runtime.int8 import Int8Matrix, Matrix, quantised
 from prsm.teachers.runtime.weights import INT8_CONFIG, written
-from prsm.teachers.teacher_model import ABOUT, About
+from prsm.teachers.teacher_model import ABOUT, About, write_about
 
 _COPIED: Final = (TOKENIZER, "tokenizer_config.json", "README.md")
 
@@ -63,7 +62,7 @@ def export_int8(source: Path, target: Path) -> ModelFolder:
                 shutil.copyfile(source / name, folder / name)
         if (source / ABOUT).is_file():  # other weights: what the exams said of those does not hold for these
             about = replace(read_json(source / ABOUT, About), scores=())
-            (folder / ABOUT).write_bytes(msgspec.json.format(msgspec.json.encode(about), indent=1) + b"\n")
+            write_about(folder, about)
         write_manifest(folder)
         folder.rename(target)
     return ModelFolder.open(target)

@@ -15,19 +15,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import msgspec
 from msgspec.structs import replace
 
 from prsm.core.errors import ConfigError, PrsmError
-from prsm.teachers.evaluation.card import CardFacts, DataSource, RunFacts, card
+from prsm.teachers.evaluation.card import CardFacts, DataSource, RunFacts, card, exam_scores
 from prsm.teachers.evaluation.harness import evaluate
-from prsm.teachers.evaluation.outcomes import Evaluation, by_task
+from prsm.teachers.evaluation.outcomes import Evaluation
 from prsm.teachers.evaluation.plan import Plan, TaskPart
 from prsm.teachers.evaluation.questions import questions
 from prsm.teachers.export import export_int8
 from prsm.teachers.runtime.folder import MANIFEST, ModelFolder, write_manifest
 from prsm.teachers.tasks.registry import task
-from prsm.teachers.teacher_model import ABOUT, FAMILY, About, ExamScore, FolderTeacher
+from prsm.teachers.teacher_model import FAMILY, About, FolderTeacher, write_about
 from prsm.teachers.training.run_folder import RunFolder
 
 _CARD: Final = "README.md"
@@ -71,12 +70,10 @@ def ship(name: str, run: Path, family: Path = FAMILY) -> Evaluation:
         folder = Path(made) / name
         model = export_int8(run / "model", folder)
         about = _about(kin, model)
-        found = _examined(FolderTeacher.load(_with(folder, about)), kin, Path(made) / "outcomes.jsonl")
-        scores = tuple(
-            ExamScore(evaluation=score.task, right=score.right, items=score.count)
-            for score in by_task(found.scores).values()
-        )
-        _with(folder, replace(about, scores=scores))
+        (folder / MANIFEST).unlink()  # it names what export wrote, and is written anew at the end
+        write_about(folder, about)
+        found = _examined(FolderTeacher.load(folder), kin, Path(made) / "outcomes.jsonl")
+        write_about(folder, replace(about, scores=exam_scores(found)))
         (folder / _CARD).write_text(card(_card_facts(kin, model), _run_facts(kin, run), found), encoding="utf-8")
         write_manifest(folder)
         shutil.rmtree(family / name, ignore_errors=True)
@@ -97,12 +94,6 @@ def _about(kin: Kin, model: ModelFolder) -> About:
         input_price_micro=20_000_000,
         output_price_micro=60_000_000,
     )
-
-
-def _with(folder: Path, about: About) -> Path:
-    (folder / ABOUT).write_bytes(msgspec.json.format(msgspec.json.encode(about), indent=1) + b"\n")
-    (folder / MANIFEST).unlink(missing_ok=True)
-    return folder
 
 
 def _examined(teacher: FolderTeacher, kin: Kin, kept: Path) -> Evaluation:

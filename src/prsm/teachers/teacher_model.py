@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Final
 
+import msgspec
 from msgspec import Meta, Struct
 
 from prsm.core.errors import ConfigError, InvalidRequest
@@ -53,6 +54,11 @@ class About(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     training_run: Annotated[str, Meta(max_length=200)] = ""
     input_price_micro: _Price | None = None
     output_price_micro: _Price | None = None
+
+
+def write_about(folder: Path, about: About) -> None:
+    """Write ``teacher.json``, in place of what is there."""
+    (folder / ABOUT).write_bytes(msgspec.json.format(msgspec.json.encode(about), indent=1) + b"\n")
 
 
 class FolderTeacher:

@@ -14,6 +14,7 @@ from prsm.teachers.evaluation.gate import GateRecord
 from prsm.teachers.evaluation.outcomes import Evaluation, Score, by_task
 from prsm.teachers.evaluation.plan import Plan
 from prsm.teachers.evaluation.statistics import wilson
+from prsm.teachers.teacher_model import ExamScore
 
 NOT_RECORDED: Final = "not recorded"
 
@@ -77,6 +78,15 @@ def card(facts: CardFacts, run: RunFacts, found: Evaluation, gate: GateRecord | 
     )
     front: Any = _front(facts, run, found)  # its types say less than it does
     return f"---\n{front.to_yaml()}\n---\n\n{body}"
+
+
+def exam_scores(found: Evaluation) -> tuple[ExamScore, ...]:
+    """What ``teacher.json`` says of an evaluation: right answers by task, safety left out."""
+    return tuple(
+        ExamScore(evaluation=score.task, right=score.right, items=score.count)
+        for score in by_task(found.scores).values()
+        if not found.plan.is_safety(score.task)
+    )
 
 
 def _front(facts: CardFacts, run: RunFacts, found: Evaluation) -> ModelCardData:

@@ -25,12 +25,7 @@ _CONSONANTS: Final = "".join(sorted(set(string.ascii_lowercase) - set(_VOWELS)))
 class Letters(Struct, frozen=True):
     """Problems of one kind; the words of the four levels have 1 to 4, 5 to 7, 8 to 10 and 11 to 14 letters."""
 
-    asked: Asked
-
-    @property
-    def name(self) -> str:
-        """What is asked."""
-        return self.asked
+    name: Asked
 
     @property
     def levels(self) -> int:
@@ -41,9 +36,9 @@ class Letters(Struct, frozen=True):
         """The problem of this seed, as ``Spell elephant backwards.``"""
         drawn = random.Random(f"{self.name}/{level}/{seed}")  # noqa: S311 - problems, not secrets
         word = _word(drawn, drawn.randint(*_LENGTHS[level]))
-        if self.asked == "reversal":
+        if self.name == "reversal":
             return self._problem(level, f"Spell {word} backwards.", word[::-1], word=word)
-        if self.asked == "letter-place":
+        if self.name == "letter-place":
             # One in ten is beyond the word.
             place = drawn.randint(1, len(word)) if drawn.random() < 9 / 10 else len(word) + drawn.randint(1, 5)
             prompt = f"Which letter of {word} is number {place}?"
@@ -61,9 +56,9 @@ class Letters(Struct, frozen=True):
     def demonstrate(self, problem: Problem) -> str:
         """The walk along the word; empty for a reversal."""
         word: str = problem.facts["word"]
-        if self.asked == "reversal":
+        if self.name == "reversal":
             return ""
-        if self.asked == "letter-place":
+        if self.name == "letter-place":
             return "".join(f"{place}{letter}" for place, letter in enumerate(word[: problem.facts["place"]], 1))
         pad, seen = "", 0
         for letter in word:

@@ -30,12 +30,7 @@ class Numerals(Struct, frozen=True):
     3 numbers of two digits, 4 and 5 of three. Division: up to 2, 3, 4 and 6 digits by 2 to 12, with the remainder.
     """
 
-    asked: Asked
-
-    @property
-    def name(self) -> str:
-        """What is asked."""
-        return self.asked
+    name: Asked
 
     @property
     def levels(self) -> int:
@@ -45,15 +40,17 @@ class Numerals(Struct, frozen=True):
     def generate(self, level: int, seed: int) -> Problem:
         """The problem of this seed, as ``Write 37 in binary.``"""
         drawn = random.Random(f"{self.name}/{level}/{seed}")  # noqa: S311 - problems, not secrets
-        match self.asked:
+        match self.name:
             case "binary":
                 number = _number(drawn, level + 1)
                 prompt, answer, numbers = f"Write {number} in binary.", f"{number:b}", [number]
             case "roman" | "roman-value":
                 number = drawn.randint(1, _ROMAN_TO[level])
-                said = roman(number)
-                ways = (f"Write {number} in Roman numerals.", said), (f"What number is {said}?", str(number))
-                (prompt, answer), numbers = ways[self.asked == "roman-value"], [number]
+                said, numbers = roman(number), [number]
+                if self.name == "roman":
+                    prompt, answer = f"Write {number} in Roman numerals.", said
+                else:
+                    prompt, answer = f"What number is {said}?", str(number)
             case "number-order":
                 count, digits = _ORDERED[level]
                 numbers = [_number(drawn, digits) for _ in range(drawn.randint(2, count))]
@@ -73,9 +70,9 @@ class Numerals(Struct, frozen=True):
     def demonstrate(self, problem: Problem) -> str:
         """The halves or the digits brought down; empty where nothing is worked."""
         numbers: list[int] = problem.facts["numbers"]
-        if self.asked == "binary":
+        if self.name == "binary":
             return " ".join(f"{half}:{half % 2}" for half in _halves(numbers[0]))
-        return _divided(*numbers) if self.asked == "division" else ""
+        return _divided(*numbers) if self.name == "division" else ""
 
 
 def roman(number: int) -> str:
