@@ -15,6 +15,7 @@ from prsm.node.teachers import Teachers
 from prsm.teachers.runtime.folder import ModelFolder
 from prsm.teachers.runtime.shelf import MEMORY_PER_WEIGHT_BYTE, Shelf
 
+SHIPPED = ["arithmetic", "letters"]
 SCORE = {"evaluation": "sums#seed=1", "right": 970, "items": 1000}
 
 
@@ -23,10 +24,10 @@ def settings(tmp_path: Path) -> Settings:
     return Settings(home=tmp_path)
 
 
-def test_a_node_without_a_folder_has_the_shipped_teacher(settings: Settings) -> None:
+def test_a_node_without_a_folder_has_the_shipped_teachers(settings: Settings) -> None:
     teachers = Teachers.open(settings)
-    assert (list(teachers.by_name), list(teachers.domains)) == (["arithmetic"], ["arithmetic"])
-    assert teachers.readiness() == {"ok": True, "count": 1}
+    assert (list(teachers.by_name), list(teachers.domains)) == (SHIPPED, SHIPPED)
+    assert teachers.readiness() == {"ok": True, "count": len(SHIPPED)}
 
 
 def test_what_stands_in_the_folder_is_offered_at_its_price(settings: Settings) -> None:
@@ -35,8 +36,8 @@ def test_what_stands_in_the_folder_is_offered_at_its_price(settings: Settings) -
     write_teacher(folder / "any", seed=1, questions=None, domain="anything")
     write_teacher(folder / ".coming", seed=2)
     teachers = Teachers.open(settings)
-    assert set(teachers.by_name) == {"arithmetic", "sums", "any"}
-    assert set(teachers.domains) == {"arithmetic", "sums"}, "one that takes anything is asked by name only"
+    assert set(teachers.by_name) == {*SHIPPED, "sums", "any"}
+    assert set(teachers.domains) == {*SHIPPED, "sums"}, "one that takes anything is asked by name only"
     _, models = built_in(settings, TextEncoder.load(), teachers, "node:1")
     sums = next(model for model in models if model.name == "local/sums")
     other = next(model for model in models if model.name == "local/any")
@@ -52,11 +53,11 @@ def test_what_stands_in_the_folder_is_offered_at_its_price(settings: Settings) -
     assert list(teachers.by_name["sums"].answer("1 + 2", 5))
 
 
-@pytest.mark.parametrize("name", ["arithmetic", "Sums", "minilm-l6", "a b"])
+@pytest.mark.parametrize("name", [*SHIPPED, "Sums", "minilm-l6", "a b"])
 def test_a_name_that_cannot_be_is_refused(settings: Settings, name: str) -> None:
     write_teacher(settings.home / "teachers" / name)
     teachers = Teachers.open(settings)
-    assert list(teachers.by_name) == ["arithmetic"]
+    assert list(teachers.by_name) == SHIPPED
     assert list(teachers.broken) == [name]
 
 
@@ -67,9 +68,9 @@ def test_a_broken_folder_is_named_and_stops_nobody(settings: Settings) -> None:
     weights = folder / "torn" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1])
     teachers = Teachers.open(settings)
-    assert set(teachers.by_name) == {"arithmetic", "sums"}
+    assert set(teachers.by_name) == {*SHIPPED, "sums"}
     part = teachers.readiness()
-    assert (part["ok"], part["count"]) == (False, 2)
+    assert (part["ok"], part["count"]) == (False, len(SHIPPED) + 1)
     assert part["error"].startswith("torn: The weights")
 
 
@@ -87,7 +88,7 @@ def test_folders_come_change_and_go(settings: Settings) -> None:
     assert domains["sums"]("1 + 2")
     shutil.rmtree(folder / "sums")
     teachers.take(teachers.look())
-    assert (list(by_name), list(domains)) == (["arithmetic"], ["arithmetic"])
+    assert (list(by_name), list(domains)) == (SHIPPED, SHIPPED)
 
 
 def test_another_folder_may_be_named(tmp_path: Path) -> None:
@@ -111,7 +112,7 @@ def test_the_least_used_network_makes_room(tmp_path: Path) -> None:
 def test_a_teacher_that_is_too_large_is_broken(settings: Settings) -> None:
     write_teacher(settings.home / "teachers" / "large", small_shape(layers=8, width=128, hidden=256))
     write_teacher(settings.home / "teachers" / "small")
-    teachers = Teachers.open(settings.model_copy(update={"teachers_memory_bytes": 1 << 20}))
+    teachers = Teachers.open(settings.model_copy(update={"teachers_memory_bytes": 4 << 20}))
     assert list(teachers.broken) == ["large"]
     assert "teachers_memory_bytes" in teachers.broken["large"]
     assert "small" in teachers.by_name
