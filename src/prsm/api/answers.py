@@ -9,6 +9,7 @@ import hashlib
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 from uuid import UUID
 
@@ -23,10 +24,9 @@ from prsm.agents.call import ChatCall, Completion, EmbedCall, Embeddings, Json
 from prsm.agents.conversations import turn
 from prsm.agents.plan import Ask, Caller
 from prsm.api.door import Door
-from prsm.api.formats import Format, StreamFormat
+from prsm.api.formats import ChatFormat, Format, MessagesFormat, StreamFormat
 from prsm.api.incoming import EVENT_STREAM, JSON, Headers, Incoming
 from prsm.api.wire import anthropic_messages, openai_embeddings
-from prsm.api.wire.errors import anthropic_error, openai_error
 from prsm.api.wire.parsed import parse_max_cost_micro, parse_session_id, policy_of
 from prsm.core.clock import uuid7
 from prsm.core.database import unreachable
@@ -68,25 +68,23 @@ class Answers:
 
     def text(self, incoming: Incoming, make: type[Format]) -> Handling:
         """Answer in text, in any wire format."""
-        return self._guarded(
-            incoming, "chat", lambda error: make.error(error, incoming.id), lambda: self._text(incoming, make)
-        )
+        return self._guarded(incoming, "chat", make.error, self._text, make)
 
     def embeddings(self, incoming: Incoming) -> Handling:
         """Embed texts."""
-        return self._guarded(incoming, "embeddings", openai_error, lambda: self._embed(incoming))
+        return self._guarded(incoming, "embeddings", ChatFormat.error, self._embed)
 
     def count_tokens(self, incoming: Incoming) -> Handling:
         """Estimate what a message would have as input; free of charge, and says in a header that it is an estimate."""
-        return self._guarded(
-            incoming,
-            "count_tokens",
-            lambda error: anthropic_error(error, str(incoming.id)),
-            lambda: self._count(incoming),
-        )
+        return self._guarded(incoming, "count_tokens", MessagesFormat.error, self._count)
 
     async def _guarded(
-        self, incoming: Incoming, operation: str, write: Callable[[PrsmError], bytes], work: Callable[[], Any]
+        self,
+        incoming: Incoming,
+        operation: str,
+        write: Callable[[PrsmError, UUID], bytes],
+        work: Callable[..., Handling],
+        *given: Any,
     ) -> None:
         """Run ``work``; whatever it raises becomes a response in the caller's own error shape."""
         metrics = self._node.metrics
@@ -96,12 +94,12 @@ class Answers:
         try:
             if self.in_flight > self._node.settings.max_inflight_requests:
                 raise _busy()
-            await work()
+            await work(incoming, *given)
         except PrsmError as error:
             outcome = error.code
             if error.kind in FAULTS:
                 metrics.request_failed(operation)
-            incoming.refuse(error, write(error))
+            incoming.refuse(error, write(error, incoming.id))
         except asyncio.CancelledError:
             # By the client's leaving or the node's stopping; there is nobody left to answer, and nothing above.
             outcome = "client_left"
@@ -112,7 +110,7 @@ class Answers:
                 refusal = PrsmError(f"The node failed at this request ({type(error).__name__}); its log says more.")
             outcome = refusal.code
             metrics.request_failed(operation)
-            incoming.refuse(refusal, write(refusal))
+            incoming.refuse(refusal, write(refusal, incoming.id))
         finally:
             self.in_flight -= 1
             metrics.request_ended(operation, outcome, time.monotonic() - started_s)
@@ -124,19 +122,20 @@ class Answers:
         fmt = make(incoming.id, body, node.settings.body_limit_bytes)
         digest, body_bytes = hashlib.sha256(body).digest(), len(body)
         del body  # what follows may last long
+        await self._once(incoming, key, digest, partial(self._answer, incoming, fmt, key, digest.hex(), body_bytes))
 
-        async def answer(keep: Keep | None) -> None:
-            session = await self._session(incoming, fmt, key)
-            ask = _ask(incoming, fmt, key, session, digest.hex(), body_bytes)
-            if fmt.call.prsm.quote_id:
-                ask = await bind(node.market, ask, fmt.call.prsm.quote_id)
-            respond = self._stream if fmt.call.stream else self._whole
-            await respond(incoming, fmt, ask, session, keep=keep)
-
-        await self._once(incoming, key, digest, answer)
+    async def _answer(
+        self, incoming: Incoming, fmt: Format, key: ApiKey, digest: str, body_bytes: int, keep: Keep | None
+    ) -> None:
+        session = await self._session(incoming, fmt, key)
+        ask = _ask(incoming, fmt, key, session, digest, body_bytes)
+        if fmt.call.prsm.quote_id:
+            ask = await bind(self._node.market, ask, fmt.call.prsm.quote_id)
+        respond = self._stream if fmt.call.stream else self._whole
+        await respond(incoming, fmt, ask, session, keep)
 
     async def _whole(
-        self, incoming: Incoming, fmt: Format, ask: Ask, session: _Session | None, *, keep: Keep | None
+        self, incoming: Incoming, fmt: Format, ask: Ask, session: _Session | None, keep: Keep | None
     ) -> None:
         def render(completion: Completion, bill: Bill) -> bytes:
             return fmt.render(completion, bill.model, _prsm(bill, session))
@@ -147,66 +146,21 @@ class Answers:
         incoming.respond(200, [JSON, *_bill_headers(bill)], response)
 
     async def _stream(
-        self, incoming: Incoming, fmt: Format, ask: Ask, session: _Session | None, *, keep: Keep | None
+        self, incoming: Incoming, fmt: Format, ask: Ask, session: _Session | None, keep: Keep | None
     ) -> None:
-        sent = bytearray()
-
-        def transcript(closing: bytes) -> bytes:
-            assert keep is not None
-            return keep(bytes(sent) + closing)
-
+        sending = _Sending(incoming, session, keep)
         if keep:
-            ask = replace(ask, keep=transcript)
+            ask = replace(ask, keep=sending.transcript)
         stream = await self._node.path.chat_stream(ask)
         out = fmt.open_stream(stream.candidate.target.name)
         incoming.exchange.watch(cast("asyncio.Task[Any]", asyncio.current_task()).cancel)
         try:
-            await self._flow(incoming, out, stream, session, sent if keep else None)
+            await sending.run(stream, out)
         except BaseException:
             await stream.leave(lambda _completion, bill: out.fail(_left(), _partial(incoming.id, bill)))
             raise
         finally:
             incoming.exchange.watch(None)
-
-    async def _flow(
-        self,
-        incoming: Incoming,
-        out: StreamFormat,
-        stream: AnswerStream,
-        session: _Session | None,
-        sent: bytearray | None,
-    ) -> None:
-        def render(completion: Completion, bill: Bill) -> bytes:
-            return out.finish(completion.usage or bill.usage, _prsm(bill, session))
-
-        def begin(first: bytes) -> None:
-            about = _model_headers(stream.candidate.target.name, stream.candidate.reason)
-            exchange.start(200, [EVENT_STREAM, ("cache-control", "no-store"), *about, *incoming.extra], first=first)
-            incoming.extra = []  # an open stream has no use for them
-            note(first)
-
-        def note(data: bytes) -> None:
-            if sent is not None:
-                sent.extend(data)
-
-        exchange = incoming.exchange
-        opening = out.start()
-        try:
-            opening += out.feed(
-                await stream.next() or []
-            )  # this piece is there: it goes out in one write with the head
-            begin(opening)
-            while (deltas := await stream.next()) is not None:
-                data = out.feed(deltas)
-                note(data)
-                await exchange.send(data)
-            closing, _ = await stream.finish(render)
-        except PrsmError as error:
-            _log.warning("stream failed", request_id=str(incoming.id), code=error.code)
-            closing = await _broken_off(incoming.id, out, stream, error)
-            if not exchange.started:
-                begin(opening)
-        exchange.end(closing)
 
     async def _embed(self, incoming: Incoming) -> None:
         node = self._node
@@ -286,6 +240,59 @@ class Answers:
         added = fmt.call.messages
         conversations.check_room(history, added)
         return _Session(session_id, history, added, await self._node.subject_keys.key(key.principal_id))
+
+
+class _Sending:
+    """One stream on its way to the client; what was sent is gathered where it may be asked for again."""
+
+    __slots__ = ("_incoming", "_keep", "_sent", "_session")
+
+    def __init__(self, incoming: Incoming, session: _Session | None, keep: Keep | None) -> None:
+        self._incoming = incoming
+        self._session = session
+        self._keep = keep
+        self._sent = bytearray() if keep else None
+
+    def transcript(self, closing: bytes) -> bytes:
+        """What is stored of the whole response."""
+        assert self._keep is not None
+        assert self._sent is not None
+        return self._keep(bytes(self._sent) + closing)
+
+    async def run(self, stream: AnswerStream, out: StreamFormat) -> None:
+        """Send ``stream`` as ``out`` writes it, to its end."""
+        exchange = self._incoming.exchange
+        opening = out.start()
+        try:
+            # The first piece is there: it goes out in one write with the head.
+            opening += out.feed(await stream.next() or [])
+            self._begin(stream, opening)
+            opening = b""  # an open stream has no use for it
+            while (deltas := await stream.next()) is not None:
+                data = out.feed(deltas)
+                self._note(data)
+                await exchange.send(data)
+            closing, _ = await stream.finish(
+                lambda completion, bill: out.finish(completion.usage or bill.usage, _prsm(bill, self._session))
+            )
+        except PrsmError as error:
+            _log.warning("stream failed", request_id=str(self._incoming.id), code=error.code)
+            closing = await _broken_off(self._incoming.id, out, stream, error)
+            if not exchange.started:
+                self._begin(stream, opening)
+        exchange.end(closing)
+
+    def _begin(self, stream: AnswerStream, first: bytes) -> None:
+        incoming, candidate = self._incoming, stream.candidate
+        about = _model_headers(candidate.target.name, candidate.reason)
+        head = [EVENT_STREAM, ("cache-control", "no-store"), *about, *incoming.extra]
+        incoming.exchange.start(200, head, first=first)
+        incoming.extra = []  # an open stream has no use for them
+        self._note(first)
+
+    def _note(self, data: bytes) -> None:
+        if self._sent is not None:
+            self._sent.extend(data)
 
 
 def _ask(incoming: Incoming, fmt: Format, key: ApiKey, session: _Session | None, digest: str, body_bytes: int) -> Ask:

@@ -51,8 +51,12 @@ class AnthropicExecutor:
 
     async def chat_stream(self, target: Target, call: ChatCall) -> AsyncIterator[list[Delta]]:
         """The answer as it comes."""
-        body = _encode(request_of(target, call, stream=True))
-        stream = await self._client.stream(_url(target.base_url, "messages"), self._header_lines(target.api_key), body)
+        # The body has no name here: as long as the stream is open, it would be held.
+        stream = await self._client.stream(
+            _url(target.base_url, "messages"),
+            self._header_lines(target.api_key),
+            _encode(request_of(target, call, stream=True)),
+        )
         try:
             if stream.status != 200:
                 raise status_error(stream.status, stream.headers, await stream.read_all(), secret=target.api_key)

@@ -35,14 +35,18 @@ class Response(Struct, frozen=True):
 
 
 class Stream:
-    """An answer whose body is still coming. Iterate for chunks; ``close`` at any time aborts the connection."""
+    """An answer whose body is still coming. Iterate for chunks; ``close`` at any time aborts the connection.
+
+    Its ``headers`` are there of a refusal only: who reads an open stream has no use for them.
+    """
 
     __slots__ = ("_connection", "headers", "status")
 
     def __init__(self, connection: Connection) -> None:
         self._connection: Connection | None = connection
         self.status = connection.status
-        self.headers = connection.headers
+        self.headers = [] if connection.status == 200 else connection.headers
+        connection.headers = []
 
     async def read(self) -> bytes:
         """What came since the last read, waiting for at least one byte; b"" is the end. Raises UpstreamError."""

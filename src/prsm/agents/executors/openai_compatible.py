@@ -54,9 +54,12 @@ class OpenAICompatibleExecutor:
 
     async def chat_stream(self, target: Target, call: ChatCall) -> AsyncIterator[list[Delta]]:
         """The answer as it comes."""
-        body = _encode(self._chat_body(target, call, stream=True))
-        url = f"{target.base_url}/chat/completions"
-        stream = await self._client.stream(url, self.headers(target.api_key), body)
+        # The body has no name here: as long as the stream is open, it would be held.
+        stream = await self._client.stream(
+            f"{target.base_url}/chat/completions",
+            self.headers(target.api_key),
+            _encode(self._chat_body(target, call, stream=True)),
+        )
         try:
             if stream.status != 200:
                 raise self._read_error(stream.status, stream.headers, await stream.read_all(), target.api_key)
@@ -125,7 +128,7 @@ class StreamReader:
         self._sse = SseParser()
         self._secret = secret
         self._usage: Usage | None = None
-        self._open: set[int] = set()
+        self._open = 0  # a bit for each choice that has begun and not ended: of small cost to a stream that rests
         self._finished = False
         self.done = False
 
@@ -165,9 +168,9 @@ class StreamReader:
                 index, part = choice.index, choice.delta
                 if choice.finish_reason:
                     self._finished = True
-                    self._open.discard(index)
+                    self._open &= ~(1 << index)
                 else:
-                    self._open.add(index)
+                    self._open |= 1 << index
                 reasoning = part.reasoning_content or part.reasoning
                 rare = reasoning or part.tool_calls or part.refusal or choice.logprobs
                 if part.content or choice.finish_reason or rare:
