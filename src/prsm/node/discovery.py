@@ -7,6 +7,7 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 from prsm.core.config import Settings
@@ -255,7 +256,14 @@ def _refusal(message: str, code: str, remedy: str) -> PrsmError:
 
 def background_works(discovery: Discovery, repeat: Callable[..., Any]) -> dict[str, Any]:
     """What a node does for discovery besides answering; ``repeat`` runs a work for ever."""
-    lanes = {f"discovery-read-{lane}": repeat(_LOOK_S, discovery.read_due, at_once=True) for lane in range(_LANES)}
+
+    async def read(lane: int) -> None:
+        if (
+            discovery.sync.reading >= lane
+        ):  # as long as those before have nothing to read, there is nothing for this one
+            await discovery.read_due()
+
+    lanes = {f"discovery-read-{lane}": repeat(_LOOK_S, partial(read, lane), at_once=True) for lane in range(_LANES)}
     return lanes | {
         "discovery-index": repeat(_LOOK_S, discovery.index),
         "discovery-tidy": repeat(30, discovery.tidy),

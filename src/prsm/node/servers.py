@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -17,7 +17,10 @@ from prsm.core.embedded.valkey import EmbeddedValkey
 from prsm.core.errors import Unavailable
 from prsm.node.background import repeat
 
-_WATCH_S = 0.5
+_PAUSE_S = 0.5
+"""Between two starts of a server that dies again and again."""
+_LOOK_S = 30.0
+"""How often a server's log is looked at."""
 _log: Any = structlog.get_logger("node")
 
 
@@ -39,8 +42,8 @@ async def servers(settings: Settings) -> AsyncGenerator[tuple[str, str], None]:
                     stack.push_async_callback(valkey.stop)
                     embedded.append(valkey)
             urls = dict(zip([s.name for s in embedded], await asyncio.gather(*map(_start, embedded)), strict=True))
-            watcher = asyncio.create_task(_watch(embedded))
-            stack.push_async_callback(end_tasks, [watcher])
+            watchers = [asyncio.create_task(_watch(server)) for server in embedded]
+            stack.push_async_callback(end_tasks, watchers)
             yield urls.get("postgres", postgres_url), urls.get("valkey", valkey_url)
 
 
@@ -55,11 +58,11 @@ async def _start(server: EmbeddedServer) -> str:
         return server.url
 
 
-async def _watch(embedded: Sequence[EmbeddedServer]) -> None:
-    """Start again what has died; every half second is often enough to lose no request that waits."""
+async def _watch(server: EmbeddedServer) -> None:
+    """Start ``server`` again when it has died, soon enough to lose no request that waits, and keep its log bounded."""
 
-    async def look() -> None:
-        for server in embedded:
-            await server.ensure_running()
+    async def stand_by() -> None:
+        await server.ended(within_s=_LOOK_S)
+        await server.ensure_running()
 
-    await repeat(_WATCH_S, look)
+    await repeat(_PAUSE_S, stand_by)

@@ -4,6 +4,7 @@ Who opens a breaker probes it; the others stay open a while longer and close whe
 one worker's probes and not all workers' at once. Where that worker has died, another takes over after its grace.
 """
 
+import asyncio
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -45,6 +46,7 @@ class BreakerSharing:
         self._worker = worker
         self._clock = clock
         self._waiting: dict[tuple[str, str], Opening | None] = {}
+        self._noted = asyncio.Event()
         self._adopted: dict[tuple[str, str], datetime] = {}
         for name, board in boards.items():
             board.changed = self._noting(name)
@@ -52,8 +54,16 @@ class BreakerSharing:
     def _noting(self, board: str) -> Callable[[str, Opening | None], None]:
         def note(name: str, opening: Opening | None) -> None:
             self._waiting[board, name] = opening
+            self._noted.set()
 
         return note
+
+    async def follow(self) -> None:
+        """Wait until something opens or closes here, and tell the others; after a failure, with what it left."""
+        if not self._waiting:
+            self._noted.clear()
+            await self._noted.wait()
+        await self.settle()
 
     async def settle(self) -> None:
         """Tell the others what has opened or closed here since."""

@@ -85,6 +85,26 @@ class ServerProcess:
             return False
         return self._process.is_running() and self._process.status() != psutil.STATUS_ZOMBIE
 
+    async def ended(self, within_s: float) -> None:
+        """Return as soon as the process has ended, after ``within_s`` in any case; the kernel tells, nobody polls."""
+        if self._process is None:
+            return
+        try:
+            fd = os.pidfd_open(self._process.pid)
+        except OSError:  # it has ended, or this kernel cannot tell: then whoever watches looks
+            return
+        gone, loop = asyncio.Event(), asyncio.get_running_loop()
+        loop.add_reader(fd, gone.set)
+        try:
+            if self.alive():  # the pid is not another's by now
+                async with asyncio.timeout(within_s):
+                    await gone.wait()
+        except TimeoutError:
+            pass
+        finally:
+            loop.remove_reader(fd)
+            os.close(fd)
+
     def adopt(self) -> bool:
         """Take over a server left by an earlier process if it is exactly what the plan would start; end all others.
 

@@ -75,6 +75,11 @@ class EmbeddedServer(ABC):
                 await asyncio.to_thread(self._process.end, self._stop_timeout_s)
                 self._process = None
 
+    async def ended(self, within_s: float) -> None:
+        """Return when the server does not run any more, after ``within_s`` in any case."""
+        if self._process is not None:
+            await self._process.ended(within_s)
+
     async def ensure_running(self) -> str:
         """Start it again if it died; to be called from time to time, which also keeps its log bounded."""
         if is_long(self.log_path):

@@ -79,12 +79,15 @@ class Sync:
         self._open = open_source
         self._clock = clock
         self._chance = chance
+        self.reading = 0
+        """Sources being read now."""
 
     async def read_due(self) -> Outcome | None:
         """One pass over the source that is due for longest; None where none is. What goes wrong there is an outcome."""
         claim = await self._book.claim_due()
         if claim is None:
             return None
+        self.reading += 1
         try:
             async with asyncio.timeout(_LONGEST_PASS_S):
                 return await self._while_claimed(claim)
@@ -98,6 +101,8 @@ class Sync:
             raise
         except Exception as error:  # noqa: BLE001 - whatever a source's answer brings about, the others are read on
             return await self._failed(claim, "source_failed", type(error).__name__, None)
+        finally:
+            self.reading -= 1
 
     async def _while_claimed(self, claim: Claim) -> Outcome:
         work = asyncio.create_task(self._pass(claim))
