@@ -384,31 +384,17 @@ async def test_who_has_spoken_is_not_also_read_by_signs(school: School) -> None:
     assert await school.learning.learn() == 0
 
 
-async def test_a_comparison_is_evidence_too(school: School) -> None:
-    payer = await new_payer(school.world)
-    item = await school.learning.board.item("x")
-    before = school.ability()
-    school.learning.observer.judged(payer.ask(), MODEL, item, 0.0)
-    await school.learning.observer.write()
-    school.clock.move(SETTLED_S)
-    assert await school.learning.learn() == 1
-    assert school.ability() < before
-
-
 async def test_what_was_observed_of_somebody_erased_meanwhile_is_not_written(school: School) -> None:
     """What waits in memory when a person is erased must not come back after it."""
     gone, stays = await new_payer(school.world), await new_payer(school.world)
-    item = await school.learning.board.item("x")
     lost, kept = await school.ask(gone), await school.ask(stays)
-    judged = gone.ask()
-    school.learning.observer.judged(judged, MODEL, item, 1.0)
     await school.world.db.pool.execute(
         "INSERT INTO privacy_erasures (subject_id, at, certificate) VALUES ($1, now(), '')", subject_of(gone.account)
     )
     await school.learning.observer.write()
     written = await school.world.db.pool.fetch(
         "SELECT request_id FROM quality_answers WHERE request_id = ANY ($1::uuid[])",
-        [lost, kept, judged.call.request_id],
+        [lost, kept],
     )
     assert [row["request_id"] for row in written] == [kept]
 

@@ -11,7 +11,6 @@ from prsm.agents.learning.exams import EXAMS, REFERENCE, Evaluation, scores
 from prsm.agents.learning.outcomes import (
     CUT_OFF_WEIGHT,
     ERROR_WEIGHT,
-    JUDGED_WEIGHT,
     LEFT_WEIGHT,
     MAX_REPEATS,
     REGENERATION_S,
@@ -37,8 +36,8 @@ def after(seconds: float) -> datetime:
     return NOON + timedelta(seconds=seconds)
 
 
-def seen(ended: Ended = Ended.WHOLE, *, answered_s: float = 5, success: float | None = None) -> Seen:
-    return Seen(UUID(int=1), "m", ITEM, CALLER, b"p", NOON, after(answered_s), ended, success)
+def seen(ended: Ended = Ended.WHOLE, *, answered_s: float = 5) -> Seen:
+    return Seen(UUID(int=1), "m", ITEM, CALLER, b"p", NOON, after(answered_s), ended)
 
 
 def said(success: float, weight: float, caller: int = CALLER) -> Evidence:
@@ -83,10 +82,9 @@ def test_faults_are_the_nodes_word_whoever_asked() -> None:
 
 
 def test_settling_takes_each_answer_by_its_kind() -> None:
-    judged = seen(Ended.JUDGED, success=0.5)
-    assert settled([seen(), judged], {b"p": [NOON]}, WITNESS) == [
+    assert settled([seen(), seen(Ended.ERROR)], {b"p": [NOON]}, WITNESS) == [
         said(1.0, SILENCE_WEIGHT),
-        said(0.5, JUDGED_WEIGHT, WITNESS),
+        said(0.0, ERROR_WEIGHT, WITNESS),
     ]
 
 

@@ -28,9 +28,7 @@ _SETTLE_S = REGENERATION_S + 30
 """When nothing more can follow from how a caller goes on: all workers have written what they had."""
 _MAX_ASKS = 100_000
 _STATES_KEPT = 2
-_ANSWER = (
-    "a.request_id, a.model, cluster, difficulty, discrimination, caller, prompt, asked_at, answered_at, ended, success"
-)
+_ANSWER = "a.request_id, a.model, cluster, difficulty, discrimination, caller, prompt, asked_at, answered_at, ended"
 _VERDICTS = f"""
 SELECT {_ANSWER}, f.score, f.reason FROM quality_feedback f
 JOIN quality_answers a ON a.request_id = f.request_id AND a.ended IN ('whole', 'left')
@@ -186,5 +184,4 @@ def _seen(row: Any) -> Seen:
         asked_at=row["asked_at"],
         answered_at=row["answered_at"],
         ended=Ended(row["ended"]),
-        success=row["success"],
     )

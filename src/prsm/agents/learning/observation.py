@@ -32,12 +32,12 @@ MAX_READS: Final = 8
 
 _INSERT = """
 INSERT INTO quality_answers
-    (request_id, model, cluster, difficulty, discrimination, caller, prompt, asked_at, answered_at, ended, success)
+    (request_id, model, cluster, difficulty, discrimination, caller, prompt, asked_at, answered_at, ended)
 SELECT * FROM unnest($1::uuid[], $2::text[], $3::smallint[], $4::float8[], $5::float8[], $6::bigint[], $7::bytea[],
-    $8::timestamptz[], $9::timestamptz[], $10::text[], $11::float8[])
+    $8::timestamptz[], $9::timestamptz[], $10::text[])
 ON CONFLICT (request_id, model) DO UPDATE SET
     ended = excluded.ended, prompt = excluded.prompt, caller = excluded.caller, answered_at = excluded.answered_at
-WHERE NOT quality_answers.settled AND quality_answers.ended <> 'judged' AND excluded.ended <> 'judged'
+WHERE NOT quality_answers.settled
 """
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -52,17 +52,6 @@ class Observe(Protocol):
 
 def unobserved(ask: Ask, target: Target, ended: Ended) -> None:
     """Observe for who learns nothing."""
-
-
-class _Judged(Struct, frozen=True, gc=False):
-    """What a comparison has said of an answer to this account's request."""
-
-    account: str
-    seen: Seen
-
-    @property
-    def request_id(self) -> UUID:
-        return self.seen.request_id
 
 
 class _Noted(Struct, frozen=True, gc=False):
@@ -87,7 +76,7 @@ class Observer:
         self._prompts = prompts
         self._key = key
         self._clock = clock
-        self._waiting: deque[_Noted | _Judged] = deque()
+        self._waiting: deque[_Noted] = deque()
         self.witness = caller_id(key, "")
         """The caller that stands for this node where it speaks of what it saw itself."""
         self.dropped = 0
@@ -118,15 +107,6 @@ class Observer:
             )
         )
 
-    def judged(self, ask: Ask, model: str, item: Item, success: float) -> None:
-        """Note what a comparison (a shadow's answer beside the one given) says of ``model``; ``success`` is 0 to 1."""
-        if len(self._waiting) >= MAX_WAITING:
-            self.dropped += 1
-            return
-        asked, at = ask.call.request_id, self._clock()
-        seen = Seen(asked, model, item, self.witness, b"", asked_at(asked), at, Ended.JUDGED, success)
-        self._waiting.append(_Judged(ask.caller.account, seen))
-
     async def write(self) -> int:
         """Write down what waits, but of nobody erased meanwhile; answers how many. What fails is lost."""
         waiting = list(self._waiting)
@@ -143,13 +123,10 @@ class Observer:
             await connection.execute(_INSERT, *_columns(batch.values()))
         return len(batch)
 
-    async def _read(self, waiting: list[_Noted | _Judged]) -> list[Seen]:
+    async def _read(self, waiting: list[_Noted]) -> list[Seen]:
         found: list[Seen] = []
         reads = 0
         for each in waiting:
-            if isinstance(each, _Judged):
-                found.append(each.seen)
-                continue
             reading = self._prompts.known(each.text)
             if reading is None:
                 reads += 1
@@ -201,5 +178,4 @@ def _columns(batch: Collection[Seen]) -> list[list[Any]]:
         [each.asked_at for each in batch],
         [each.answered_at for each in batch],
         [each.ended.value for each in batch],
-        [each.success for each in batch],
     ]

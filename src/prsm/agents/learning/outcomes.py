@@ -25,13 +25,12 @@ MAX_REPEATS: Final = 3
 
 
 class Ended(StrEnum):
-    """How an observed answer ended. JUDGED is one that a comparison has judged and no caller saw."""
+    """How an observed answer ended."""
 
     WHOLE = "whole"
     LEFT = "left"
     CUT_OFF = "cut_off"
     ERROR = "error"
-    JUDGED = "judged"
 
 
 class Reason(StrEnum):
@@ -54,7 +53,6 @@ REASON_WEIGHTS: Final[Mapping[Reason, float]] = MappingProxyType(
     {Reason.FORMAT: 0.5, Reason.STYLE: 0.5, Reason.SLOW: 0.0, Reason.EXPENSIVE: 0.0}
 )
 """Share of a verdict that is about the answer itself; what is not here counts in full. Speed and price are measured."""
-JUDGED_WEIGHT: Final = 0.5
 REGENERATION_WEIGHT: Final = 0.2
 CUT_OFF_WEIGHT: Final = 0.1
 ERROR_WEIGHT: Final = 0.05
@@ -64,7 +62,7 @@ SILENCE_WEIGHT: Final = 0.02
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """One observed answer. ``caller`` and ``prompt`` are keyed hashes; ``success`` is a comparison's, else None."""
+    """One observed answer. ``caller`` and ``prompt`` are keyed hashes."""
 
     request_id: UUID
     model: str
@@ -74,7 +72,6 @@ class Seen:
     asked_at: datetime
     answered_at: datetime
     ended: Ended
-    success: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,13 +89,6 @@ def verdict(seen: Seen, score: float, reason: Reason | None) -> Evidence | None:
     """What a caller's explicit ``score`` of an answer says; None when the reason is not about the answer."""
     weight = FEEDBACK_WEIGHT * (REASON_WEIGHTS.get(reason, 1.0) if reason else 1.0)
     return Evidence(seen.model, seen.item, seen.caller, score, weight) if weight else None
-
-
-def judged(seen: Seen, witness: int) -> Evidence | None:
-    """What a comparison said of an answer; ``witness`` stands for the node that made it."""
-    if seen.success is None:
-        return None
-    return Evidence(seen.model, seen.item, witness, seen.success, JUDGED_WEIGHT)
 
 
 def implied(seen: Seen, asks: Sequence[datetime], witness: int) -> Evidence | None:
@@ -122,10 +112,7 @@ def implied(seen: Seen, asks: Sequence[datetime], witness: int) -> Evidence | No
 
 def settled(seen: Iterable[Seen], asks: Mapping[bytes, Sequence[datetime]], witness: int) -> list[Evidence]:
     """The evidence of observed answers of which no caller has said anything explicit."""
-    found = (
-        judged(each, witness) if each.ended is Ended.JUDGED else implied(each, asks.get(each.prompt, ()), witness)
-        for each in seen
-    )
+    found = (implied(each, asks.get(each.prompt, ()), witness) for each in seen)
     return [evidence for evidence in found if evidence is not None]
 
 

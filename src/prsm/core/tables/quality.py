@@ -20,8 +20,7 @@ class QualityAnswerRow(Base):
 
     __tablename__ = "quality_answers"
     __table_args__ = (
-        CheckConstraint("ended in ('whole', 'left', 'cut_off', 'error', 'judged')", name="quality_answers_ended"),
-        CheckConstraint("(ended = 'judged') = (success is not null)", name="quality_answers_success"),
+        CheckConstraint("ended in ('whole', 'left', 'cut_off', 'error')", name="quality_answers_ended"),
         Index("quality_answers_prompt", "prompt", "asked_at"),
         Index("quality_answers_unsettled", "answered_at", postgresql_where=text("not settled")),
     )
@@ -36,7 +35,6 @@ class QualityAnswerRow(Base):
     asked_at: Mapped[datetime]
     answered_at: Mapped[datetime]
     ended: Mapped[str]
-    success: Mapped[float | None] = mapped_column(Double)
     settled: Mapped[bool] = mapped_column(server_default=text("false"))
 
 
