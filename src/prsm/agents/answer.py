@@ -7,7 +7,7 @@ delivered without the input. Nothing here knows a wire format.
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
 import structlog
@@ -34,6 +34,7 @@ from prsm.agents.resuming import (
     said_tokens,
 )
 from prsm.agents.routers.model_router import Candidate, Question, Roster, Router
+from prsm.agents.routers.refusals import UNKNOWN
 from prsm.agents.seams import Executor, UpstreamError
 from prsm.core.errors import Kind, PrsmError
 from prsm.monitoring.metrics import Metrics
@@ -104,6 +105,8 @@ class AnswerPath:
         self._cache = cache
         self._settling: set[asyncio.Task[Any]] = set()
         self.limits = limits
+        self.look_again: Callable[[], Awaitable[object]] | None = None
+        """Reads the models anew: somebody asks for one that is not among them, and another worker may have added it."""
 
     @property
     def models(self) -> Roster:
@@ -127,6 +130,12 @@ class AnswerPath:
 
     async def candidates(self, asked: str, question: Question) -> list[Candidate]:
         """Who would answer such a question now, best first. Raises PrsmError when nobody can."""
+        try:
+            return self.router.named(asked, question) or await self.router.rank(asked, question)
+        except PrsmError as error:
+            if error.code != UNKNOWN or self.look_again is None:
+                raise
+        await self.look_again()
         return self.router.named(asked, question) or await self.router.rank(asked, question)
 
     async def chat(self, ask: Ask, render: Render) -> tuple[bytes, Bill]:

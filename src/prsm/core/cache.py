@@ -123,7 +123,8 @@ class Cache:
     def subscribe(self, pattern: str, handler: Handler, *, on_gap: OnGap) -> "Subscription":
         """Call ``handler(topic, payload)`` for each message of the topics that match the glob ``pattern``.
 
-        ``on_gap`` is awaited whenever messages may have been lost: flush what they would have invalidated.
+        ``on_gap`` is awaited whenever messages may have been lost, and first as soon as it listens, for what was read
+        before may be out of date: flush what the messages would have invalidated.
         """
         subscription = Subscription(self._client, self._prefix, pattern, handler, on_gap, self._limits)
         self._subscriptions.append(subscription)
@@ -246,8 +247,7 @@ class Subscription:
             async with asyncio.timeout(self._limits.call_timeout_s * 4):
                 await pubsub.psubscribe(self._pattern)
                 await pubsub.get_message(timeout=None)
-            if self._failures:
-                self._lose()
+            self._lose()
             self._failures = 0
             self.listening.set()
             await self._read(pubsub)

@@ -1,7 +1,9 @@
 """What the answer path may ask: the catalogue as targets of the router, with the releases of the models they serve."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+import math
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final
 
 from prsm.agents.call import Target
@@ -18,6 +20,7 @@ from prsm.tokenomics.market.offers import Offer
 
 PUBLISHED: Final = "teachers"
 """The provider of teachers that were published here: its instances answer inside this node."""
+_LOOK_AGAIN_S: Final = 0.2
 _PPM = 1_000_000
 
 
@@ -38,6 +41,25 @@ async def follow_models(node: Node) -> None:
     except BaseException:
         node.registry.outdate()
         raise
+
+
+def look_again(node: Node) -> Callable[[], Awaitable[None]]:
+    """What reads the catalogue for whoever asks for what is not in it; who asks meanwhile shares one reading."""
+    turn = asyncio.Lock()
+    read_s = -math.inf
+
+    async def look() -> None:
+        nonlocal read_s
+        asked_s = time.monotonic()
+        async with turn:
+            if read_s > asked_s:
+                return
+            await asyncio.sleep(read_s + _LOOK_AGAIN_S - time.monotonic())  # names that are nowhere cost only so much
+            begun_s = time.monotonic()
+            await reload_models(node)
+            read_s = begun_s
+
+    return look
 
 
 async def publish_models(node: Node) -> None:

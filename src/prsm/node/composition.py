@@ -41,7 +41,7 @@ from prsm.node.answering import Grounds, open_answering
 from prsm.node.audit import Audit
 from prsm.node.background import background, catch_up, listener, repeat
 from prsm.node.built_in import PROVIDER, built_in, served_by
-from prsm.node.catalogue import reload_models
+from prsm.node.catalogue import look_again, reload_models
 from prsm.node.discovery import open_discovery
 from prsm.node.gauges import expose
 from prsm.node.market import open_market
@@ -88,6 +88,7 @@ async def open_node(
         ledger.start()
         stack.push_async_callback(ledger.close)
         node = await _assemble(settings, key, store, cache, ledger, stack)
+        node.path.look_again = look_again(node)
         expose(node)
         if first and (alone or not settings.database_url):  # an embedded database is this home's own
             await recover(node)

@@ -102,7 +102,7 @@ async def test_messages_of_matching_topics_arrive_in_order(cache: Cache) -> None
     for number in range(50):
         assert await cache.publish(f"session.{number}", str(number).encode()) == 1
     assert [await got.get() for _ in range(50)] == [(f"session.{n}", str(n).encode()) for n in range(50)]
-    assert not gaps
+    assert len(gaps) == 1, "once, when it began to listen"
     await subscription.aclose()
     assert await cache.publish("session.1", b"late") == 0
 
@@ -121,6 +121,8 @@ async def test_a_reconnected_subscription_reports_the_gap_and_goes_on(own_server
     subscription = cache.subscribe("*", handle, on_gap=on_gap)
     try:
         await subscription.listening.wait()
+        await gap.wait()
+        gap.clear()
         await _kill(own_server)
         async with asyncio.timeout(30):
             while subscription.listening.is_set():
@@ -173,6 +175,8 @@ async def test_a_slow_or_failing_handler_costs_messages_but_never_silently(valke
     subscription = cache.subscribe("*", handle, on_gap=on_gap)
     try:
         await subscription.listening.wait()
+        await asyncio.wait_for(gap.wait(), 30)
+        gap.clear()
         for number in range(100):
             await cache.publish("t", str(number).encode())
         proceed.set()

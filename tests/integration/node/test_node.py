@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
@@ -79,9 +80,9 @@ async def new_key(node: Node) -> IssuedKey:
     return await node.enrolment.key(principal.id, Grant("k"), actor=None, cap_micro=None)
 
 
-def ask(issued: IssuedKey, text: str = QUESTION, *, embed: bool = False) -> Ask:
+def ask(issued: IssuedKey, text: str = QUESTION, *, model: str = "auto", embed: bool = False) -> Ask:
     request_id = uuid7()
-    call = ChatCall(request_id, [{"role": "user", "content": text}], "auto")
+    call = ChatCall(request_id, [{"role": "user", "content": text}], model)
     caller = Caller(issued.key.id, account_of(issued.key.principal_id))
     return Ask(caller, EmbedCall(request_id, [text], "auto") if embed else call, "ab" * 32, 100)
 
@@ -139,6 +140,23 @@ async def test_what_one_node_adds_the_other_offers_without_a_restart(site: Site,
         await other.registry.remove_model("up/m")
         other.outbox.hint()
         await until(lambda: "up/m" not in node.path.models.by_name)
+
+
+async def test_a_model_that_another_worker_has_just_added_is_known_at_once(site: Site, node: Node) -> None:
+    """By no event, for this node hears none: it looks before it says that there is no such model."""
+    async with site.open(valkey_url=AWAY) as deaf:
+        issued = await new_key(deaf)
+        await node.registry.put_provider(Provider("here", "embedded"))
+        await node.registry.put_model(Model("here/arithmetic", "here", "arithmetic", frozenset({"chat"})))
+        try:
+            assert b"512" in (await deaf.path.chat(ask(issued, model="here/arithmetic"), text_of))[0]
+        finally:
+            await node.registry.remove_model("here/arithmetic")
+        begun_s = time.monotonic()
+        missing = [refused(deaf.path.chat(ask(issued, model="here/none"), text_of)) for _ in range(50)]
+        codes = [error.code for error in await asyncio.gather(*missing)]
+        assert set(codes) == {"model_not_found"}
+        assert time.monotonic() - begun_s < 5, "they share their looks"
 
 
 async def test_a_key_revoked_on_one_node_is_refused_on_the_other_at_once_by_the_ledger(site: Site, node: Node) -> None:

@@ -1,5 +1,7 @@
 """What a caller is told when no model can answer: which condition took away how many, and what to change. Pure."""
 
+from typing import Final
+
 import numpy as np
 
 from prsm.agents.call import Target
@@ -9,6 +11,7 @@ from prsm.agents.routers.roster import Columns, Roster, versions_of
 from prsm.agents.routers.sifting import removed, would_pass_without
 from prsm.core.errors import InvalidRequest, Kind, PrsmError
 
+UNKNOWN: Final = "model_not_found"
 ADD_MODEL = "Add one: prsm models add --help."
 
 
@@ -22,7 +25,7 @@ def unknown_name(models: Roster, asked: str) -> PrsmError:
     return PrsmError(
         f"There is no model {asked[:200]!r} on this node.",
         kind=Kind.NOT_FOUND,
-        code="model_not_found",
+        code=UNKNOWN,
         remedy=remedy,
         param="model",
     )
