@@ -89,6 +89,7 @@ $(BIN)/python:
 $(VENV)/.base: requirements/base.lock pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install -q --require-hashes -r requirements/base.lock
 	$(BIN)/python -m pip install -q --no-deps -e .
+	$(BIN)/python -m compileall -q src
 	touch $@
 
 $(VENV)/.dev: requirements/dev.lock $(VENV)/.base
