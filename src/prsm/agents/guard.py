@@ -124,7 +124,8 @@ def _said(delta: Delta) -> list[tuple[str, str]]:
     said = [("content", delta.content), ("reasoning", delta.reasoning), ("refusal", delta.refusal)]
     for fragment in delta.tool_calls or ():
         function: Json = fragment.get("function") or {}
-        said.append((f"tool {fragment.get('index', 0)}", function.get("arguments")))
+        place = fragment.get("index", 0)
+        said += [(f"tool {place}", function.get("name")), (f"tool {place} asked", function.get("arguments"))]
     return [(field, text) for field, text in said if text]
 
 

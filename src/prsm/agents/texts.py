@@ -1,7 +1,7 @@
 """What a model will read and what it wrote, as texts to be screened, and the same with parts of them cut out.
 
-All that a model reads is there: messages, what tools were asked and answered, and what tools are offered; images and
-sound are not. The parts of one message are one text, so that nothing hides by being cut in two.
+All that a model reads is there: messages, who said them, what tools were asked and answered, and what tools are
+offered; images and sound are not. The parts of one message are one text, so that nothing hides by being cut in two.
 """
 
 from collections.abc import Iterator, Sequence
@@ -26,6 +26,7 @@ def read_texts(call: ChatCall | EmbedCall) -> list[str]:
     texts = [text for message in call.messages if (text := text_of(message))]
     for message in call.messages:
         texts += [_arguments(each) for each in message.get("tool_calls") or ()]
+    texts.append(_JOIN.join(filter(None, _asides(call.messages))))
     if tools := call.options.get("tools"):
         texts.append(msgspec.json.encode(tools).decode())
     return [text for text in texts if text]
@@ -49,7 +50,8 @@ def said_texts(choices: Sequence[Choice]) -> list[str]:
     """All texts that a model wrote; what it passes to tools included."""
     texts: list[str] = []
     for choice in choices:
-        texts += filter(None, (choice.content, choice.reasoning, choice.refusal, *map(_arguments, choice.tool_calls)))
+        texts += filter(None, (choice.content, choice.reasoning, choice.refusal))
+        texts += [text for call in choice.tool_calls for text in (_name(call), _arguments(call)) if text]
     return texts
 
 
@@ -61,7 +63,9 @@ def choices_without(choices: Sequence[Choice], cuts: Cuts) -> list[Choice]:
         content = _cut(choice.content, waiting)
         reasoning = _cut(choice.reasoning, waiting)
         refusal = _cut(choice.refusal, waiting)
-        calls = [_with_arguments(call, _cut(_arguments(call), waiting) or "") for call in choice.tool_calls]
+        calls = [
+            _called(call, _cut(_name(call), waiting), _cut(_arguments(call), waiting)) for call in choice.tool_calls
+        ]
         changed.append(Choice(choice.index, content, reasoning, calls, choice.finish_reason, refusal))
     return changed
 
@@ -114,5 +118,18 @@ def _arguments(call: Json) -> str:
     return function.get("arguments") or ""
 
 
-def _with_arguments(call: Json, arguments: str) -> Json:
-    return {**call, "function": {**call["function"], "arguments": arguments}}
+def _name(call: Json) -> str:
+    function: Json = call.get("function") or {}
+    return function.get("name") or ""
+
+
+def _asides(messages: Sequence[Json]) -> Iterator[str]:
+    """What stands beside what is said: who says it, refusals, and the names of tools."""
+    for message in messages:
+        yield message.get("name") or ""
+        yield message.get("refusal") or ""
+        yield from map(_name, message.get("tool_calls") or ())
+
+
+def _called(call: Json, name: str | None, arguments: str | None) -> Json:
+    return {**call, "function": {**call["function"], "name": name or "", "arguments": arguments or ""}}
