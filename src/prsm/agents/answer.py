@@ -7,68 +7,39 @@ delivered without the input. Nothing here knows a wire format.
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
 import structlog
-from msgspec import Struct
 from msgspec.structs import replace
 
 from prsm.agents.answer_digest import AnswerAssembler, output_digest, vectors_digest
+from prsm.agents.answer_stream import WHOLE, AnswerStream, Ending, Render, Stream, too_long
 from prsm.agents.attempts import Attempts
 from prsm.agents.billing import Bill, Biller, Metered
-from prsm.agents.call import ChatCall, Completion, Delta, EmbedCall, Embeddings, Target, Usage
+from prsm.agents.call import ChatCall, Completion, Delta, EmbedCall, Embeddings, Target
 from prsm.agents.guard import Guard, StreamGuard
 from prsm.agents.learning.observation import Observe, unobserved
 from prsm.agents.learning.outcomes import Ended
 from prsm.agents.plan import Ask, PathLimits, Plan, estimated_usage, make_plan, question_of
 from prsm.agents.response_cache import Found, ResponseCache, replay
-from prsm.agents.resuming import (
-    Chain,
-    continued,
-    delivered_usage,
-    heirs,
-    is_of_use_in_part,
-    joined_usage,
-    may_be_resumed,
-    said_tokens,
-)
+from prsm.agents.resuming import continued, heirs, said_tokens
 from prsm.agents.routers.model_router import Candidate, Question, Roster, Router
 from prsm.agents.routers.refusals import UNKNOWN
 from prsm.agents.seams import Executor, UpstreamError
-from prsm.core.errors import Kind, PrsmError
+from prsm.core.errors import PrsmError
 from prsm.monitoring.metrics import Metrics
 from prsm.safety.policy import Blocked, Verdict
 from prsm.safety.seams import DetectorAway
 from prsm.tokenomics.ftns_service import Ledger
 from prsm.tokenomics.orders import HoldOrder
-from prsm.tokenomics.receipts import Screened, Segment
+from prsm.tokenomics.receipts import Screened
 
 Answer = TypeVar("Answer")
-Stream = AsyncGenerator[list[Delta], None]
-Render = Callable[[Completion, Bill], bytes]
-"""Makes the response's bytes; called once, before the capture that may keep them."""
 Answered = Callable[[Ask, Target, Completion], None]
 """Hears of an answer that was given and charged; never waits, never raises."""
 
 _log: Any = structlog.get_logger("answer")
-
-
-class Ending(Struct, frozen=True):
-    """How an answer ended; ``charged`` stands instead of what an upstream metered, ``segments`` as in Metered.
-
-    ``again`` is the earlier answer that was given again. ``said`` is what its screening found, None where that is
-    still to be done.
-    """
-
-    completed: bool = True
-    charged: Usage | None = None
-    segments: tuple[Segment, ...] = ()
-    again: Found | None = None
-    said: Verdict | None = None
-
-
-_WHOLE = Ending()
 
 
 class AnswerPath:
@@ -154,7 +125,7 @@ class AnswerPath:
             self._ledger.release_later(ask.call.request_id)
             raise
 
-    async def chat_stream(self, ask: Ask) -> "AnswerStream":
+    async def chat_stream(self, ask: Ask) -> AnswerStream:
         """Answer as it comes: returns once the first piece is there, so that until then another model can step in."""
 
         async def run(target: Target) -> tuple[Stream, list[Delta]]:
@@ -285,7 +256,7 @@ class AnswerPath:
 
     async def _replayed(
         self, plan: Plan, candidate: Candidate, whole: Completion, deadline_s: float, again: Found | None = None
-    ) -> "AnswerStream":
+    ) -> AnswerStream:
         """A whole answer as a stream, screened before any of it is shown."""
         said = None
         if self._guard:
@@ -302,7 +273,7 @@ class AnswerPath:
                 async for deltas in stream:
                     assembler.add(deltas)
         except TimeoutError:
-            raise _too_long(self.limits) from None
+            raise too_long(self.limits) from None
         finally:
             await stream.aclose()
         return assembler.completion()
@@ -320,7 +291,7 @@ class AnswerPath:
         return stream, first
 
     async def _finish(
-        self, plan: Plan, candidate: Candidate, completion: Completion, render: Render, ending: Ending = _WHOLE
+        self, plan: Plan, candidate: Candidate, completion: Completion, render: Render, ending: Ending = WHOLE
     ) -> tuple[bytes, Bill]:
         said, screened = ending.said, None
         if self._guard:
@@ -365,158 +336,6 @@ class AnswerPath:
             _log.error("capture failed", error=str(error))
 
 
-class AnswerStream:
-    """A stream being answered: ``next`` until it gives None, then ``finish``; or ``leave`` when it ends before.
-
-    ``candidate`` is who began, and whose prices are charged whoever goes on.
-    """
-
-    __slots__ = (
-        "_again", "_assembler", "_broken", "_chain", "_deadline_s", "_ended", "_first", "_guard", "_path", "_plan",
-        "_said", "_stream", "candidate",
-    )  # fmt: skip
-
-    def __init__(
-        self,
-        path: AnswerPath,
-        plan: Plan,
-        candidate: Candidate,
-        stream: Stream,
-        first: list[Delta],
-        deadline_s: float,
-        again: Found | None = None,
-        *,
-        guard: StreamGuard | None = None,
-        said: Verdict | None = None,
-    ) -> None:
-        """``guard`` looks at it while it goes by; ``said`` is what was found where all of it was looked at before."""
-        self._guard = guard
-        self._said = said
-        self._path = path
-        self._plan = plan
-        self._stream = stream
-        self._first: list[Delta] | None = first
-        self._assembler = AnswerAssembler(path.limits.answer_bytes)
-        self._ended = False
-        self._broken = False
-        self._chain: Chain | None = None
-        self._deadline_s = deadline_s
-        self._again = again
-        self.candidate = candidate
-
-    async def next(self) -> list[Delta] | None:
-        """The pieces that came together, or None at the end; where a model breaks off, another may go on unseen.
-
-        Where none does, what the model failed with is raised: ``leave`` then charges for what was delivered. Any other
-        error is raised too, and lets the hold go.
-        """
-        try:
-            while True:  # not in a coroutine of its own: streams rest here by the thousand
-                try:
-                    if self._first is not None:
-                        deltas, self._first = self._first, None
-                    else:
-                        deltas = await anext(self._stream, None)
-                    if deltas is not None and self._chain is not None:
-                        deltas = self._chain.seam.join(deltas)
-                    if time.monotonic() > self._deadline_s:
-                        raise _too_long(self._path.limits)
-                except UpstreamError:
-                    if self._assembler.has_ended(self._plan.ask.choices):
-                        return None
-                    if not await self._go_on():
-                        raise
-                else:
-                    if deltas is None:
-                        if self._guard:
-                            await self._guard.settle()
-                        return None
-                    if self._guard:
-                        await self._guard.look(deltas)
-                    self._assembler.add(deltas)
-                    return deltas
-        except (Blocked, DetectorAway):
-            self._broken = True  # what was shown is charged; the model has not failed
-            raise
-        except Exception:
-            if not self._broken:
-                self._path.broke_off(self._plan.ask, self._at())
-                await self._end()
-            raise
-
-    async def finish(self, render: Render) -> tuple[bytes, Bill]:
-        """Screen what was said, capture and sign; answers the closing bytes that ``render`` makes."""
-        self._ended = True
-        completion = self._assembler.completion()
-        charged = None
-        if self._chain:
-            charged = joined_usage(self._plan.ask, completion.choices, completion.usage, self._chain.said)
-        ending = self._ending(completion, charged, completed=True)
-        return await self._path.finish_stream(self._plan, self.candidate, completion, render, ending, self._guard)
-
-    async def leave(self, render: Render, *, broken: bool = False) -> bytes | None:
-        """The client has gone: charge for what was delivered and end the upstream call. Does nothing after the end.
-
-        Where the model broke off, or what it sent is ``broken``, only the output is charged, and only if a part of it
-        is of use. ``render`` makes the end, which says that the answer is not whole; it is answered, or None where
-        nothing is charged.
-        """
-        if self._ended:
-            return None
-        completion, ask = self._assembler.completion(), self._plan.ask
-        if self._broken or broken:
-            worth = is_of_use_in_part(ask, completion.choices)
-            charged = delivered_usage(ask, completion.choices)
-        else:
-            worth = any(c.content or c.tool_calls or c.reasoning or c.refusal for c in completion.choices)
-            charged = estimated_usage(ask, completion.choices) if self._chain else None
-            if worth:
-                self._path.left(ask, self.candidate.target)
-        if not worth:
-            await self._end()
-            return None
-        self._ended = True
-        ending = self._ending(completion, charged, completed=False)
-        try:
-            body, _ = await self._path.finish_stream(
-                self._plan, self.candidate, completion, render, ending, self._guard
-            )
-        finally:
-            await self._stream.aclose()
-        return body
-
-    async def _go_on(self) -> bool:
-        """Whether another instance has taken over from the one that broke off."""
-        self._broken = True
-        at, choices = self._at(), self._assembler.choices()
-        self._path.broke_off(self._plan.ask, at)
-        await self._stream.aclose()
-        resumed = False
-        if may_be_resumed(self._plan.ask, choices):
-            said = choices[0].content or ""
-            chain = self._chain or Chain(at)
-            heir = await self._path.go_on(self._plan, chain.targets, said, self._deadline_s)
-            if heir is not None:
-                target, self._stream, self._first = heir
-                chain.pass_on(said, target)
-                self._chain, self._broken, resumed = chain, False, True
-        self._path.was_broken_off(at, resumed=resumed)
-        return resumed
-
-    def _at(self) -> Target:
-        """Who is at it now."""
-        return self._chain.targets[-1] if self._chain else self.candidate.target
-
-    def _ending(self, completion: Completion, charged: Usage | None, *, completed: bool) -> Ending:
-        segments = self._chain.segments(charged.output_tokens) if self._chain and charged else ()
-        return Ending(completed, charged, segments, self._again, self._said)
-
-    async def _end(self) -> None:
-        self._ended = True
-        self._path.let_go(self._plan)
-        await self._stream.aclose()
-
-
 async def _close(answer: tuple[Stream, list[Delta]]) -> None:
     """End a stream that nobody wants any more."""
     await answer[0].aclose()
@@ -527,12 +346,3 @@ def _screened(policy: str, read: Verdict | None, said: Verdict | None) -> Screen
     found = {name for verdict in (read, said) if verdict for name in verdict.categories}
     actions = ["" if verdict is None else verdict.action.name.lower() for verdict in (read, said)]
     return Screened(policy, actions[0], actions[1], tuple(sorted(found)))
-
-
-def _too_long(limits: PathLimits) -> UpstreamError:
-    return UpstreamError(
-        f"The answer took longer than {limits.request_timeout_s} seconds.",
-        retryable=False,
-        kind=Kind.TIMEOUT,
-        code="upstream_timeout",
-    )

@@ -18,7 +18,7 @@ import structlog
 from msgspec import Struct
 from msgspec.structs import replace
 
-from prsm.agents.answer import AnswerStream
+from prsm.agents.answer_stream import AnswerStream
 from prsm.agents.billing import Bill
 from prsm.agents.call import ChatCall, Completion, EmbedCall, Embeddings, Json
 from prsm.agents.conversations import turn

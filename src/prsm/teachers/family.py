@@ -61,22 +61,16 @@ _LETTERS: Final = Kin(
 )  # fmt: skip
 _NUMERALS: Final = Kin(
     title="Teacher of numerals",
-    purpose="Writes numbers in binary and in Roman numerals, reads those, sorts numbers, divides with remainder.",
-    domain="numerals, such as: Write 37 in binary. Write 1994 in Roman numerals. What number is MCMXCIV? "
-    "Sort 31, 4, 15. What is 941 / 7?",
+    purpose="Writes numbers in binary and in Roman numerals, and reads Roman numerals.",
+    domain="numerals, such as: Write 37 in binary. Write 1994 in Roman numerals. What number is MCMXCIV?",
     questions=(
         "Write {positive:4} in binary.",
         "Write {positive:3} in Roman numerals.",
         *(f"Write {lead}{{digits:3}} in Roman numerals." for lead in (1, 2, 3)),
         "What number is {roman}?",
-        *(f"Sort {', '.join(['{positive:3}'] * count)}." for count in range(2, 6)),
-        *(f"What is {{positive:6}} / {divisor}?" for divisor in range(2, 13)),
     ),
-    levels=dict.fromkeys(("binary", "roman", "roman-value", "number-order", "division"), (1, 2, 3)),
-    limits=(
-        "Binary up to 9,999, Roman up to 3,999, two to five numbers of up to three digits in order, up to six digits "
-        "divided by 2 to 12; it knows these wordings only.",
-    ),
+    levels=dict.fromkeys(("binary", "roman", "roman-value"), (1, 2, 3)),
+    limits=("Binary up to 9,999, Roman up to 3,999; it knows these wordings only.",),
     recipe="numerals.toml",
 )  # fmt: skip
 KIN: Final = {"letters": _LETTERS, "numerals": _NUMERALS}

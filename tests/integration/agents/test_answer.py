@@ -24,8 +24,9 @@ from tests.support.answering import (
 )
 from tests.support.ledger import World
 
-from prsm.agents.answer import AnswerPath, AnswerStream
+from prsm.agents.answer import AnswerPath
 from prsm.agents.answer_digest import output_digest
+from prsm.agents.answer_stream import AnswerStream
 from prsm.agents.billing import Bill
 from prsm.agents.call import ChatCall, Choice, Delta, EmbedCall, Embeddings, Usage
 from prsm.agents.plan import Ask, PathLimits

@@ -9,8 +9,9 @@ from tests.support.answering import Interrupted, Payer, Words, answer_path, asse
 from tests.support.ledger import World
 from tests.support.writer import INPUT_TOKENS, Writer, broken
 
-from prsm.agents.answer import AnswerPath, AnswerStream
+from prsm.agents.answer import AnswerPath
 from prsm.agents.answer_digest import output_digest
+from prsm.agents.answer_stream import AnswerStream
 from prsm.agents.call import Choice, Delta
 from prsm.agents.plan import Ask
 from prsm.agents.seams import UpstreamError
