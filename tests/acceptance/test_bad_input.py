@@ -546,11 +546,6 @@ def test_methods_that_a_path_does_not_have(client: Client) -> None:
                 in_shape_of(path, answer)
 
 
-def test_allow_is_of_the_path_that_is_asked_not_of_a_wider_one(client: Client) -> None:
-    answer = client.send(client.request("OPTIONS", "/node/v1/safety/policies/history"))
-    assert (answer.status, answer.headers["allow"]) == (405, "GET, HEAD")
-
-
 def test_head_is_get_without_the_body(client: Client) -> None:
     for path in ("/healthz", "/v1/models", "/node/v1/wallet", "/docs"):
         head = client.exchange(client.request("HEAD", path))

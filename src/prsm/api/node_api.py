@@ -259,11 +259,10 @@ def _refuse_http(request: Request, error: Exception) -> Response:
 
 
 def _methods(request: Request) -> list[str]:
-    """All methods of the path as the document has it; the framework names only those of the first route that has it."""
+    """All methods of the path; the framework names only those of the first route that has it."""
+    path = request.url.path
     routes: Any = iter_route_contexts(request.app.routes)
-    of_path = [route for route in routes if route.path_regex.match(request.url.path)]
-    # Of "policies/history" and "policies/{scope}", which match both, the one that is asked comes first.
-    found = {method for route in of_path if route.path == of_path[0].path for method in route.methods or ()}
+    found = {method for route in routes if route.path_regex.match(path) for method in route.methods or ()}
     return sorted(found | {"HEAD"} if "GET" in found else found)
 
 

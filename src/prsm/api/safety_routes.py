@@ -179,7 +179,7 @@ def _policy_routes(router: APIRouter, node: Node, door: Door) -> None:
         written = [_written(each) for each in await book.current()]
         return Policies(screened_by=guard.name if guard else "", preset=node.settings.screening, written=written)
 
-    @router.get("/safety/policies/history", summary="Every change of a policy, the newest first.")
+    @router.get("/safety/policy-history", summary="Every change of a policy, the newest first.")
     async def history(
         _caller: Annotated[ApiKey, admin],
         scope: Annotated[str, Query(max_length=220)] = "",

@@ -230,7 +230,7 @@ ROUTES: dict[str, Route] = {
     ),
     "POST /v1/moderations": Route("chat", body={"input": "a text"}),
     "GET /node/v1/safety/policies": Route("read"),
-    "GET /node/v1/safety/policies/history": Route("admin"),
+    "GET /node/v1/safety/policy-history": Route("admin"),
     "PUT /node/v1/safety/policies/{scope:path}": Route("admin", body=POLICY, fill={"scope": "model:matrix"}),
     "DELETE /node/v1/safety/policies/{scope:path}": Route("admin", 404, fill={"scope": "model:unheard-of"}),
     "GET /node/v1/safety/incidents": Route("read"),

@@ -72,7 +72,7 @@ async def test_policies_are_written_shown_and_taken_away(tmp_path: Path, postgre
         shown = await one.done("GET", "/node/v1/safety/policies")
         assert [each["scope"] for each in shown["written"]] == ["model:local/arithmetic", "node"]
         assert (await one.cli("safety", "policy", "node", "--remove"))[0] == 0
-        history = await one.done("GET", "/node/v1/safety/policies/history?scope=node")
+        history = await one.done("GET", "/node/v1/safety/policy-history?scope=node")
         assert [each["policy"] is None for each in history] == [True, False]
         bad: dict[str, Any]
         for bad in ({"reason": "r"}, {"policy": rules, "preset": "strict", "reason": "r"}):
