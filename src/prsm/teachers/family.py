@@ -64,13 +64,16 @@ _NUMERALS: Final = Kin(
     purpose="Writes numbers in binary and in Roman numerals, and reads Roman numerals.",
     domain="numerals, such as: Write 37 in binary. Write 1994 in Roman numerals. What number is MCMXCIV?",
     questions=(
-        "Write {positive:4} in binary.",
+        "Write {positive:3} in binary.",
         "Write {positive:3} in Roman numerals.",
         *(f"Write {lead}{{digits:3}} in Roman numerals." for lead in (1, 2, 3)),
         "What number is {roman}?",
     ),
-    levels=dict.fromkeys(("binary", "roman", "roman-value"), (1, 2, 3)),
-    limits=("Binary up to 9,999, Roman up to 3,999; it knows these wordings only.",),
+    levels={"binary": (1, 2), "roman": (1, 2, 3), "roman-value": (1, 2, 3)},
+    limits=(
+        "Binary up to 999, Roman up to 3,999; it knows these wordings only.",
+        "It was trained to sort and to divide too, and was right in half of these: it is not offered for them.",
+    ),
     recipe="numerals.toml",
 )  # fmt: skip
 KIN: Final = {"letters": _LETTERS, "numerals": _NUMERALS}

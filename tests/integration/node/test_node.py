@@ -100,7 +100,7 @@ async def test_a_fresh_node_is_ready_in_every_part(node: Node) -> None:
     assert set(parts) == {"postgres", "valkey", "models", "ledger", "storage", "teachers", "screening"}
     assert all(part["ok"] for part in parts.values()), parts
     assert parts["postgres"]["latency_ms"] >= 0
-    assert parts["models"]["count"] == 3
+    assert parts["models"]["count"] == len({"encoder", "arithmetic"} | node.teachers.family.keys())
     metrics = node.metrics.render()
     assert b"prsm_cache_up 1.0" in metrics
     assert b"prsm_ledger_queue 0.0" in metrics
