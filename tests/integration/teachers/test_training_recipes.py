@@ -122,10 +122,37 @@ def test_a_reward_model_is_a_sequence_classifier_of_transformers(tmp_path: Path)
     assert run(recipe, tmp_path / "run").state == "done"
     folder = RunFolder(tmp_path / "run")
     assert folder.reports()[-1]["accuracy"] > 0.9
+    assert "validation_pairs" not in folder.reports()[-1], "no prompt of these is held out"
     model = transformers.AutoModelForSequenceClassification.from_pretrained(folder.model)
     assert model.config.num_labels == 1
     ids = torch.tensor([prompt_ids("3+1")])
     assert model(ids).logits.shape == (1, 1)
+
+
+@pytest.mark.parametrize(("objective", "beside"), [("reward", True), ("dpo", False)])
+def test_what_is_learnt_of_preferences_is_validated_on_the_other_half(
+    tmp_path: Path, objective: str, beside: bool
+) -> None:
+    """Rewards beside the length of the answers, which says nothing where it is even; a DPO by its own margins."""
+    drawn = random.Random(3)
+    pairs = [
+        {"prompt": f"{n}?", "chosen": "b" * drawn.randint(1, 6), "rejected": "a" * drawn.randint(1, 6)}
+        for n in range(200)
+    ]
+    (tmp_path / "preferences.jsonl").write_text("\n".join(map(json.dumps, pairs)))
+    data = f'[data]\nkind = "preferences"\npath = "{tmp_path}/preferences.jsonl"\nrows = 16\nhold_out = "half"\n'
+    (tmp_path / "recipe.toml").write_text(SCRATCH + data)
+    recipe = read_recipe(tmp_path / "recipe.toml", [f"objective.kind={objective}", "plan.steps=40"])
+    assert run(recipe, tmp_path / "run").state == "done"
+    found = RunFolder(tmp_path / "run").reports()[-1]
+    assert found["validation_accuracy"] > 0.9
+    assert found["validation_loss"] < 0.69
+    assert ("validation_longer" in found) == beside
+    if beside:
+        assert 80 < found["validation_pairs"] < 120
+        assert found["validation_accuracy_low"] <= found["validation_accuracy"] <= found["validation_accuracy_high"]
+        assert 0.35 < found["validation_longer"] < 0.65
+        assert found["validation_brier"] < 0.25
 
 
 def _tiny(folder: Path, kind: str) -> Path:

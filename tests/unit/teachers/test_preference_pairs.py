@@ -18,7 +18,6 @@ from prsm.teachers.feedback.preferences import (
     brier,
     halves,
     preference_probabilities,
-    read_preferences,
     reliability,
     split,
     validated,
@@ -46,27 +45,6 @@ def _generated(count: int) -> list[Preference]:
             first = drawn.random() < 1 / (1 + math.exp(-margin))
             found.append(_pair(f"q{len(found)}", *((one, other) if first else (other, one))))
     return found
-
-
-def _line(**changes: object) -> bytes:
-    whole = {"prompt": "q", "chosen": "a", "rejected": "b", "who": "x", "when": "2026-11-30T00:00:00Z"}
-    return msgspec.json.encode({name: value for name, value in (whole | changes).items() if value is not None})
-
-
-def test_pairs_are_read() -> None:
-    assert read_preferences(_line() + b"\n\n" + _line(chosen="c")) == [
-        Preference(prompt="q", chosen=chosen, rejected="b", who="x", when=WHEN) for chosen in "ac"
-    ]
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [{"chosen": "b"}, {"who": ""}, {"when": "2026-11-30T00:00:00"}, {"rejected": None}, {"score": 3}, {"prompt": 1}],
-    ids=["the same", "nobody", "no zone", "one answer", "a field more", "no text"],
-)
-def test_what_is_no_pair_is_refused_by_its_line(changes: dict[str, object]) -> None:
-    with pytest.raises(ConfigError, match="Line 2"):
-        read_preferences(_line() + b"\n" + _line(**changes))
 
 
 @given(st.lists(st.text(max_size=8), max_size=40))

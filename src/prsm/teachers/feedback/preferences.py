@@ -1,4 +1,4 @@
-"""Pairs of answers of which somebody preferred one: read from lines of JSON, split, and the baseline they must beat.
+"""Pairs of answers of which somebody preferred one: split, and the baseline that what is learnt of them must beat.
 
 A reward model that only likes long answers is common and worthless; so its accuracy always stands beside that of
 preferring the longer one, on the same held-out pairs.
@@ -8,12 +8,10 @@ import hashlib
 import math
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Annotated, NamedTuple
+from typing import Annotated, Generic, NamedTuple, Protocol, TypeVar
 
-import msgspec
 from msgspec import Meta, Struct
 
-from prsm.core.errors import ConfigError
 from prsm.teachers.curriculum import bounds
 from prsm.teachers.tasks.held_out import is_held_out
 
@@ -34,11 +32,25 @@ class Preference(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             raise ValueError("the two answers are the same")
 
 
-class Split(NamedTuple):
+class Compared(Protocol):
+    """A prompt and two answers to it, of which somebody preferred the first."""
+
+    @property
+    def prompt(self) -> str: ...
+    @property
+    def chosen(self) -> str: ...
+    @property
+    def rejected(self) -> str: ...
+
+
+P = TypeVar("P", bound=Compared)
+
+
+class Split(NamedTuple, Generic[P]):
     """Pairs to learn from, and those that are kept."""
 
-    train: list[Preference]
-    held_out: list[Preference]
+    train: list[P]
+    held_out: list[P]
 
 
 class Accuracy(NamedTuple):
@@ -67,19 +79,7 @@ class Bin(NamedTuple):
     pairs: int
 
 
-def read_preferences(lines: bytes) -> list[Preference]:
-    """The pairs of a JSONL text. Raises ConfigError with the number of a line that is none."""
-    found: list[Preference] = []
-    for number, line in enumerate(lines.splitlines(), 1):
-        if line.strip():
-            try:
-                found.append(msgspec.json.decode(line, type=Preference))
-            except msgspec.DecodeError as error:
-                raise ConfigError(f"Line {number} is no preference: {error}.", param="preferences") from error
-    return found
-
-
-def split(pairs: Sequence[Preference]) -> Split:
+def split(pairs: Sequence[P]) -> Split[P]:
     """By the hash of the prompt (``tasks/held_out.py``), so that no prompt stands on both sides."""
     held = [is_held_out(pair.prompt) for pair in pairs]
     return Split(
@@ -88,13 +88,13 @@ def split(pairs: Sequence[Preference]) -> Split:
     )
 
 
-def halves(pairs: Sequence[Preference]) -> Split:
+def halves(pairs: Sequence[P]) -> Split[P]:
     """In two halves by the hash of the prompt, to learn from the one and validate on the other."""
     first = [pair for pair in pairs if _bit(pair.prompt)]
     return Split(first, [pair for pair in pairs if not _bit(pair.prompt)])
 
 
-def validated(pairs: Sequence[Preference], chosen: Sequence[float], rejected: Sequence[float]) -> Validation:
+def validated(pairs: Sequence[Compared], chosen: Sequence[float], rejected: Sequence[float]) -> Validation:
     """What a reward model's rewards of the two answers of each pair are worth. Raises ValueError without a pair."""
     probabilities = preference_probabilities(chosen, rejected)
     lengths = [float(len(pair.chosen) - len(pair.rejected)) for pair in pairs]

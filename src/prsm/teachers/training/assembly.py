@@ -54,7 +54,7 @@ def _lessons(recipe: Recipe, start: StartingModel, group: Group) -> Lessons:
             return of_tasks(data, start.spelling, seed, group, task)
         case Preferences():
             reference = start.network if isinstance(recipe.objective, Dpo) else None
-            return of_preferences(data, start.spelling, seed, group, reference)
+            return of_preferences(data, start.spelling, seed, group, _objective(recipe), reference)
         case _:
             assert_never(data)
 

@@ -27,6 +27,10 @@ class Judged(Struct, frozen=True, forbid_unknown_fields=True):
     chosen: str
     rejected: str
 
+    def __post_init__(self) -> None:
+        if self.chosen == self.rejected:
+            raise ValueError("the two answers are the same")
+
 
 def read_text(path: Path) -> str:
     """The text of a file. Raises ConfigError where it cannot be read."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as fn
 
-from prsm.teachers.training.objective import Batch, Loss
+from prsm.teachers.training.objective import Batch, Loss, Objective
 from prsm.teachers.training.sources import NOTHING
 
 
@@ -31,12 +31,14 @@ def logits_of(network: nn.Module, batch: Batch) -> Tensor:
 
 
 @torch.no_grad()
-def held_out_loss(network: nn.Module, batches: Iterable[Batch]) -> Mapping[str, float]:
-    """``validation_loss`` in nats a token and ``validation_accuracy``, over all batches together."""
+def held_out_loss(
+    network: nn.Module, batches: Iterable[Batch], objective: Objective = next_token
+) -> Mapping[str, float]:
+    """``validation_loss`` a unit of ``objective`` (nats a token) and ``validation_accuracy``, over all batches."""
     device = next(network.parameters()).device
     total = count = right = 0.0
     for batch in batches:
-        loss = next_token(network, {name: tensor.to(device) for name, tensor in batch.items()})
+        loss = objective(network, {name: tensor.to(device) for name, tensor in batch.items()})
         total, count = total + float(loss.total), count + float(loss.count)
         right += float(loss.metrics["accuracy"])
     return {"validation_loss": total / count if count else math.nan, "validation_accuracy": right / (count or 1)}

@@ -4,22 +4,24 @@
 # pyright: basic, reportMissingImports=false
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final, TypeVar
 
 import torch
 from torch import nn
 
 from prsm.core.errors import ConfigError
+from prsm.teachers.feedback.preferences import Split, halves, split, validated
 from prsm.teachers.seams import Task
 from prsm.teachers.tasks.held_out import is_held_out
 from prsm.teachers.training.data_files import Judged, Lesson, read_json_lines, read_pairs, read_text
 from prsm.teachers.training.language import held_out_loss
 from prsm.teachers.training.loop import Validate
-from prsm.teachers.training.objective import Batch, Source
+from prsm.teachers.training.objective import Batch, Objective, Source
 from prsm.teachers.training.parallel import Group
-from prsm.teachers.training.preference import Preference, preferred, with_reference
+from prsm.teachers.training.preference import Preference, preferred, rewards, with_reference
 from prsm.teachers.training.recipe import Pairs, Preferences, Tasks, Text
 from prsm.teachers.training.sources import Batches, Examples, Packed, Pair, continued, padded, shuffled, windows
 from prsm.teachers.training.spelling import Spelling
@@ -29,6 +31,8 @@ _TRIES = 1000
 """How many seeds are tried for a prompt that is not held out: of 20 prompts 19 are not."""
 
 FindTask = Callable[[str], Task]
+Kept = TypeVar("Kept")
+_SPLITS: Final = {"hash": split, "half": halves, "nothing": lambda pairs: Split(pairs, [])}
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,14 +82,34 @@ def of_tasks(data: Tasks, spelling: Spelling, seed: int, group: Group, find: Fin
 
 
 def of_preferences(
-    data: Preferences, spelling: Spelling, seed: int, group: Group, reference: nn.Module | None
+    data: Preferences,
+    spelling: Spelling,
+    seed: int,
+    group: Group,
+    objective: Objective,
+    reference: nn.Module | None = None,
 ) -> Lessons:
-    """Preferences in another order each time through, with what ``reference``, if any, gives their answers."""
-    judged = read_json_lines(Path(data.path), Judged)
-    pairs = [_preference(each, spelling) for each in judged]
+    """Preferences in another order each time through, with what ``reference``, if any, gives their answers.
+
+    Without a reference it is rewards that are learnt: what they are worth on the pairs that are kept stands beside
+    what the length of the answers alone would tell.
+    """
+    judged = _SPLITS[data.hold_out](read_json_lines(Path(data.path), Judged))
+    if not judged.train:
+        raise ConfigError(f"{data.path} has no pair to learn from: all are kept to validate on.", param="data.path")
+    learnt, kept = ([_preference(each, spelling) for each in pairs] for pairs in judged)
     if reference is not None:
-        pairs = with_reference(reference, pairs)
-    return Lessons(Batches(shuffled(pairs, seed), preferred, data.rows, group))
+        learnt, kept = with_reference(reference, learnt), with_reference(reference, kept)
+    source = Batches(shuffled(learnt, seed), preferred, data.rows, group)
+    if not kept:
+        return Lessons(source)
+    batches = [preferred(pairs) for pairs in _some(kept)]
+
+    def validate(network: nn.Module) -> Mapping[str, float]:
+        found = held_out_loss(network, batches, objective)
+        return found if reference is not None else {**found, **_worth(judged.held_out, *rewards(network, kept))}
+
+    return Lessons(source, validate)
 
 
 def _source(examples: Examples[Pair], rows: int, row_tokens: int | None, group: Group) -> Source:
@@ -96,7 +120,20 @@ def _validating(batches: Sequence[Batch]) -> Validate | None:
     return (lambda network: held_out_loss(network, batches)) if batches else None
 
 
-def _some(items: Sequence[Pair]) -> list[Sequence[Pair]]:
+def _worth(kept: Sequence[Judged], chosen: Sequence[float], rejected: Sequence[float]) -> dict[str, float]:
+    """Shares of the pairs whose chosen answer comes first: by the rewards, with the bounds of 95 %, and by length."""
+    found = validated(kept, chosen, rejected)
+    return {
+        "validation_pairs": found.model.pairs,
+        "validation_accuracy": found.model.share,
+        "validation_accuracy_low": found.model.low,
+        "validation_accuracy_high": found.model.high,
+        "validation_longer": found.longer.share,
+        "validation_brier": found.brier,
+    }
+
+
+def _some(items: Sequence[Kept]) -> list[Sequence[Kept]]:
     return [items[at : at + _VALIDATION_ROWS] for at in range(0, len(items), _VALIDATION_ROWS)]
 
 

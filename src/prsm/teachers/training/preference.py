@@ -70,6 +70,20 @@ def with_reference(network: nn.Module, pairs: Sequence[Preference], rows: int = 
     return found
 
 
+@torch.no_grad()
+def rewards(network: nn.Module, pairs: Sequence[Preference], rows: int = 32) -> tuple[list[float], list[float]]:
+    """What a ``RewardModel`` gives the chosen and the rejected answers."""
+    device = next(network.parameters()).device
+    chosen: list[float] = []
+    rejected: list[float] = []
+    for at in range(0, len(pairs), rows):
+        batch = preferred(pairs[at : at + rows])
+        pros, cons = network(batch["ids"].to(device), batch["last"].to(device)).float().chunk(2)
+        chosen += pros.tolist()
+        rejected += cons.tolist()
+    return chosen, rejected
+
+
 def dpo(*, beta: float = 0.1, label_smoothing: float = 0.0, reference: nn.Module | None = None) -> Objective:
     """Direct preference optimisation (Rafailov et al. 2023, arXiv:2305.18290), a unit a pair.
 

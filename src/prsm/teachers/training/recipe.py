@@ -74,10 +74,15 @@ class Pairs(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_f
 
 
 class Preferences(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind", tag="preferences"):
-    """JSON lines of ``prompt``, ``chosen`` and ``rejected``."""
+    """JSON lines of ``prompt``, ``chosen`` and ``rejected``.
+
+    What is kept to validate on goes by the hash of its prompt: one prompt in twenty, as of all data (``hash``), or one
+    in two (``half``).
+    """
 
     path: str
     rows: Positive
+    hold_out: Literal["hash", "half", "nothing"] = "hash"
 
 
 class Tasks(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind", tag="tasks"):
