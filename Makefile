@@ -71,6 +71,7 @@ bench: $(VENV)/.train
 	$(BIN)/python -m bench.distillation
 	$(BIN)/python -m bench.tuning
 	$(BIN)/python -m bench.rlvr
+	OMP_NUM_THREADS=1 $(BIN)/python -m bench.reward_model
 
 lock: | $(BIN)/python
 	$(BIN)/python -m pip install -q pip-tools
