@@ -4,14 +4,14 @@ Nothing passes unscreened: an answer is looked at whole; of a stream, at most as
 before it was looked at, and its end is not given before all of it was.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from msgspec.structs import replace
 
 from prsm.agents.call import Choice, Delta, Json, Target
 from prsm.agents.plan import Plan
 from prsm.agents.routers.roster import served_model
-from prsm.agents.texts import Cuts, choices_without, read_texts, said_texts, without
+from prsm.agents.texts import Cuts, choices_without, read_texts, said_texts, tools_offered, without
 from prsm.safety.policy import CLEAR, Action, Direction, Policy, Verdict, judge, redacts, stream_lag_chars
 from prsm.safety.policy_book import InForce, PolicyBook
 from prsm.safety.screening import Screening, Subject
@@ -62,10 +62,11 @@ class Guard:
 
     async def answer(self, plan: Plan, target: Target, choices: list[Choice]) -> tuple[list[Choice], Verdict]:
         """An answer as it may be shown, and what was found. Raises Blocked, DetectorAway."""
-        texts = said_texts(choices)
+        offered = tools_offered(plan.ask.call)
+        texts = said_texts(choices, offered)
         policies = self.in_force(plan, target).policies
         verdict = await self._screening.check(texts, policies, Direction.OUTPUT, _subject(plan, target))
-        return (choices_without(choices, verdict.cuts) if verdict.cuts else choices), verdict
+        return (choices_without(choices, verdict.cuts, offered) if verdict.cuts else choices), verdict
 
     def holds_back(self, plan: Plan, target: Target) -> bool:
         """Whether a stream of ``target`` is not shown before it is whole: its policies may cut something out of it."""
@@ -73,16 +74,21 @@ class Guard:
 
     def stream(self, plan: Plan, target: Target) -> "StreamGuard":
         """What screens one stream of ``target``."""
-        return StreamGuard(self._screening, self.in_force(plan, target).policies, _subject(plan, target))
+        policies = self.in_force(plan, target).policies
+        return StreamGuard(self._screening, policies, _subject(plan, target), tools_offered(plan.ask.call))
 
 
 class StreamGuard:
     """Looks at one stream as it goes by. Raises Blocked where it turns, DetectorAway where nobody can look."""
 
-    __slots__ = ("_lag_chars", "_policies", "_recent", "_screening", "_subject", "_unseen", "verdict")
+    __slots__ = ("_lag_chars", "_offered", "_policies", "_recent", "_screening", "_subject", "_unseen", "verdict")
 
-    def __init__(self, screening: Screening, policies: Sequence[Policy], subject: Subject) -> None:
+    def __init__(
+        self, screening: Screening, policies: Sequence[Policy], subject: Subject, offered: Collection[str] = ()
+    ) -> None:
+        """``offered`` are names of tools that were screened with the request."""
         self._screening = screening
+        self._offered = offered
         self._policies = policies
         self._subject = subject
         self._lag_chars = stream_lag_chars(policies)
@@ -93,7 +99,7 @@ class StreamGuard:
     async def look(self, deltas: Sequence[Delta]) -> None:
         """Take the next pieces before they are shown; they wait while too much has not been looked at."""
         for delta in deltas:
-            for field, text in _said(delta):
+            for field, text in _said(delta, self._offered):
                 at = (delta.index, field)
                 self._recent[at] = self._recent.get(at, "") + text
                 self._unseen[at] = self._unseen.get(at, 0) + len(text)
@@ -120,12 +126,13 @@ def _subject(plan: Plan, target: Target) -> Subject:
     return Subject(plan.ask.call.request_id, plan.ask.caller.account, target.name)
 
 
-def _said(delta: Delta) -> list[tuple[str, str]]:
+def _said(delta: Delta, offered: Collection[str]) -> list[tuple[str, str]]:
     said = [("content", delta.content), ("reasoning", delta.reasoning), ("refusal", delta.refusal)]
     for fragment in delta.tool_calls or ():
         function: Json = fragment.get("function") or {}
-        place = fragment.get("index", 0)
-        said += [(f"tool {place}", function.get("name")), (f"tool {place} asked", function.get("arguments"))]
+        place, name = fragment.get("index", 0), function.get("name")
+        strange = None if name in offered else name
+        said += [(f"tool {place}", strange), (f"tool {place} asked", function.get("arguments"))]
     return [(field, text) for field, text in said if text]
 
 

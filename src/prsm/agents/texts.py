@@ -4,7 +4,7 @@ All that a model reads is there: messages, who said them, what tools were asked 
 offered; images and sound are not. The parts of one message are one text, so that nothing hides by being cut in two.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import cast
 
 import msgspec
@@ -26,7 +26,7 @@ def read_texts(call: ChatCall | EmbedCall) -> list[str]:
     texts = [text for message in call.messages if (text := text_of(message))]
     for message in call.messages:
         texts += [_arguments(each) for each in message.get("tool_calls") or ()]
-    texts.append(_JOIN.join(filter(None, _asides(call.messages))))
+    texts.append(_JOIN.join(filter(None, _asides(call.messages, tools_offered(call)))))
     if tools := call.options.get("tools"):
         texts.append(msgspec.json.encode(tools).decode())
     return [text for text in texts if text]
@@ -46,16 +46,22 @@ def without(call: ChatCall | EmbedCall, cuts: Cuts) -> ChatCall | EmbedCall | No
     return replace(call, messages=messages)
 
 
-def said_texts(choices: Sequence[Choice]) -> list[str]:
-    """All texts that a model wrote; what it passes to tools included."""
+def tools_offered(call: ChatCall | EmbedCall) -> frozenset[str]:
+    """Names of tools that the model may call: of a call's own, which it has read."""
+    tools: list[Json] = [] if isinstance(call, EmbedCall) else call.options.get("tools") or []
+    return frozenset(map(_name, tools))
+
+
+def said_texts(choices: Sequence[Choice], offered: Collection[str] = ()) -> list[str]:
+    """All texts that a model wrote; what it passes to tools included, and names of tools that are not ``offered``."""
     texts: list[str] = []
     for choice in choices:
         texts += filter(None, (choice.content, choice.reasoning, choice.refusal))
-        texts += [text for call in choice.tool_calls for text in (_name(call), _arguments(call)) if text]
+        texts += [text for call in choice.tool_calls for text in (_strange(call, offered), _arguments(call)) if text]
     return texts
 
 
-def choices_without(choices: Sequence[Choice], cuts: Cuts) -> list[Choice]:
+def choices_without(choices: Sequence[Choice], cuts: Cuts, offered: Collection[str] = ()) -> list[Choice]:
     """The choices with ``cuts`` taken out of what ``said_texts`` gives; tokens' probabilities, which name them, go."""
     waiting = iter(cuts)
     changed: list[Choice] = []
@@ -64,7 +70,8 @@ def choices_without(choices: Sequence[Choice], cuts: Cuts) -> list[Choice]:
         reasoning = _cut(choice.reasoning, waiting)
         refusal = _cut(choice.refusal, waiting)
         calls = [
-            _called(call, _cut(_name(call), waiting), _cut(_arguments(call), waiting)) for call in choice.tool_calls
+            _called(call, _cut(_strange(call, offered), waiting), _cut(_arguments(call), waiting))
+            for call in choice.tool_calls
         ]
         changed.append(Choice(choice.index, content, reasoning, calls, choice.finish_reason, refusal))
     return changed
@@ -123,13 +130,19 @@ def _name(call: Json) -> str:
     return function.get("name") or ""
 
 
-def _asides(messages: Sequence[Json]) -> Iterator[str]:
-    """What stands beside what is said: who says it, refusals, and the names of tools."""
+def _strange(call: Json, offered: Collection[str]) -> str:
+    """The name of a tool that nobody offered."""
+    return "" if (name := _name(call)) in offered else name
+
+
+def _asides(messages: Sequence[Json], offered: Collection[str]) -> Iterator[str]:
+    """What stands beside what is said: who says it, refusals, and the names of tools that are not read elsewhere."""
     for message in messages:
         yield message.get("name") or ""
         yield message.get("refusal") or ""
-        yield from map(_name, message.get("tool_calls") or ())
+        yield from (_strange(each, offered) for each in message.get("tool_calls") or ())
 
 
 def _called(call: Json, name: str | None, arguments: str | None) -> Json:
-    return {**call, "function": {**call["function"], "name": name or "", "arguments": arguments or ""}}
+    function = {**call["function"], "arguments": arguments or ""}
+    return {**call, "function": {**function, "name": name} if name else function}

@@ -11,7 +11,7 @@ from tests.support.asks import LIMITS, ask, candidates, chat, plan, target, user
 
 from prsm.agents.call import ChatCall, Choice, EmbedCall, Usage
 from prsm.agents.plan import PathLimits, estimated_usage, make_plan, question_of
-from prsm.agents.texts import choices_without, read_texts, said_texts
+from prsm.agents.texts import choices_without, read_texts, said_texts, tools_offered
 from prsm.core.errors import Kind, PrsmError
 from prsm.safety.seams import Category, Span
 from prsm.tokenomics.quotes import IMAGE_TOKENS, Price, Quote, charge_micro
@@ -180,6 +180,12 @@ def test_a_screen_gets_everything_that_a_model_will_read() -> None:
 def test_a_screen_gets_everything_that_a_model_wrote() -> None:
     choices = [Choice(content="said", reasoning="thought"), Choice(index=1, refusal="no", tool_calls=[CALLED])]
     assert said_texts(choices) == ["said", "thought", "no", "f", '{"a":1}']
+    offered = tools_offered(
+        replace(said(user("hi")), options={"tools": [{"type": "function", "function": CALLED["function"]}]})
+    )
+    assert said_texts(choices, offered) == ["said", "thought", "no", '{"a":1}'], "it was screened when it was offered"
+    cut = choices_without(choices, [(), (), (), (Span(Category.HATE, "hate", 2, 3),)], offered)
+    assert cut[1].tool_calls[0]["function"] == {"name": "f", "arguments": '{"[hate]":1}'}
     cut = choices_without(choices, [(), (), (), (Span(Category.HATE, "hate", 0, 1),), ()])
     assert cut[1].tool_calls[0]["function"] == {"name": "[hate]", "arguments": '{"a":1}'}
 
