@@ -133,13 +133,15 @@ def measure(seed: int, args: argparse.Namespace) -> None:
     print(
         f"seed {seed}: {found.model.pairs} pairs kept; accuracy {found.model.share:.3f} "
         f"({found.model.low:.3f}-{found.model.high:.3f}), longer {found.longer.share:.3f} "
-        f"({found.longer.low:.3f}-{found.longer.high:.3f}), Brier {found.brier:.3f}, {told['cpu_s']:.0f} CPU s"
+        f"({found.longer.low:.3f}-{found.longer.high:.3f}), {told['cpu_s']:.0f} CPU s; "
+        f"temperature {found.temperature:.2f}, Brier before and after {found.brier:.3f}, {found.calibrated:.3f}"
     )
+    calibrated = ([reward / found.temperature for reward in each] for each in (chosen, rejected))
     print(
         "  sure of it, and right:",
         *(
             f"{b.predicted:.2f}:{b.observed:.2f} ({b.pairs})"
-            for b in reliability(preference_probabilities(chosen, rejected), 5)
+            for b in reliability(preference_probabilities(*calibrated), 5)
         ),
     )
     right: defaultdict[str, list[bool]] = defaultdict(list)

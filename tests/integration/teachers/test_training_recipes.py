@@ -152,7 +152,9 @@ def test_what_is_learnt_of_preferences_is_validated_on_the_other_half(
         assert 80 < found["validation_pairs"] < 120
         assert found["validation_accuracy_low"] <= found["validation_accuracy"] <= found["validation_accuracy_high"]
         assert 0.35 < found["validation_longer"] < 0.65
-        assert found["validation_brier"] < 0.25
+        assert found["validation_brier_calibrated"] < 0.25
+        config = transformers.AutoConfig.from_pretrained(tmp_path / "run" / "model")
+        assert config.reward_temperature == pytest.approx(found["validation_temperature"])
 
 
 def _tiny(folder: Path, kind: str) -> Path:

@@ -80,6 +80,20 @@ def test_a_reward_model_is_validated_on_the_other_half_beside_the_longer_answer(
     assert all(each.observed == pytest.approx(each.predicted, abs=0.12) for each in sure)
 
 
+def test_a_boastful_model_is_cooled_and_a_perfect_one_stays_finite() -> None:
+    """Margins five times too large are divided by about five, by one half of the pairs, and judged by the other."""
+    drawn = random.Random(5)
+    pairs, margins = [_pair(f"q{n}", "a", "b") for n in range(4000)], [0.0] * 4000
+    for place in range(len(pairs)):
+        margin = drawn.gauss(0, 2)
+        margins[place] = 5 * (margin if drawn.random() < 1 / (1 + math.exp(-margin)) else -margin)
+    found = validated(pairs, margins, [0.0] * len(pairs))
+    assert 4.5 < found.temperature < 5.5
+    assert found.calibrated < found.brier - 0.01
+    perfect = validated(pairs, [3.0] * len(pairs), [0.0] * len(pairs))
+    assert 0.1 < perfect.temperature < 1
+
+
 def test_a_model_that_likes_length_is_as_good_as_the_baseline_and_no_better() -> None:
     pairs = [_pair(str(n), "x" * (n % 7 + 1), "y" * (n % 5 + 9 * (n % 2))) for n in range(200)]
     found = validated(pairs, [float(len(p.chosen)) for p in pairs], [float(len(p.rejected)) for p in pairs])

@@ -16,6 +16,8 @@ from prsm.teachers.curriculum import bounds
 from prsm.teachers.tasks.held_out import is_held_out
 
 _DEVIATIONS = 1.959963984540054
+_LOG_HEAT = math.log(100)
+_HALVINGS = 40
 
 
 class Preference(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -63,12 +65,18 @@ class Accuracy(NamedTuple):
 
 
 class Validation(NamedTuple):
-    """A reward model on held-out pairs, beside the baseline on the same."""
+    """A reward model on held-out pairs, beside the baseline on the same.
+
+    ``brier`` is the mean of (probability - outcome) squared over both orders of each pair, 0.25 a coin's; after
+    ``calibrated`` as before, with the margins divided by ``temperature``. One half of the pairs says what that is, the
+    figures are of the other one.
+    """
 
     model: Accuracy
     longer: Accuracy
     brier: float
-    """The mean of (probability - outcome) squared over both orders of each pair: 0.25 is a coin's."""
+    calibrated: float
+    temperature: float
 
 
 class Bin(NamedTuple):
@@ -90,24 +98,45 @@ def split(pairs: Sequence[P]) -> Split[P]:
 
 def halves(pairs: Sequence[P]) -> Split[P]:
     """In two halves by the hash of the prompt, to learn from the one and validate on the other."""
-    first = [pair for pair in pairs if _bit(pair.prompt)]
-    return Split(first, [pair for pair in pairs if not _bit(pair.prompt)])
+    first = [pair for pair in pairs if _bit(pair.prompt, 0)]
+    return Split(first, [pair for pair in pairs if not _bit(pair.prompt, 0)])
 
 
 def validated(pairs: Sequence[Compared], chosen: Sequence[float], rejected: Sequence[float]) -> Validation:
     """What a reward model's rewards of the two answers of each pair are worth. Raises ValueError without a pair."""
-    probabilities = preference_probabilities(chosen, rejected)
     lengths = [float(len(pair.chosen) - len(pair.rejected)) for pair in pairs]
     margins = [ours - theirs for ours, theirs in zip(chosen, rejected, strict=True)]
     if not pairs or len(margins) != len(pairs):
         raise ValueError("one reward for each answer of each pair, and a pair at least")
-    return Validation(_accuracy(margins), _accuracy(lengths), brier(probabilities))
+    heat = temperature(pairs, chosen, rejected)
+    told = [margin for pair, margin in zip(pairs, margins, strict=True) if not _bit(pair.prompt, 1)] or margins
+    before, after = brier(_probabilities(told)), brier(_probabilities([margin / heat for margin in told]))
+    return Validation(_accuracy(margins), _accuracy(lengths), before, after, heat)
+
+
+def temperature(pairs: Sequence[Compared], chosen: Sequence[float], rejected: Sequence[float]) -> float:
+    """What rewards are to be divided by to be as sure as they are right (Guo et al. 2017, arXiv:1706.04599).
+
+    The likeliest for the half of the pairs that ``validated`` does not judge by. One pair more that it puts last keeps
+    it finite where a model puts all of them first.
+    """
+    margins = [
+        ours - theirs for pair, ours, theirs in zip(pairs, chosen, rejected, strict=True) if _bit(pair.prompt, 1)
+    ]
+    margins.append(-sum(map(abs, margins)) / max(len(margins), 1))
+    low, high = -_LOG_HEAT, _LOG_HEAT  # of the natural logarithm of what margins are multiplied by
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        # The slope of the negative log-likelihood, which is convex: negative where margins should count for more.
+        likely = _probabilities([margin * math.exp(middle) for margin in margins])
+        slope = -sum(margin * (1 - chance) for margin, chance in zip(margins, likely, strict=True))
+        low, high = (middle, high) if slope < 0 else (low, middle)
+    return math.exp(-(low + high) / 2)
 
 
 def preference_probabilities(chosen: Sequence[float], rejected: Sequence[float]) -> list[float]:
     """How likely the chosen answer was to be chosen (Bradley and Terry 1952): the logistic function of the margin."""
-    margins = [max(-700.0, min(700.0, one - other)) for one, other in zip(chosen, rejected, strict=True)]
-    return [1 / (1 + math.exp(-margin)) for margin in margins]
+    return _probabilities([one - other for one, other in zip(chosen, rejected, strict=True)])
 
 
 def brier(probabilities: Sequence[float]) -> float:
@@ -131,9 +160,13 @@ def reliability(probabilities: Sequence[float], bins: int = 10) -> list[Bin]:
     ]
 
 
-def _bit(prompt: str) -> bool:
-    """Independent of what is held out."""
-    return bool(hashlib.sha256(f"half/{prompt}".encode()).digest()[0] & 1)
+def _probabilities(margins: Sequence[float]) -> list[float]:
+    return [1 / (1 + math.exp(-max(-700.0, min(700.0, margin)))) for margin in margins]
+
+
+def _bit(prompt: str, place: int) -> bool:
+    """Independent of what is held out, and of other places."""
+    return bool(hashlib.sha256(f"half/{prompt}".encode()).digest()[0] >> place & 1)
 
 
 def _accuracy(margins: Sequence[float]) -> Accuracy:

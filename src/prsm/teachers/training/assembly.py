@@ -4,6 +4,7 @@
 # pyright: basic, reportMissingImports=false
 
 import hashlib
+import json
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, assert_never
@@ -39,7 +40,9 @@ def run(recipe: Recipe, out: Path, *, show: bool = False, watch: Watch | None = 
             tensorboard=recipe.tensorboard,
         )  # fmt: skip
         if ended.state == "done":
-            _write_model(start, RunFolder(out), group)
+            start.network.eval()
+            heat = lessons.temperature(start.network) if lessons.temperature else None
+            _write_model(start, RunFolder(out), group, heat)
         return ended
 
 
@@ -88,8 +91,17 @@ def _code_sha256() -> str:
     return digest.hexdigest()
 
 
-def _write_model(start: StartingModel, folder: RunFolder, group: Group) -> None:
+def _write_model(start: StartingModel, folder: RunFolder, group: Group, temperature: float | None) -> None:
+    """``temperature`` is what a reward model's margins are to be divided by: it stands in its ``config.json``."""
     weights = whole_tensors(start.network) if group.sharded else None
+
+    def save(path: Path) -> None:
+        start.save(path, weights)
+        if temperature is not None:
+            config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+            said = json.dumps(config | {"reward_temperature": temperature}, indent=1)
+            (path / "config.json").write_text(said + "\n", encoding="utf-8")
+
     if group.rank == 0:
-        folder.keep_model(lambda path: start.save(path, weights))
+        folder.keep_model(save)
     group.wait()

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from prsm.core.errors import ConfigError
-from prsm.teachers.feedback.preferences import Split, halves, split, validated
+from prsm.teachers.feedback.preferences import Split, halves, split, temperature, validated
 from prsm.teachers.seams import Task
 from prsm.teachers.tasks.held_out import is_held_out
 from prsm.teachers.training.data_files import Judged, Lesson, read_json_lines, read_pairs, read_text
@@ -37,10 +37,11 @@ _SPLITS: Final = {"hash": split, "half": halves, "nothing": lambda pairs: Split(
 
 @dataclass(frozen=True, slots=True)
 class Lessons:
-    """Batches to learn from, and what validates, where anything was kept for it."""
+    """Batches to learn from, what validates, where anything was kept for it, and what rewards are to be divided by."""
 
     source: Source
     validate: Validate | None = None
+    temperature: Callable[[nn.Module], float] | None = None
 
 
 def of_text(data: Text, spelling: Spelling, seed: int, group: Group) -> Lessons:
@@ -109,7 +110,8 @@ def of_preferences(
         found = held_out_loss(network, batches, objective)
         return found if reference is not None else {**found, **_worth(judged.held_out, *rewards(network, kept))}
 
-    return Lessons(source, validate)
+    heat = None if reference else lambda network: temperature(judged.held_out, *rewards(network, kept))
+    return Lessons(source, validate, heat)
 
 
 def _source(examples: Examples[Pair], rows: int, row_tokens: int | None, group: Group) -> Source:
@@ -130,6 +132,8 @@ def _worth(kept: Sequence[Judged], chosen: Sequence[float], rejected: Sequence[f
         "validation_accuracy_high": found.model.high,
         "validation_longer": found.longer.share,
         "validation_brier": found.brier,
+        "validation_brier_calibrated": found.calibrated,
+        "validation_temperature": found.temperature,
     }
 
 
