@@ -303,9 +303,8 @@ class World:
         headers = {"authorization": f"Bearer {token}"} if token else {}
         async with self.http.request(method, path, json=body, headers=headers) as response:
             answer = await response.read()
-            return response.status, json.loads(answer) if answer[:1] in (b"{", b"[") else answer.decode(
-                errors="replace"
-            )
+            is_json = response.content_type.endswith("json") and bool(answer)  # a tile of hashes may begin like it
+            return response.status, json.loads(answer) if is_json else answer.decode(errors="replace")
 
     async def make(self, thing: str, owner: UUID) -> UUID | Cid:
         """A new thing of somebody's."""
