@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import stat
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -67,6 +68,27 @@ async def test_a_password_is_needed(site: Site) -> None:
                 with pytest.raises(redis.exceptions.RedisError, match=r"authenticated|WRONGPASS|username-password"):
                     await client.ping()
     finally:
+        await server.stop()
+
+
+async def test_the_end_of_a_server_is_told_whether_this_process_started_or_adopted_it(site: Site) -> None:
+    server, heir = EmbeddedValkey(site), EmbeddedValkey(site)
+    await server.ended(within_s=30)  # it was not started: nothing to wait for
+    await server.start()
+    await heir.start()
+    try:
+        begun_s = time.monotonic()
+        await server.ended(within_s=0.2)
+        assert 0.2 <= time.monotonic() - begun_s < 10
+        waiting = [asyncio.create_task(each.ended(within_s=60)) for each in (server, heir)]
+        await asyncio.sleep(0.1)
+        assert not any(task.done() for task in waiting)
+        assert server.pid is not None
+        os.kill(server.pid, signal.SIGKILL)
+        await asyncio.wait_for(asyncio.gather(*waiting), 10)
+        await server.ended(within_s=60)  # and at once when it is over
+    finally:
+        await heir.stop()
         await server.stop()
 
 
