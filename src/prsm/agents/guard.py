@@ -8,10 +8,10 @@ from collections.abc import Collection, Sequence
 
 from msgspec.structs import replace
 
-from prsm.agents.call import Choice, Delta, Json, Target
+from prsm.agents.call import Choice, Delta, Target
 from prsm.agents.plan import Plan
 from prsm.agents.routers.roster import served_model
-from prsm.agents.texts import Cuts, choices_without, read_texts, said_texts, tools_offered, without
+from prsm.agents.texts import Cuts, called, choices_without, read_texts, said_texts, tools_offered, without
 from prsm.safety.policy import CLEAR, Action, Direction, Policy, Verdict, judge, redacts, stream_lag_chars
 from prsm.safety.policy_book import InForce, PolicyBook
 from prsm.safety.screening import Screening, Subject
@@ -129,10 +129,9 @@ def _subject(plan: Plan, target: Target) -> Subject:
 def _said(delta: Delta, offered: Collection[str]) -> list[tuple[str, str]]:
     said = [("content", delta.content), ("reasoning", delta.reasoning), ("refusal", delta.refusal)]
     for fragment in delta.tool_calls or ():
-        function: Json = fragment.get("function") or {}
-        place, name = fragment.get("index", 0), function.get("name")
-        strange = None if name in offered else name
-        said += [(f"tool {place}", strange), (f"tool {place} asked", function.get("arguments"))]
+        place = fragment.get("index", 0)
+        name, asked = called(fragment, offered)
+        said += [(f"tool {place}", name), (f"tool {place} asked", asked)]
     return [(field, text) for field, text in said if text]
 
 

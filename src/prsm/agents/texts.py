@@ -25,7 +25,7 @@ def read_texts(call: ChatCall | EmbedCall) -> list[str]:
         return call.texts
     texts = [text for message in call.messages if (text := text_of(message))]
     for message in call.messages:
-        texts += [_arguments(each) for each in message.get("tool_calls") or ()]
+        texts += [called(each)[1] for each in message.get("tool_calls") or ()]
     texts.append(_JOIN.join(filter(None, _asides(call.messages, tools_offered(call)))))
     if tools := call.options.get("tools"):
         texts.append(msgspec.json.encode(tools).decode())
@@ -49,7 +49,14 @@ def without(call: ChatCall | EmbedCall, cuts: Cuts) -> ChatCall | EmbedCall | No
 def tools_offered(call: ChatCall | EmbedCall) -> frozenset[str]:
     """Names of tools that the model may call: of a call's own, which it has read."""
     tools: list[Json] = [] if isinstance(call, EmbedCall) else call.options.get("tools") or []
-    return frozenset(map(_name, tools))
+    return frozenset(called(tool)[0] for tool in tools)
+
+
+def called(call: Json, offered: Collection[str] = ()) -> tuple[str, str]:
+    """The name of the tool that is called, unless it was ``offered``, and what it is asked; empty where it has none."""
+    function: Json = call.get("function") or {}
+    name: str = function.get("name") or ""
+    return "" if name in offered else name, function.get("arguments") or ""
 
 
 def said_texts(choices: Sequence[Choice], offered: Collection[str] = ()) -> list[str]:
@@ -57,7 +64,7 @@ def said_texts(choices: Sequence[Choice], offered: Collection[str] = ()) -> list
     texts: list[str] = []
     for choice in choices:
         texts += filter(None, (choice.content, choice.reasoning, choice.refusal))
-        texts += [text for call in choice.tool_calls for text in (_strange(call, offered), _arguments(call)) if text]
+        texts += [text for call in choice.tool_calls for text in called(call, offered) if text]
     return texts
 
 
@@ -69,10 +76,7 @@ def choices_without(choices: Sequence[Choice], cuts: Cuts, offered: Collection[s
         content = _cut(choice.content, waiting)
         reasoning = _cut(choice.reasoning, waiting)
         refusal = _cut(choice.refusal, waiting)
-        calls = [
-            _called(call, _cut(_strange(call, offered), waiting), _cut(_arguments(call), waiting))
-            for call in choice.tool_calls
-        ]
+        calls = [_calling(call, *(_cut(text, waiting) for text in called(call, offered))) for call in choice.tool_calls]
         changed.append(Choice(choice.index, content, reasoning, calls, choice.finish_reason, refusal))
     return changed
 
@@ -120,29 +124,14 @@ def _cut(text: str | None, cuts: Iterator[Sequence[Span]]) -> str | None:
     return redacted(text, next(cuts)) if text else text
 
 
-def _arguments(call: Json) -> str:
-    function: Json = call.get("function") or {}
-    return function.get("arguments") or ""
-
-
-def _name(call: Json) -> str:
-    function: Json = call.get("function") or {}
-    return function.get("name") or ""
-
-
-def _strange(call: Json, offered: Collection[str]) -> str:
-    """The name of a tool that nobody offered."""
-    return "" if (name := _name(call)) in offered else name
-
-
 def _asides(messages: Sequence[Json], offered: Collection[str]) -> Iterator[str]:
     """What stands beside what is said: who says it, refusals, and the names of tools that are not read elsewhere."""
     for message in messages:
         yield message.get("name") or ""
         yield message.get("refusal") or ""
-        yield from (_strange(each, offered) for each in message.get("tool_calls") or ())
+        yield from (called(each, offered)[0] for each in message.get("tool_calls") or ())
 
 
-def _called(call: Json, name: str | None, arguments: str | None) -> Json:
+def _calling(call: Json, name: str | None, arguments: str | None) -> Json:
     function = {**call["function"], "arguments": arguments or ""}
     return {**call, "function": {**function, "name": name} if name else function}

@@ -258,9 +258,7 @@ def background_works(discovery: Discovery, repeat: Callable[..., Any]) -> dict[s
     """What a node does for discovery besides answering; ``repeat`` runs a work for ever."""
 
     async def read(lane: int) -> None:
-        if (
-            discovery.sync.reading >= lane
-        ):  # as long as those before have nothing to read, there is nothing for this one
+        if discovery.sync.reading >= lane:  # where those before find nothing to read, this one need not look
             await discovery.read_due()
 
     lanes = {f"discovery-read-{lane}": repeat(_LOOK_S, partial(read, lane), at_once=True) for lane in range(_LANES)}
