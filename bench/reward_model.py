@@ -22,7 +22,9 @@ from safetensors.torch import load_file
 
 from bench import sums_teacher
 from prsm.teachers.feedback.preferences import halves, preference_probabilities, reliability, validated
+from prsm.teachers.seams import Problem
 from prsm.teachers.shape import Shape
+from prsm.teachers.tasks.columns import Columns
 from prsm.teachers.training.assembly import run
 from prsm.teachers.training.data_files import Judged
 from prsm.teachers.training.plan import TrainingPlan
@@ -36,9 +38,7 @@ SHAPE = Shape(layers=2, width=64, heads=4, kv_heads=4, hidden=160, vocabulary=10
 
 
 def _uncarried(one: int, two: int, chance: random.Random) -> str:
-    width = max(len(str(one)), len(str(two)))
-    columns = zip(str(one).zfill(width), str(two).zfill(width), strict=True)
-    return "".join(str((int(a) + int(b)) % 10) for a, b in columns).lstrip("0") or "0"
+    return Columns("+").without_carries(Problem("addition", 0, "", "", {"terms": [one, two]})).answer
 
 
 def _changed(answer: str, chance: random.Random) -> str:

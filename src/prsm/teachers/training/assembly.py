@@ -40,9 +40,7 @@ def run(recipe: Recipe, out: Path, *, show: bool = False, watch: Watch | None = 
             tensorboard=recipe.tensorboard,
         )  # fmt: skip
         if ended.state == "done":
-            start.network.eval()
-            heat = lessons.temperature(start.network) if lessons.temperature else None
-            _write_model(start, RunFolder(out), group, heat)
+            _write_model(start, RunFolder(out), group)
         return ended
 
 
@@ -91,12 +89,13 @@ def _code_sha256() -> str:
     return digest.hexdigest()
 
 
-def _write_model(start: StartingModel, folder: RunFolder, group: Group, temperature: float | None) -> None:
-    """``temperature`` is what a reward model's margins are to be divided by: it stands in its ``config.json``."""
+def _write_model(start: StartingModel, folder: RunFolder, group: Group) -> None:
+    """What a reward model's margins are to be divided by, as its last report has it, stands in its ``config.json``."""
     weights = whole_tensors(start.network) if group.sharded else None
 
     def save(path: Path) -> None:
         start.save(path, weights)
+        temperature = folder.reports()[-1].get("validation_temperature")
         if temperature is not None:
             config = json.loads((path / "config.json").read_text(encoding="utf-8"))
             said = json.dumps(config | {"reward_temperature": temperature}, indent=1)

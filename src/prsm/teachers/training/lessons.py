@@ -3,8 +3,9 @@
 # torch is in the extra ``train`` and may be absent where types are checked.
 # pyright: basic, reportMissingImports=false
 
+import math
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
@@ -13,11 +14,11 @@ import torch
 from torch import nn
 
 from prsm.core.errors import ConfigError
-from prsm.teachers.feedback.preferences import Split, halves, split, temperature, validated
+from prsm.teachers.feedback.preferences import Split, halves, preference_probabilities, split, validated
 from prsm.teachers.seams import Task
 from prsm.teachers.tasks.held_out import is_held_out
 from prsm.teachers.training.data_files import Judged, Lesson, read_json_lines, read_pairs, read_text
-from prsm.teachers.training.language import held_out_loss
+from prsm.teachers.training.language import held_out_loss, next_token
 from prsm.teachers.training.loop import Validate
 from prsm.teachers.training.objective import Batch, Objective, Source
 from prsm.teachers.training.parallel import Group
@@ -37,11 +38,10 @@ _SPLITS: Final = {"hash": split, "half": halves, "nothing": lambda pairs: Split(
 
 @dataclass(frozen=True, slots=True)
 class Lessons:
-    """Batches to learn from, what validates, where anything was kept for it, and what rewards are to be divided by."""
+    """Batches to learn from, and what validates, where anything was kept for it."""
 
     source: Source
     validate: Validate | None = None
-    temperature: Callable[[nn.Module], float] | None = None
 
 
 def of_text(data: Text, spelling: Spelling, seed: int, group: Group) -> Lessons:
@@ -104,28 +104,25 @@ def of_preferences(
     source = Batches(shuffled(learnt, seed), preferred, data.rows, group)
     if not kept:
         return Lessons(source)
-    batches = [preferred(pairs) for pairs in _some(kept)]
-
-    def validate(network: nn.Module) -> Mapping[str, float]:
-        found = held_out_loss(network, batches, objective)
-        return found if reference is not None else {**found, **_worth(judged.held_out, *rewards(network, kept))}
-
-    heat = None if reference else lambda network: temperature(judged.held_out, *rewards(network, kept))
-    return Lessons(source, validate, heat)
+    if reference is None:
+        return Lessons(source, lambda network: _worth(judged.held_out, *rewards(network, kept)))
+    return Lessons(source, _validating([preferred(pairs) for pairs in _some(kept)], objective))
 
 
 def _source(examples: Examples[Pair], rows: int, row_tokens: int | None, group: Group) -> Source:
     return Packed(examples, row_tokens, rows, group) if row_tokens else Batches(examples, padded, rows, group)
 
 
-def _validating(batches: Sequence[Batch]) -> Validate | None:
-    return (lambda network: held_out_loss(network, batches)) if batches else None
+def _validating(batches: Sequence[Batch], objective: Objective = next_token) -> Validate | None:
+    return (lambda network: held_out_loss(network, batches, objective)) if batches else None
 
 
 def _worth(kept: Sequence[Judged], chosen: Sequence[float], rejected: Sequence[float]) -> dict[str, float]:
     """Shares of the pairs whose chosen answer comes first: by the rewards, with the bounds of 95 %, and by length."""
     found = validated(kept, chosen, rejected)
+    likely = preference_probabilities(chosen, rejected)
     return {
+        "validation_loss": -sum(map(math.log, likely)) / len(likely),
         "validation_pairs": found.model.pairs,
         "validation_accuracy": found.model.share,
         "validation_accuracy_low": found.model.low,
