@@ -19,6 +19,7 @@ FIRST_BYTE = b"\x0a"
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _NORMAL, _UNKNOWN, _USER_DEFINED, _UNUSED, _BYTE = 1, 2, 4, 5, 6
+_PLAIN = frozenset({_NORMAL, _USER_DEFINED, _UNUSED})
 _BYTE_PIECE = re.compile(rb"<0x[0-9A-F]{2}>")
 _MAX_PIECE_BYTES = 1_024  # readers recurse into a piece byte by byte
 _MAX_FIELDS = 200_000  # of pieces that are not in the usual form, and of all the rest
@@ -153,16 +154,17 @@ class _Parser:
 
     def _pieces(self) -> tuple[_Pieces, int]:
         """The pieces, which come first, and where they end; the one long loop."""
-        data, at, pieces = self._data, 0, _Pieces()
+        data, at, pieces, left = self._data, 0, _Pieces(), self._max_pieces
+        plain, reserved = pieces.plain, pieces.reserved
         while data[at : at + 1] == FIRST_BYTE:
             text, kind, at = _usual_piece(data, at) or self._unusual_piece(at)
-            known = pieces.plain if kind in (_NORMAL, _USER_DEFINED, _UNUSED) else pieces.reserved
-            if text in known:
+            if text in (plain if kind in _PLAIN else reserved):
                 raise UnsafeModelFile(f"The piece {quote(repr(text))} of the SentencePiece model comes twice.")
-            if len(pieces) >= self._max_pieces:
+            if not left:
                 raise UnsafeModelFile(f"The SentencePiece model has more than {self._max_pieces} pieces.")
-            if known is pieces.plain:
-                known.add(text)
+            left -= 1
+            if kind in _PLAIN:
+                plain.add(text)
             else:
                 pieces.add_reserved(text, kind)
         return pieces, at
