@@ -18,7 +18,9 @@ from prsm.teachers.training.recipe import Tasks, read_recipe
 torch = pytest.importorskip("torch", reason="the extra `train` is not installed")
 transformers = pytest.importorskip("transformers", reason="the extra `train` is not installed")
 
-from prsm.teachers.alphabet import VOCABULARY, alphabet, prompt_ids, tokenizer_config  # noqa: E402 - after the skip
+from prsm.teachers.alphabet import VOCABULARY, alphabet, prompt_ids, read, tokenizer_config  # noqa: E402 - after the skip
+from prsm.teachers.networks.sampling import sample  # noqa: E402 - needs torch
+from prsm.teachers.teacher_model import FAMILY  # noqa: E402 - after the skip
 from prsm.teachers.training.assembly import run  # noqa: E402 - needs torch
 from prsm.teachers.training.curves import draw  # noqa: E402 - needs matplotlib
 from prsm.teachers.training.hub_model import LanguageModel  # noqa: E402 - needs transformers
@@ -104,6 +106,12 @@ def test_a_small_teacher_is_a_folder_that_transformers_loads(tmp_path: Path) -> 
     assert {"validation_loss", "validation_accuracy"} <= last.keys()
     draw(folder.path, tmp_path / "curves.png")
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_teacher_in_eight_bits_is_read_as_it_is_served() -> None:
+    network = load_teacher(FAMILY / "numerals")
+    (said,) = sample(network, [prompt_ids("Write 1994 in Roman numerals.")], max_tokens=90)
+    assert read(said.ids).answer == "MCMXCIV"
 
 
 def test_a_teacher_goes_on_from_a_teacher_by_preferences(tmp_path: Path) -> None:

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from prsm.core.errors import ConfigError
 from prsm.teachers.alphabet import END_ID, PAD_ID, VOCABULARY, alphabet, tokenizer_config
 from prsm.teachers.networks.decoder import Decoder
+from prsm.teachers.runtime.int8 import restored
+from prsm.teachers.runtime.weights import read_weights
 from prsm.teachers.shape import Shape, read_config
 
 
@@ -32,14 +34,22 @@ def save_reward_teacher(folder: Path, shape: Shape, weights: dict[str, Tensor]) 
 
 
 def load_teacher(folder: Path) -> Decoder:
-    """The decoder in a small teacher's folder. Raises ConfigError where it is not one."""
+    """The decoder in a small teacher's folder, of floats or eight bits. Raises ConfigError where it is not one."""
     try:
-        shape = read_config(json.loads((folder / "config.json").read_text(encoding="utf-8")))
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        shape = read_config(config)
         decoder = Decoder(shape)
-        decoder.load(load_file(folder / "model.safetensors"))
+        decoder.load(_weights(folder / "model.safetensors", shape, int8="quantization_config" in config))
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise ConfigError(f"The folder {folder} holds no small teacher: {error}", param="model.path") from error
     return decoder
+
+
+def _weights(file: Path, shape: Shape, *, int8: bool) -> dict[str, Tensor]:
+    if not int8:
+        return load_file(file)
+    read = read_weights(file.read_bytes(), shape, int8=True)
+    return {name: torch.from_numpy(restored(matrix)) for name, matrix in read.items()}
 
 
 def fresh_teacher(seed: int, **sizes: Any) -> Decoder:
