@@ -77,9 +77,10 @@ class Threats:
         return sorted(found, key=lambda one: (-one[1].suspended_until_s, -score_at(one[1], now_s, self._law)))[:limit]
 
     async def lift(self, account: str, *, by: str) -> None:
-        """Clear an account. Raises PrsmError where nothing is known of it."""
+        """Clear an account, of what waits to be added here too. Raises PrsmError where nothing is known of it."""
         async with self._pool.acquire() as connection, connection.transaction():
-            if await connection.fetchrow(_LOCKED, account) is None:
+            known = await connection.fetchrow(_LOCKED, account)
+            if not any([self._waiting.pop((account, event), 0) for event in Event]) and known is None:
                 raise PrsmError(f"Nothing is held against {account[:200]}.", kind=Kind.NOT_FOUND, code="no_threat")
             await self._write(connection, account, lifted(UNSUSPECTED, self._clock()), f"lifted by {by}")
             await emit(connection, CHANGED, {"account": account})

@@ -133,6 +133,12 @@ async def test_a_caller_is_slowed_suspended_everywhere_and_lifted(store: Databas
     assert (name, threat.suspensions) == (account, 1)
     await one.lift(account, by="admin")
     assert one.admit(account)
+    for held in (account, f"principal:{uuid4()}"):  # known, and not yet known of
+        for _ in range(8):
+            one.note(held, Event.BLOCKED)
+        await one.lift(held, by="admin")
+        await one.settle()
+        assert one.admit(held), "what came before it was lifted"
     assert (await refused(one.lift("principal:nobody", by="admin"))).code == "no_threat"
 
 

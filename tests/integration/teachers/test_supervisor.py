@@ -117,7 +117,7 @@ async def test_a_run_is_started_followed_paid_for_and_done(world: World, tmp_pat
 
 async def test_a_killed_run_goes_on_and_so_does_a_killed_node(world: World, tmp_path: Path) -> None:
     desk = Desk(world, tmp_path)
-    run = await desk.submit(4000)
+    run = await desk.submit(20_000)
     await desk.until(run.id, answering)
     desk.process(run.id).kill()
     again = await desk.until(run.id, lambda run: run.starts == 2)
