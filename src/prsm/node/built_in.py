@@ -37,7 +37,7 @@ def built_in(
             max_output_tokens=1,
             input_price_micro=2_000_000,
             description="Sentence embeddings for search, routing and clustering; 384 dimensions; English.",
-            version=f"{encoder.model}-u8-{encoder.sha256[:12]}",
+            version=f"{encoder.model}-int8-{encoder.sha256[:12]}",
             owner_account=account,
             model="minilm-l6",
             licence="Apache-2.0",

@@ -80,7 +80,8 @@ class Threats:
         """Clear an account, of what waits to be added here too. Raises PrsmError where nothing is known of it."""
         async with self._pool.acquire() as connection, connection.transaction():
             known = await connection.fetchrow(_LOCKED, account)
-            if not any([self._waiting.pop((account, event), 0) for event in Event]) and known is None:
+            waited = sum(self._waiting.pop((account, event), 0) for event in Event)
+            if known is None and not waited:
                 raise PrsmError(f"Nothing is held against {account[:200]}.", kind=Kind.NOT_FOUND, code="no_threat")
             await self._write(connection, account, lifted(UNSUSPECTED, self._clock()), f"lifted by {by}")
             await emit(connection, CHANGED, {"account": account})

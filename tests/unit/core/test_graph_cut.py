@@ -12,7 +12,7 @@ from prsm.core.errors import InvalidRequest
 from prsm.core.graph_cut import cut
 
 MODEL = (Path(encoder_module.__file__).parent / "assets" / "encoder" / "model.onnx").read_bytes()
-MIDDLE = "LayerNormalization_104"
+MIDDLE = "encoder.layer.2.output.LayerNorm"
 AXES = ("batch", "tokens", "384")
 
 

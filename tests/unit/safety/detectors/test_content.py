@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from prsm.core import encoder
 from prsm.core.encoder import TextEncoder
 from prsm.core.errors import ConfigError
 from prsm.safety.detectors.content import KEPT, ContentDetector
@@ -79,6 +80,16 @@ def test_harm_is_told_from_its_innocent_twin(
 def test_a_text_does_not_depend_on_those_beside_it(detector: ContentDetector) -> None:
     texts = [bad for _, bad, _ in CASES] + ["", "word " * 400]
     assert detector.assess(texts) == [detector.assess([text])[0] for text in texts]
+
+
+def test_a_processor_that_would_cut_sums_screens_alike(
+    detector: ContentDetector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cpuinfo").write_text("flags : fpu sse2 avx2 fma\n")
+    monkeypatch.setattr(encoder, "_CPU", tmp_path / "cpuinfo")
+    texts = [bad for _, bad, _ in CASES]
+    for there, here in zip(ContentDetector(TextEncoder.load()).assess(texts), detector.assess(texts), strict=True):
+        assert there.scores == pytest.approx(here.scores, abs=1e-3)
 
 
 def test_names_are_told_where_they_stand(detector: ContentDetector) -> None:
