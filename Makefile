@@ -48,6 +48,7 @@ soak: $(VENV)/.train
 	PRSM_TEST_AUDIT_TAMPERINGS=10000 $(BIN)/python -m pytest --timeout 7200 tests/unit/safety/audit
 	PRSM_TEST_SCREENED_REQUESTS=1000000 $(BIN)/python -m pytest --timeout 14400 tests/integration/agents/test_screening_coverage.py
 	PRSM_TEST_TRAINING_KILLS=20 $(BIN)/python -m pytest --timeout 7200 tests/integration/teachers/test_training_loop.py
+	PRSM_TEST_EXAMPLES=1000 $(BIN)/python -m pytest -n 2 --timeout 7200 tests/unit
 	PRSM_TEST_GYM_ALL=1 $(BIN)/python -m pytest tests/unit/teachers/test_gym_families.py
 	$(BIN)/python -m tests.fuzz.storage_parsers --runs 1000000 --parser all
 	$(BIN)/python -m tests.fuzz.model_files --runs 1000000 --seed 1

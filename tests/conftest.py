@@ -1,16 +1,18 @@
 """Servers shared by all integration tests of a session, started only when a test asks for one.
 
-Properties have no deadline: how long one example takes says more of the machine than of the code.
+Properties have no deadline: how long one example takes says more of the machine than of the code. PRSM_TEST_EXAMPLES
+says how many examples each is tried on that names no number itself.
 """
 
 import itertools
+import os
 from collections.abc import Iterator
 
 import pytest
 from hypothesis import settings
 from tests.support.servers import new_database, postgres_server, valkey_server
 
-settings.register_profile("prsm", deadline=None)
+settings.register_profile("prsm", deadline=None, max_examples=int(os.environ.get("PRSM_TEST_EXAMPLES", "50")))
 settings.load_profile("prsm")
 
 _numbers = itertools.count(1)
