@@ -8,6 +8,7 @@ import re
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Final
 
 import numpy as np
@@ -34,10 +35,12 @@ class Tagger:
 
     def tag(self, logits: Floats, text: str, offsets: Sequence[tuple[int, int]]) -> list["Tagged"]:
         """The spans of a window, given what the branch says of its tokens, [tokens, TAGS]."""
-        weighed = (
-            np.stack([self.table[f].sum(0, dtype=np.float32) for f in forms(text, offsets)]) if len(offsets) else 0
-        )
-        return spans(tags(logits + weighed, self.ways), offsets, text)
+        read = forms(text, offsets)
+        inside = [index for index, numbers in enumerate(read) if numbers]
+        if inside:
+            logits = logits.copy()
+            logits[inside] += self.table[np.array([read[index] for index in inside])].sum(1, dtype=np.float32)
+        return spans(tags(logits, self.ways), offsets, text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +53,9 @@ class Tagged:
 
 
 def forms(text: str, offsets: Sequence[tuple[int, int]]) -> list[list[int]]:
-    """For each token the numbers, below FORMS, of the forms of its word and of the words around it."""
+    """For each token the numbers, below FORMS, of the forms of its word and of the words around it: ten, or none."""
     words = [(m.start(), m.end(), m[0]) for m in _WORD.finditer(text)]
-    by_word = [_word_forms([w for _, _, w in words], index) for index in range(len(words))]
+    by_word = _word_forms([word for _, _, word in words])
     found: list[list[int]] = []
     at = 0
     for start, end in offsets:
@@ -108,22 +111,24 @@ ALLOWED: Final = _allowed()
 """0 from a tag to one that may follow it, far below elsewhere; its first line is also for the first token."""
 
 
-def _word_forms(words: Sequence[str], index: int) -> list[int]:
-    before = words[index - 1] if index else "^"
-    after = words[index + 1] if index + 1 < len(words) else "$"
-    word, lowered = words[index], words[index].lower()
-    shapes = _shape(before), _shape(word), _shape(after)
-    told = (
-        *(f"w{lowered}", f"p{lowered[:3]}", f"e{lowered[-3:]}", f"b{before.lower()}", f"a{after.lower()}"),
-        *(f"s{shapes[1]}", f"t{'|'.join(shapes)}", f"n{shapes[0]}|{shapes[1]}", f"x{shapes[1]}|{shapes[2]}"),
-    )
-    return [_number(each) for each in told]
+def _word_forms(words: Sequence[str]) -> list[list[int]]:
+    lowered = ["^", *(word.lower() for word in words), "$"]
+    shapes = [_shape(word) for word in ("^", *words, "$")]
+    found: list[list[int]] = []
+    for at in range(1, len(words) + 1):
+        word, (left, shape, right) = lowered[at], shapes[at - 1 : at + 2]
+        told = (
+            *(f"w{word}", f"p{word[:3]}", f"e{word[-3:]}", f"b{lowered[at - 1]}", f"a{lowered[at + 1]}"),
+            *(f"s{shape}", f"t{left}|{shape}|{right}", f"n{left}|{shape}", f"x{shape}|{right}"),
+        )
+        found.append([_number(each) for each in told])
+    return found
 
 
 def _shape(word: str) -> str:
     """``Xx`` for Paris, ``d`` for 42: runs of capitals, small letters, digits and others, each run once."""
     kinds = ("X" if c.isupper() else "x" if c.isalpha() else "d" if c.isdigit() else c for c in word[:24])
-    return re.sub(r"(.)\1+", r"\1", "".join(kinds))
+    return "".join(kind for kind, _ in groupby(kinds))
 
 
 def _number(form: str) -> int:
