@@ -253,3 +253,34 @@ def test_keys_never_come_back_in_messages() -> None:
 )
 def test_retry_after(headers: list[tuple[bytes, bytes]], expected: float | None) -> None:
     assert retry_after_s(headers) == expected
+
+
+def _calling(**function: Any) -> list[Any]:
+    return [{"index": 0, "id": "call_1", "type": "function", "function": function}]
+
+
+def test_arguments_that_come_as_an_object_are_text() -> None:
+    calls = _calling(name="weather", arguments={"city": "Zoë", "days": 2})
+    answer = completion_of(json.dumps({"choices": [{"message": {"tool_calls": calls}}]}).encode())
+    (streamed,) = StreamReader().feed(event(choices=[{"delta": {"tool_calls": calls}}]))
+    for told in (answer.choices[0].tool_calls, streamed.tool_calls or []):
+        assert json.loads(told[0]["function"]["arguments"]) == {"city": "Zoë", "days": 2}
+        assert told[0]["type"] == "function"
+
+
+@pytest.mark.parametrize(
+    "calls",
+    [
+        _calling(name=7, arguments="{}"),
+        _calling(name="f", arguments=[1]),
+        _calling(name="f", arguments=1.5),
+        [{"function": "f"}],
+        [{"id": 3, "function": {"name": "f"}}],
+        [{"index": -1, "function": {"name": "f"}}],
+    ],
+)
+def test_a_tool_called_in_no_known_form_is_the_upstreams_fault(calls: list[Any]) -> None:
+    with pytest.raises(UpstreamError, match="calls a tool in another form"):
+        completion_of(json.dumps({"choices": [{"message": {"tool_calls": calls}}]}).encode())
+    with pytest.raises(UpstreamError, match="calls a tool in another form"):
+        StreamReader().feed(event(choices=[{"delta": {"tool_calls": calls}}]))

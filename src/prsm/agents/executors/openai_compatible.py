@@ -179,7 +179,7 @@ class StreamReader:
                             index,
                             part.content or None,
                             reasoning or None,
-                            part.tool_calls or None,
+                            _tool_calls(part.tool_calls) if part.tool_calls else None,
                             choice.finish_reason or None,
                             part.refusal,
                             choice.logprobs,
@@ -288,11 +288,23 @@ def _choice(choice: "_AnswerChoice") -> Choice:
         choice.index,
         message.content,
         message.reasoning_content or message.reasoning or None,
-        message.tool_calls or [],
+        _tool_calls(message.tool_calls) if message.tool_calls else [],
         choice.finish_reason or "stop",
         message.refusal,
         choice.logprobs,
     )
+
+
+def _tool_calls(calls: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The calls, their arguments as text: some servers send an object. Raises UpstreamError for any other form."""
+    try:
+        read = msgspec.convert(calls, list[_ToolCall])
+    except msgspec.ValidationError as error:
+        raise bad_answer("calls a tool in another form than OpenAI's") from error
+    for call, seen in zip(calls, read, strict=True):
+        if seen.function and isinstance(seen.function.arguments, dict):
+            call["function"]["arguments"] = _encode(seen.function.arguments).decode()
+    return calls
 
 
 _Count = Annotated[int, msgspec.Meta(ge=0, le=2**40)]
@@ -307,6 +319,17 @@ class _Usage(msgspec.Struct, gc=False):
     prompt_tokens: _Count = 0
     completion_tokens: _Count = 0
     prompt_tokens_details: _Details | None = None
+
+
+class _Function(msgspec.Struct):
+    name: str | None = None
+    arguments: str | dict[str, Any] | None = None
+
+
+class _ToolCall(msgspec.Struct):
+    function: _Function | None = None
+    index: _Index | None = None
+    id: str | None = None
 
 
 class _Message(msgspec.Struct):
