@@ -116,6 +116,7 @@ class Graph:
             weight = weight * shares[:, None]
         order = np.argsort(seen.size * np.abs(weight).max(1))
         rest, few = np.split(order, [len(order) - FLOAT_ROWS.get(part, 0)])
+        few = np.sort(few)
         low, high = min(seen.low[rest].min(), 0), max(seen.high[rest].max(), 0)
         step = (high - low) / 255
         rounding = (
@@ -136,14 +137,14 @@ class Graph:
         product = self.op("MatMul", inputs, matrix)
         if not len(few):
             return product
-        far = self.op("Gather", x, self.put(f"{name}.few", np.sort(few)), axis=-1)
-        return self.op("Add", product, self.op("MatMul", far, self.put(f"{name}.float", weight[np.sort(few)])))
+        far = self.op("Gather", x, self.put(f"{name}.few", few), axis=-1)
+        return self.op("Add", product, self.op("MatMul", far, self.put(f"{name}.float", weight[few])))
 
     def word_vectors(self, table: np.ndarray) -> str:
         """Rows of the table by token id; the gathered rows alone are dequantised, not 30,522 of them per call."""
         if self.ranges is None:
             return self.op("Gather", self.put("words", table), "input_ids")
-        q, scale, zero = quantise(table, axis=1)
+        q, scale, zero = quantise_rows(table)
         rows = self.op("Cast", self.op("Gather", self.put("words.q", q), "input_ids"), to=TensorProto.FLOAT)
         zeros = self.op("Cast", self.op("Gather", self.put("words.zero", zero), "input_ids"), to=TensorProto.FLOAT)
         scales = self.op("Gather", self.put("words.scale", scale), "input_ids")
@@ -158,10 +159,10 @@ class Graph:
         return self.op("Transpose", shaped, perm=list(order))
 
 
-def quantise(weight: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Asymmetric u8 along ``axis``: (values, scale, zero point); zero stays exactly zero."""
-    low = np.minimum(weight.min(axis, keepdims=True), 0)
-    high = np.maximum(weight.max(axis, keepdims=True), 0)
+def quantise_rows(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Asymmetric u8 by row: (values, scale, zero point); zero stays exactly zero."""
+    low = np.minimum(weight.min(1, keepdims=True), 0)
+    high = np.maximum(weight.max(1, keepdims=True), 0)
     scale = np.where(high > low, (high - low) / 255, 1).astype(np.float32)
     zero = np.clip(np.round(-low / scale), 0, 255)
     values = np.clip(np.round(weight / scale) + zero, 0, 255)

@@ -43,7 +43,7 @@ class ModelFolder:
     def open(cls, path: Path) -> Self:
         """Check all of a folder. Raises ConfigError naming the file and what is wrong with it."""
         config = read_json(path / CONFIG, dict[str, Any])
-        shape, int8 = read_config(config), _is_int8(config, path)
+        shape, int8 = read_config(config), is_int8(config, path)
         _check_alphabet(read_file(path / TOKENIZER, MAX_TEXT_BYTES), shape, path)
         data = read_file(path / WEIGHTS, MAX_WEIGHTS_BYTES)
         read_weights(data, shape, int8=int8)
@@ -115,7 +115,8 @@ def _digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _is_int8(config: Mapping[str, Any], path: Path) -> bool:
+def is_int8(config: Mapping[str, Any], path: Path) -> bool:
+    """Whether the weights of the folder ``path`` have eight bits. Raises ConfigError for any other kind but floats."""
     quantisation = config.get("quantization_config")
     if quantisation not in (None, INT8_CONFIG):
         raise ConfigError(f"{path / CONFIG} names weights of another kind than this program reads.", remedy=_REMEDY)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from prsm.core.errors import ConfigError
 from prsm.teachers.alphabet import END_ID, PAD_ID, VOCABULARY, alphabet, tokenizer_config
 from prsm.teachers.networks.decoder import Decoder
+from prsm.teachers.runtime.folder import is_int8
 from prsm.teachers.runtime.int8 import restored
 from prsm.teachers.runtime.weights import read_weights
 from prsm.teachers.shape import Shape, read_config
@@ -39,7 +40,7 @@ def load_teacher(folder: Path) -> Decoder:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         shape = read_config(config)
         decoder = Decoder(shape)
-        decoder.load(_weights(folder / "model.safetensors", shape, int8="quantization_config" in config))
+        decoder.load(_weights(folder / "model.safetensors", shape, int8=is_int8(config, folder)))
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise ConfigError(f"The folder {folder} holds no small teacher: {error}", param="model.path") from error
     return decoder
