@@ -5,7 +5,7 @@ PYTHON ?= python3
 export PRSM_HOME ?= $(CURDIR)/.prsm
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run demo train teach test check soak bench lock install clean
+.PHONY: run demo train teach test check static types style soak bench lock install clean
 
 run: $(VENV)/.base
 	$(BIN)/prsm up
@@ -22,19 +22,27 @@ teach: $(VENV)/.train
 	$(BIN)/python -m bench.teach
 
 # Two at a time, a file's tests in one process; those that start nodes, which mostly wait, come first.
-test: check
+test: static
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-check: $(VENV)/.train
+# Without the other tests, but with the one that holds the declared tables and the migrations together.
+check: static
+	$(BIN)/python -m pytest -q tests/integration/core/test_migrations.py
+
+static: $(VENV)/.train
+	$(MAKE) --jobs 2 --output-sync types style
+
+types:
+	$(BIN)/basedpyright
+
+style:
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/basedpyright
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/deptry src
 	$(BIN)/vulture
 	$(BIN)/python tools/check_lengths.py
 	$(BIN)/python tools/check_security.py
-	$(BIN)/python -m pytest -q tests/integration/core/test_migrations.py
 
 # The slow proofs; `make test` holds a small version of each.
 soak: $(VENV)/.train

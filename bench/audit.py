@@ -186,7 +186,7 @@ async def run(options: argparse.Namespace, folder: Path) -> None:
         stack.push_async_callback(server.stop)
         db = await database.connect(server.url, pool_size=WRITERS + 2, timeout_ms=20_000)
         stack.push_async_callback(db.close)
-        await database.migrate(db.engine)
+        await database.migrate(db)
         sequencer = Sequencer(db.pool, LogSigner(LOG_KEY, KEY.sign), clock.now)
         print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores; {fsyncs_per_s(folder):.0f} fdatasync/s")
         await ledger_in_turns(db, sequencer, options)

@@ -354,7 +354,7 @@ async def run(args: argparse.Namespace, url: str, result: dict[str, Any]) -> Non
     encoder = await asyncio.to_thread(TextEncoder.load)
     opened = await database.connect(url, pool_size=6, timeout_ms=120_000)
     try:
-        await database.migrate(opened.engine)
+        await database.migrate(opened)
         index = await pgvector_index.open_index(opened.pool, "listings", DIMENSION, FILTERED)
         await fill(opened.pool, args.count, memory, result)
         print(json.dumps(result, indent=1), flush=True)

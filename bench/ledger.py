@@ -257,7 +257,7 @@ async def run(options: argparse.Namespace, folder: Path) -> None:
         stack.push_async_callback(db.close)
         peer = await database.connect(url, pool_size=PEER_CONNECTIONS, timeout_ms=60_000)
         stack.push_async_callback(peer.close)
-        await database.migrate(db.engine)
+        await database.migrate(db)
         print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores; {fsyncs_per_s(folder):.0f} fdatasync/s")
         await compare(db, peer.pool, options.callers, options.pairs, options.rounds)
         await prove(db)

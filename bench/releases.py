@@ -82,7 +82,6 @@ async def _seed(home: Path, url: str, models: int, instances: int) -> None:
     """Instances of models whose stable version every second of them serves."""
     key = NodeKey.load_or_create(home / "node.key")
     db = await database.connect(url, pool_size=8, timeout_ms=60_000)
-    await database.migrate(db.engine)
     await db.pool.execute(
         "INSERT INTO providers (name, kind, base_url, sealed_key) VALUES ('far', 'vllm', 'http://127.0.0.1:9', '')"
     )

@@ -34,6 +34,13 @@ def valkey_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture
 def fresh_database(postgres_url: str) -> Iterator[str]:
-    """The URL of a new empty database, dropped after the test."""
+    """The URL of a new database with the tables and nothing in them, dropped after the test."""
     with new_database(postgres_url, f"test_{next(_numbers)}") as url:
+        yield url
+
+
+@pytest.fixture
+def empty_database(postgres_url: str) -> Iterator[str]:
+    """The URL of a new database without tables, dropped after the test."""
+    with new_database(postgres_url, f"test_{next(_numbers)}", empty=True) as url:
         yield url

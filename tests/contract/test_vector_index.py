@@ -32,8 +32,8 @@ PLANE = [
 
 
 @pytest.fixture
-async def pool(fresh_database: str) -> AsyncIterator[Pool]:
-    async with asyncpg.create_pool(fresh_database, min_size=1, max_size=4) as pool:
+async def pool(empty_database: str) -> AsyncIterator[Pool]:
+    async with asyncpg.create_pool(empty_database, min_size=1, max_size=4) as pool:
         await pool.execute(schema.UPGRADE_SQL)
         yield pool
 
@@ -246,10 +246,10 @@ async def test_recall_before_and_after_a_reindex_with_live_answers(opener: Opene
     await index.aclose()
 
 
-async def test_pgvector_finds_what_a_rare_filter_passes_after_the_index_scan_gave_up(fresh_database: str) -> None:
+async def test_pgvector_finds_what_a_rare_filter_passes_after_the_index_scan_gave_up(empty_database: str) -> None:
     # The index scan is made the only cheap plan, and its bound small: 20,000 rows would be slow to put in.
     settings = {"enable_seqscan": "off", "enable_bitmapscan": "off", "enable_sort": "off", "hnsw.max_scan_tuples": "1"}
-    async with asyncpg.create_pool(fresh_database, min_size=1, max_size=1, server_settings=settings) as pool:
+    async with asyncpg.create_pool(empty_database, min_size=1, max_size=1, server_settings=settings) as pool:
         await pool.execute(schema.UPGRADE_SQL)
         index = await pgvector_index.open_index(pool, "rare", 8, exact_items=0)
         vectors = clustered(2_000, 8, seed=4)
@@ -267,10 +267,10 @@ async def test_pgvector_answers_the_same_for_attributes_that_it_keeps_an_index_o
         assert await ids(index, condition) == expected, condition
 
 
-async def test_pgvector_searches_exactly_where_few_items_pass(fresh_database: str) -> None:
+async def test_pgvector_searches_exactly_where_few_items_pass(empty_database: str) -> None:
     # The graph is made the only cheap plan: what is not found by it was not to be found by it.
     settings = {"enable_seqscan": "off", "enable_sort": "off"}
-    async with asyncpg.create_pool(fresh_database, min_size=1, max_size=1, server_settings=settings) as pool:
+    async with asyncpg.create_pool(empty_database, min_size=1, max_size=1, server_settings=settings) as pool:
         await pool.execute(schema.UPGRADE_SQL)
         index = await pgvector_index.open_index(pool, "few", 32, ("topic", "rank"), exact_items=200)
         vectors = clustered(4_000, 32, seed=1)
@@ -320,8 +320,8 @@ async def test_the_database_itself_refuses_another_dimension(pool: Pool) -> None
         )
 
 
-async def test_a_pool_that_lost_its_server_is_unavailable(fresh_database: str) -> None:
-    async with asyncpg.create_pool(fresh_database, min_size=1, max_size=1) as pool:
+async def test_a_pool_that_lost_its_server_is_unavailable(empty_database: str) -> None:
+    async with asyncpg.create_pool(empty_database, min_size=1, max_size=1) as pool:
         await pool.execute(schema.UPGRADE_SQL)
         index = await pgvector_index.open_index(pool, "away", 2)
         await pool.close()

@@ -102,7 +102,6 @@ async def outcomes(calls: Iterable[Awaitable[object]]) -> list[str]:
 async def open_world(url: str, limits: LedgerLimits | None = None) -> AsyncIterator[World]:
     db = await database.connect(url, pool_size=4, timeout_ms=20_000)
     try:
-        await database.migrate(db.engine)
         ledger = Ledger(lambda: database.connect_one(url, timeout_s=10), db.pool, limits)
         ledger.start()
         try:

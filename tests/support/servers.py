@@ -24,11 +24,13 @@ import psutil
 
 from prsm.core.embedded import EmbeddedPostgres, EmbeddedValkey, NodeHome, Site
 from prsm.core.embedded.server import EmbeddedServer
+from prsm.core.schema import upgrade
 
 T = TypeVar("T")
 
 # Survives a crash of the server, not one of the machine; several times faster on a busy disk.
 FAST = {"fsync": "off", "full_page_writes": "off"}
+_MIGRATED = "migrated"
 
 
 def run_apart(work: Coroutine[Any, Any, T]) -> T:
@@ -95,13 +97,30 @@ def valkey_server(tmp: Path) -> Iterator[str]:
 
 
 @contextmanager
-def new_database(server_url: str, name: str) -> Iterator[str]:
-    """A new empty database on the server; yields its URL and drops it after."""
-    run_apart(_execute(server_url, f'CREATE DATABASE "{name}" STRATEGY file_copy'))
+def new_database(server_url: str, name: str, *, empty: bool = False) -> Iterator[str]:
+    """A new database on the server, with this version's tables or ``empty``; yields its URL and drops it after.
+
+    Tables are copied: to migrate takes a second, and what the migrations make is tested where they are.
+    """
+    run_apart(_create(server_url, name, "template1" if empty else _MIGRATED))
     try:
-        yield urlunsplit(urlsplit(server_url)._replace(path=f"/{name}"))
+        yield _at(server_url, name)
     finally:
         run_apart(_execute(server_url, f'DROP DATABASE "{name}" WITH (FORCE)'))
+
+
+async def _create(server_url: str, name: str, template: str) -> None:
+    statement = f'CREATE DATABASE "{name}" TEMPLATE "{template}" STRATEGY file_copy'
+    try:
+        await _execute(server_url, statement)
+    except asyncpg.InvalidCatalogNameError:
+        await _execute(server_url, f'CREATE DATABASE "{template}" STRATEGY file_copy')
+        await upgrade(_at(server_url, template))
+        await _execute(server_url, statement)
+
+
+def _at(server_url: str, name: str) -> str:
+    return urlunsplit(urlsplit(server_url)._replace(path=f"/{name}"))
 
 
 def _running(server: EmbeddedServer) -> Iterator[str]:

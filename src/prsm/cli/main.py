@@ -103,10 +103,11 @@ def options(
 def up() -> None:
     """Start the node in the foreground; PostgreSQL and Valkey come with it unless the settings name others."""
     # Imported here: a whole node takes a second to import, and every other command does without. What it makes stays:
-    # to look through it for garbage meanwhile would be a quarter of that second.
+    # to look through it for garbage, meanwhile and whenever the start makes more, would be a quarter of that second.
     gc.disable()
     from prsm.cli.up import announce, run_node
 
+    gc.freeze()
     gc.enable()
     settings = context.settings
     logs.configure(settings.log_level, settings.log_format)

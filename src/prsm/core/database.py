@@ -1,7 +1,4 @@
-"""PostgreSQL: the engine for tables and reports, the pool for plain set-based SQL, and the migrations.
-
-Both pools are bounded and time out; nothing here knows what the tables mean.
-"""
+"""PostgreSQL: a bounded pool of connections that time out; nothing here knows what the tables mean."""
 
 import asyncio
 import time
@@ -9,16 +6,10 @@ from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Sequen
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
-from urllib.parse import parse_qs, unquote, urlsplit
+from typing import Any, Final, Literal, Protocol
+from urllib.parse import urlsplit
 
 import asyncpg
-from alembic import command
-from alembic.config import Config
-from alembic.util.exc import CommandError
-from sqlalchemy import Connection as SyncConnection
-from sqlalchemy.engine import URL
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from prsm.core.acting import acting
 from prsm.core.errors import ConfigError, Unavailable
@@ -32,6 +23,9 @@ _UNREACHABLE = (
 )
 UNREACHABLE = (*_UNREACHABLE, TimeoutError, asyncpg.OperatorInterventionError)
 """What says only that PostgreSQL is away, restarting or too slow."""
+
+NEWEST_MIGRATION: Final = max(each.name[1:5] for each in (Path(__file__).parent / "migrations/versions").glob("r*.py"))
+"""The migrations' files are named by their numbers."""
 
 
 class Connection(Protocol):
@@ -126,10 +120,9 @@ class Pool(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Database:
-    """One PostgreSQL, reached in two ways: ``engine`` (SQLAlchemy) and ``pool`` (asyncpg)."""
+    """One PostgreSQL: where it is, and the connections to it."""
 
     url: str
-    engine: AsyncEngine
     pool: Pool
 
     async def ping(self) -> float:
@@ -142,17 +135,16 @@ class Database:
         return (time.perf_counter() - started) * 1000
 
     async def close(self) -> None:
-        """Close both pools; connections still in use are ended after five seconds."""
+        """Close the pool; connections still in use are ended after five seconds."""
         try:
             async with asyncio.timeout(5):
                 await self.pool.close()
         except TimeoutError:
             self.pool.terminate()
-        await self.engine.dispose()
 
 
 async def connect(url: str, *, pool_size: int, timeout_ms: int) -> Database:
-    """Open both pools on ``url`` (``postgresql://user:password@host:port/name`` or ``...@/name?host=/socket/dir``).
+    """Open the pool on ``url`` (``postgresql://user:password@host:port/name`` or ``...@/name?host=/socket/dir``).
 
     ``timeout_ms`` bounds connecting and each statement. Raises ConfigError on a bad URL, Unavailable on no answer.
     """
@@ -176,10 +168,7 @@ async def connect(url: str, *, pool_size: int, timeout_ms: int) -> Database:
             f"PostgreSQL cannot be reached: {error}",
             remedy="Check PRSM_DATABASE_URL, or unset it to use the embedded one.",
         ) from error
-    engine = create_async_engine(
-        _sqlalchemy_url(url), pool_size=pool_size, max_overflow=0, pool_timeout=seconds, pool_pre_ping=True
-    )
-    return Database(url, engine, pool)
+    return Database(url, pool)
 
 
 def unreachable(error: BaseException) -> Unavailable | None:
@@ -210,44 +199,20 @@ def check_url(url: str) -> None:
         )
 
 
-async def migrate(engine: AsyncEngine, revision: str = "head") -> None:
-    """Bring the tables to ``revision``; two nodes starting at once take turns by an advisory lock.
+async def migrate(db: Database) -> None:
+    """Bring the tables to this version's. Raises ConfigError for a database that a newer PRSM has migrated."""
+    if await _newest_migration(db.pool) != NEWEST_MIGRATION:
+        # Imported here: SQLAlchemy and Alembic are a fifth of what a node loads, and most starts have no use for them.
+        from prsm.core.schema import upgrade
 
-    Raises ConfigError for a database that a newer PRSM has migrated.
-    """
-
-    def upgrade(connection: SyncConnection) -> None:
-        connection.exec_driver_sql("SELECT pg_advisory_xact_lock(7011)")
-        command.upgrade(_alembic(connection), revision)
-
-    async with engine.begin() as connection:
-        try:
-            await connection.run_sync(upgrade)
-        except CommandError as error:
-            raise ConfigError(
-                f"The database has tables of another version of PRSM: {error}.",
-                remedy="Run the version that made them, or a newer one.",
-            ) from error
+        await upgrade(db.url)
 
 
-async def downgrade(engine: AsyncEngine, revision: str) -> None:
-    """Take the tables back to ``revision`` (``base`` removes all); data of newer revisions is lost."""
-    async with engine.begin() as connection:
-        await connection.run_sync(lambda sync: command.downgrade(_alembic(sync), revision))
-
-
-async def drift(engine: AsyncEngine) -> str:
-    """Empty when the migrated tables equal the declared ones, else what differs."""
-
-    def check(connection: SyncConnection) -> str:
-        try:
-            command.check(_alembic(connection))
-        except CommandError as error:
-            return str(error)
-        return ""
-
-    async with engine.connect() as connection:
-        return await connection.run_sync(check)
+async def _newest_migration(pool: Pool) -> str | None:
+    try:
+        return await pool.fetchval("SELECT version_num FROM alembic_version")
+    except asyncpg.UndefinedTableError:
+        return None
 
 
 class _Teller:
@@ -272,24 +237,3 @@ _TELL = "SELECT set_config('prsm.actor', $1, false), set_config('prsm.request', 
 
 async def _nothing_to_reset(_connection: Any) -> None:
     """An open transaction has been ended before this; resetting the session too would cost each use a round trip."""
-
-
-def _alembic(connection: SyncConnection) -> Config:
-    config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
-    config.attributes["connection"] = connection
-    return config
-
-
-def _sqlalchemy_url(url: str) -> URL:
-    parts = urlsplit(url)
-    query: dict[str, Any] = {name: values[-1] for name, values in parse_qs(parts.query).items()}
-    return URL.create(
-        "postgresql+asyncpg",
-        username=unquote(parts.username) if parts.username else None,
-        password=unquote(parts.password) if parts.password else None,
-        host=parts.hostname,
-        port=parts.port,
-        database=unquote(parts.path.strip("/")),
-        query=query,
-    )

@@ -81,7 +81,7 @@ async def open_node(
         presence = Presence(postgres_url)
         stack.callback(presence.leave)
         alone = await presence.join(alone=first)
-        await database.migrate(store.engine)
+        await database.migrate(store)
         cache = Cache(valkey_url)
         stack.push_async_callback(cache.aclose)
         ledger = _ledger(settings, store)

@@ -28,7 +28,6 @@ GIVEN = Completion([Choice(content="what the caller got")], None)
 @pytest.fixture
 async def store(fresh_database: str) -> AsyncIterator[Database]:
     store = await database.connect(fresh_database, pool_size=4, timeout_ms=5000)
-    await database.migrate(store.engine)
     yield store
     await store.close()
 

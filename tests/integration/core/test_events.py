@@ -49,7 +49,6 @@ class Listener:
 async def db(fresh_database: str) -> AsyncIterator[Database]:
     opened = await database.connect(fresh_database, pool_size=4, timeout_ms=20_000)
     try:
-        await database.migrate(opened.engine)
         yield opened
     finally:
         await opened.close()

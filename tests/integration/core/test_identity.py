@@ -74,7 +74,6 @@ class World:
 @pytest.fixture
 async def world(fresh_database: str) -> AsyncIterator[World]:
     store = await database.connect(fresh_database, pool_size=4, timeout_ms=20_000)
-    await database.migrate(store.engine)
     yield World(store.pool)
     await store.close()
 

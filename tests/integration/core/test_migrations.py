@@ -2,7 +2,7 @@
 
 import asyncio
 
-from prsm.core import database
+from prsm.core import database, schema
 from prsm.core.database import Database
 
 
@@ -28,58 +28,58 @@ async def leftovers(db: Database) -> list[str]:
     return [row["name"] for row in rows]
 
 
-async def test_up_down_and_up_again(fresh_database: str) -> None:
-    db = await opened(fresh_database)
+async def test_up_down_and_up_again(empty_database: str) -> None:
+    db = await opened(empty_database)
     try:
-        await database.migrate(db.engine)
-        assert await database.drift(db.engine) == ""
+        await database.migrate(db)
+        assert await schema.drift(db.url) == ""
         first = await leftovers(db)
         assert "ledger_apply" in first
-        await database.migrate(db.engine)
-        await database.downgrade(db.engine, "base")
+        await database.migrate(db)
+        await schema.downgrade(db.url, "base")
         assert await leftovers(db) == ["alembic_version", "alembic_version_pkc"]
-        await database.migrate(db.engine)
-        assert await database.drift(db.engine) == ""
+        await database.migrate(db)
+        assert await schema.drift(db.url) == ""
         assert await leftovers(db) == first
     finally:
         await db.close()
 
 
-async def test_the_ledgers_functions_go_back_to_what_they_were(fresh_database: str) -> None:
-    db = await opened(fresh_database)
+async def test_the_ledgers_functions_go_back_to_what_they_were(empty_database: str) -> None:
+    db = await opened(empty_database)
 
     async def functions() -> list[str]:
         named = "SELECT prosrc FROM pg_proc WHERE proname IN ('ledger_hold', 'ledger_settle') ORDER BY proname"
         return [row["prosrc"] for row in await db.pool.fetch(named)]
 
     try:
-        await database.migrate(db.engine, "0003")
+        await schema.upgrade(db.url, "0003")
         before = await functions()
-        await database.migrate(db.engine)
+        await database.migrate(db)
         after = await functions()
         assert len(before) == len(after) == 2
         assert before[0] != after[0]
         assert before[1] != after[1]
-        await database.downgrade(db.engine, "0003")
+        await schema.downgrade(db.url, "0003")
         assert await functions() == before
     finally:
         await db.close()
 
 
-async def test_drift_names_what_differs(fresh_database: str) -> None:
-    db = await opened(fresh_database)
+async def test_drift_names_what_differs(empty_database: str) -> None:
+    db = await opened(empty_database)
     try:
-        await database.migrate(db.engine)
+        await database.migrate(db)
         await db.pool.execute("ALTER TABLE ledger_accounts ADD COLUMN surprise integer")
-        assert "surprise" in await database.drift(db.engine)
+        assert "surprise" in await schema.drift(db.url)
     finally:
         await db.close()
 
 
-async def test_two_nodes_that_start_at_once_migrate_once(fresh_database: str) -> None:
-    first, second = await opened(fresh_database), await opened(fresh_database)
+async def test_two_nodes_that_start_at_once_migrate_once(empty_database: str) -> None:
+    first, second = await opened(empty_database), await opened(empty_database)
     try:
-        await asyncio.gather(database.migrate(first.engine), database.migrate(second.engine))
+        await asyncio.gather(database.migrate(first), database.migrate(second))
         assert await first.pool.fetchval("SELECT count(*) FROM alembic_version") == 1
         assert await first.pool.fetchval("SELECT count(*) FROM ledger_head") == 1
     finally:

@@ -23,7 +23,6 @@ async def database_url(postgres_url: str) -> AsyncIterator[str]:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def shared_pool(database_url: str) -> AsyncIterator[Pool]:
     db = await database.connect(database_url, pool_size=8, timeout_ms=20_000)
-    await database.migrate(db.engine)
     yield db.pool
     await db.close()
 
@@ -32,7 +31,6 @@ async def shared_pool(database_url: str) -> AsyncIterator[Pool]:
 async def pools(database_url: str) -> AsyncIterator[list[Pool]]:
     """Those of two workers on one database."""
     connected = [await database.connect(database_url, pool_size=8, timeout_ms=20_000) for _ in range(2)]
-    await database.migrate(connected[0].engine)
     yield [each.pool for each in connected]
     for each in connected:
         await each.close()

@@ -30,7 +30,6 @@ PROFILE = PROFILES["kubo-v1"]
 async def pool(postgres_url: str) -> AsyncIterator[Pool]:
     with new_database(postgres_url, f"catalog_{uuid4().hex}") as url:
         db = await database.connect(url, pool_size=6, timeout_ms=20_000)
-        await database.migrate(db.engine)
         yield db.pool
         await db.close()
 

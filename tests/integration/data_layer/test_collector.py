@@ -41,7 +41,6 @@ async def database_url(postgres_url: str) -> AsyncIterator[str]:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def pool(database_url: str) -> AsyncIterator[Pool]:
     db = await database.connect(database_url, pool_size=8, timeout_ms=20_000)
-    await database.migrate(db.engine)
     yield db.pool
     await db.close()
 

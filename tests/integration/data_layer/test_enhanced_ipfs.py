@@ -381,7 +381,6 @@ async def test_a_directory_is_no_file_and_a_file_no_directory(
 
 async def test_reads_are_counted_and_survive_a_catalog_that_is_away(tmp_path: Path, fresh_database: str) -> None:
     db = await database.connect(fresh_database, pool_size=4, timeout_ms=20_000)
-    await database.migrate(db.engine)
     data = random_bytes(700_000, 11)
     storage = storage_at(tmp_path, db.pool)
     cid = await add(storage, data)

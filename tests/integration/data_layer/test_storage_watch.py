@@ -26,7 +26,6 @@ from prsm.safety.circuit_breaker import BreakerBoard
 async def pool(postgres_url: str) -> AsyncIterator[Pool]:
     with new_database(postgres_url, f"storage_watch_{uuid4().hex}") as url:
         db = await database.connect(url, pool_size=8, timeout_ms=20_000)
-        await database.migrate(db.engine)
         yield db.pool
         await db.close()
 

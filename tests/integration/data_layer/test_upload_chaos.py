@@ -102,7 +102,6 @@ def test_a_fifth_of_chaos_is_sat_out(files: ObjectFiles) -> None:
 async def pool(postgres_url: str) -> AsyncIterator[Pool]:
     with new_database(postgres_url, f"upload_chaos_{uuid4().hex}") as url:
         db = await database.connect(url, pool_size=8, timeout_ms=20_000)
-        await database.migrate(db.engine)
         yield db.pool
         await db.close()
 

@@ -88,7 +88,6 @@ def encoder() -> TextEncoder:
 async def discovery(fresh_database: str, encoder: TextEncoder, tmp_path: Path) -> AsyncIterator[Discovery]:
     db = await database.connect(fresh_database, pool_size=6, timeout_ms=20_000)
     try:
-        await database.migrate(db.engine)
         key = NodeKey.load_or_create(tmp_path / "node.key")
         book = SourceBook(db.pool, seal=key.seal, unseal=key.unseal)
         index = await pgvector_index.open_index(db.pool, "listings", DIMENSION, FILTERED)

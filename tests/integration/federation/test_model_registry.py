@@ -64,7 +64,6 @@ async def opened(postgres_url: str) -> AsyncIterator[Place]:
     with new_database(postgres_url, f"registry_{uuid4().hex}") as url:
         db = await database.connect(url, pool_size=4, timeout_ms=20_000)
         try:
-            await database.migrate(db.engine)
             yield Place(db, TextEncoder.load(), await pgvector_index.open_index(db.pool, "models", 384))
         finally:
             await db.close()

@@ -69,7 +69,6 @@ async def place(postgres_url: str) -> AsyncIterator[Place]:
     with new_database(postgres_url, f"versions_{uuid4().hex}") as url:
         db = await database.connect(url, pool_size=8, timeout_ms=20_000)
         try:
-            await database.migrate(db.engine)
             yield Place(db)
         finally:
             await db.close()

@@ -27,7 +27,6 @@ DOWN, UP = [Sample("prsm_cache_up", {}, 0.0)], [Sample("prsm_cache_up", {}, 1.0)
 async def opened(url: str) -> AsyncIterator[database.Database]:
     store = await database.connect(url, pool_size=3, timeout_ms=20_000)
     try:
-        await database.migrate(store.engine)
         yield store
     finally:
         await store.close()

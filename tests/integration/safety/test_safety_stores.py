@@ -32,7 +32,6 @@ BLOCKED = Verdict(Action.BLOCK, (Finding(Category.HATE, 0.91, Action.BLOCK),))
 async def store(postgres_url: str) -> AsyncIterator[Database]:
     with new_database(postgres_url, f"safety_{uuid4().hex}") as url:
         opened = await database.connect(url, pool_size=8, timeout_ms=20_000)
-        await database.migrate(opened.engine)
         yield opened
         await opened.close()
 

@@ -56,7 +56,6 @@ NOT_WATCHED = {
 @pytest.fixture
 async def store(fresh_database: str):
     opened = await database.connect(fresh_database, pool_size=2, timeout_ms=20_000)
-    await database.migrate(opened.engine)
     yield opened
     await opened.close()
 

@@ -16,7 +16,6 @@ from prsm.teachers.runs.run_book import MAX_OPEN, Run, RunBook
 @pytest.fixture
 async def db(fresh_database: str) -> AsyncIterator[Database]:
     opened = await database.connect(fresh_database, pool_size=3, timeout_ms=20_000)
-    await database.migrate(opened.engine)
     yield opened
     await opened.close()
 

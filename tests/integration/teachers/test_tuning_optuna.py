@@ -13,7 +13,7 @@ optuna = pytest.importorskip("optuna", reason="the extra `train` is not installe
 from tests.support.servers import run_apart  # noqa: E402 - after the skip
 from tests.support.tuning_objectives import STEPS, broken, slow_valley, valley  # noqa: E402 - after the skip
 
-from prsm.core import database  # noqa: E402 - after the skip
+from prsm.core import database, schema  # noqa: E402 - after the skip
 from prsm.core.errors import ConfigError, Unavailable  # noqa: E402 - after the skip
 from prsm.teachers.tuning.optuna_search import SCHEMA, OptunaSearch, WorkerFailed, driver_address  # noqa: E402
 from prsm.teachers.tuning.seams import Found, Study  # noqa: E402 - after the skip
@@ -100,18 +100,17 @@ def _storage(url: str) -> object:
 
 
 def test_the_nodes_tables_are_not_met(fresh_database: str) -> None:
-    async def migrate() -> tuple[str, str]:
+    async def after_a_study() -> tuple[str, str]:
         opened = await database.connect(fresh_database, pool_size=2, timeout_ms=30_000)
         try:
-            await database.migrate(opened.engine)
             await asyncio.to_thread(OptunaSearch(fresh_database).run, study(trials=2), SPACE, valley)
-            await database.migrate(opened.engine)
+            await schema.upgrade(opened.url)
             version = await opened.pool.fetchval(f"SELECT version_num FROM {SCHEMA}.alembic_version")
-            return await database.drift(opened.engine), version
+            return await schema.drift(opened.url), version
         finally:
             await opened.close()
 
-    drift, version = run_apart(migrate())
+    drift, version = run_apart(after_a_study())
     assert drift == ""
     assert version.startswith("v")
 
