@@ -3,7 +3,9 @@
     python -m prsm.teachers.training.main src/prsm/teachers/recipes/letters.toml --out RUN
     python -m prsm.teachers.family letters RUN
 
-The second puts the run's model into the package: in eight bits, examined as it will be served, with its card.
+The second puts the run's model into the package: in eight bits, examined as it will be served, with its card. For
+``letters-numerals``, which the two others taught, the first is ``prsm.teachers.distillation.main``, from the
+repository's folder.
 """
 
 import argparse
@@ -44,6 +46,9 @@ class Kin:
     levels: Mapping[str, tuple[int, ...]]
     limits: tuple[str, ...]
     recipe: str
+    trainer: str = "prsm.teachers.training.main"
+    input_price_micro: int = 20_000_000
+    """Micro-FTNS a million tokens; what it writes costs three times as much."""
 
 
 _LETTERS: Final = Kin(
@@ -76,7 +81,22 @@ _NUMERALS: Final = Kin(
     ),
     recipe="numerals.toml",
 )  # fmt: skip
-KIN: Final = {"letters": _LETTERS, "numerals": _NUMERALS}
+_LETTERS_NUMERALS: Final = Kin(
+    title="Teacher of letters and numerals",
+    purpose="Answers what the teachers of letters and of numerals do, with a fifth of their weights.",
+    domain="letters of a word and numerals, such as: Spell elephant backwards. How many times is e in elephant? "
+    "Write 37 in binary. What number is MCMXCIV?",
+    questions=_LETTERS.questions + _NUMERALS.questions,
+    levels={**_LETTERS.levels, **_NUMERALS.levels},
+    limits=(
+        "Words of up to 14 small letters, binary up to 999, Roman up to 3,999; it knows these wordings only.",
+        "It learnt from its teachers' answers, of which only those that are right were kept.",
+    ),
+    recipe="letters_numerals.toml",
+    trainer="prsm.teachers.distillation.main",
+    input_price_micro=5_000_000,
+)  # fmt: skip
+KIN: Final = {"letters": _LETTERS, "numerals": _NUMERALS, "letters-numerals": _LETTERS_NUMERALS}
 
 
 def ship(name: str, run: Path, family: Path = FAMILY) -> Evaluation:
@@ -108,8 +128,8 @@ def _about(kin: Kin, model: ModelFolder) -> About:
         questions=kin.questions,
         data=("prsm.teachers.tasks",),
         training_run=f"prsm.teachers.recipes.{kin.recipe.removesuffix('.toml')}",
-        input_price_micro=20_000_000,
-        output_price_micro=60_000_000,
+        input_price_micro=kin.input_price_micro,
+        output_price_micro=3 * kin.input_price_micro,
     )
 
 
@@ -143,7 +163,7 @@ def _run_facts(kin: Kin, run: Path) -> RunFacts:
         raise ConfigError(f"{run} is no run that has ended.", remedy="Name the folder that --out named.")
     return RunFacts(
         recipe=f"src/prsm/teachers/recipes/{kin.recipe}",
-        command=f"python -m prsm.teachers.training.main src/prsm/teachers/recipes/{kin.recipe} --out RUN",
+        command=f"python -m {kin.trainer} src/prsm/teachers/recipes/{kin.recipe} --out RUN",
         seeds=tuple(facts.get("seeds", ())),
         code_revision=str(facts["code"]["sha256"]),
         data=(
@@ -153,10 +173,15 @@ def _run_facts(kin: Kin, run: Path) -> RunFacts:
                 about="Problems drawn by this project's own code, with worked scratchpads; no personal data.",
             ),
         ),
+        teachers=tuple(_named(Path(parent["path"])) for parent in facts.get("parents", ())),
         cpu_minutes=round(reports[-1]["cpu_s"] / 60, 1),
         machine="2 shared cores, no accelerator",
         date=str(facts["begun_at"])[:10],
     )
+
+
+def _named(teacher: Path) -> str:
+    return f"{teacher.name}@{FolderTeacher.load(teacher).version}"
 
 
 def main(given: Sequence[str] | None = None) -> int:

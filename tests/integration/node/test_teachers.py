@@ -50,10 +50,10 @@ async def test_a_teacher_of_a_folder_is_asked_and_paid(served: Served) -> None:
 @pytest.mark.parametrize(
     ("question", "answer", "model"),
     [
-        ("Spell elephant backwards.", "tnahpele", "local/letters"),
-        ("Write 1994 in Roman numerals.", "MCMXCIV", "local/numerals"),
-        ("What number is MMXXVI?", "2026", "local/numerals"),
-        ("Write 37 in binary.", "100101", "local/numerals"),
+        ("Spell elephant backwards.", "tnahpele", "local/letters-numerals"),
+        ("Write 1994 in Roman numerals.", "MCMXCIV", "local/letters-numerals"),
+        ("What number is MMXXVI?", "2026", "local/letters-numerals"),
+        ("Write 37 in binary.", "100101", "local/letters-numerals"),
         ("What is 12 + 30?", "42", "local/arithmetic"),
     ],
 )

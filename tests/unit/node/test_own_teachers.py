@@ -15,7 +15,7 @@ from prsm.node.teachers import Teachers
 from prsm.teachers.runtime.folder import ModelFolder
 from prsm.teachers.runtime.shelf import MEMORY_PER_WEIGHT_BYTE, Shelf
 
-SHIPPED = ["arithmetic", "letters", "numerals"]
+SHIPPED = ["arithmetic", "letters", "letters-numerals", "numerals"]
 SCORE = {"evaluation": "sums#seed=1", "right": 970, "items": 1000}
 
 

@@ -46,6 +46,17 @@ def test_a_member_answers_what_it_says_it_does(name: str) -> None:
     assert "--out RUN`" in card
 
 
+def test_the_distilled_member_is_level_with_its_teachers_at_a_quarter_of_their_weights() -> None:
+    student, *taught = (FolderTeacher.load(FAMILY / name) for name in ("letters-numerals", "letters", "numerals"))
+    scores = [score for teacher in taught for score in teacher.about.scores]
+    assert [score.evaluation for score in student.about.scores] == sorted(score.evaluation for score in scores)
+    assert sum(score.right for score in student.about.scores) >= 0.97 * sum(score.right for score in scores)
+    weights = sum(teacher.model.shape.parameters() for teacher in taught)
+    assert student.model.shape.parameters() <= 0.25 * weights
+    card = (FAMILY / "letters-numerals" / "README.md").read_text()
+    assert all(f"@{teacher.version}`" in card for teacher in taught)
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -29,7 +29,10 @@ class DataSource(Struct, frozen=True, kw_only=True):
 
 
 class RunFacts(Struct, frozen=True, kw_only=True):
-    """What a run's ``run.json`` tells; ``command`` and ``seeds`` make it again. Parents are versions it began from."""
+    """What a run's ``run.json`` tells; ``command`` and ``seeds`` make it again.
+
+    ``parents`` are versions it began from, ``teachers`` those whose answers it learnt.
+    """
 
     recipe: str
     command: str
@@ -37,6 +40,7 @@ class RunFacts(Struct, frozen=True, kw_only=True):
     code_revision: str = NOT_RECORDED
     data: tuple[DataSource, ...] = ()
     parents: tuple[str, ...] = ()
+    teachers: tuple[str, ...] = ()
     settings: Mapping[str, Any] = {}
     cpu_minutes: float | None = None
     machine: str = NOT_RECORDED
@@ -217,6 +221,8 @@ def _made(run: RunFacts) -> Iterator[str]:
     yield f"- Recipe: {run.recipe}. Seeds: {_listed(run.seeds) or NOT_RECORDED}. Code revision: `{run.code_revision}`."
     yield f"- Command: `{run.command}`"
     yield f"- Began from: {', '.join(f'`{parent}`' for parent in run.parents) or 'nothing, trained from scratch'}."
+    if run.teachers:
+        yield f"- Taught by: {', '.join(f'`{teacher}`' for teacher in run.teachers)}."
     minutes = f"{run.cpu_minutes:.1f}" if run.cpu_minutes is not None else NOT_RECORDED
     yield f"- CPU minutes: {minutes}. Machine: {run.machine}. Date: {run.date}."
     if run.settings:

@@ -3,16 +3,13 @@
 # torch is in the extra ``train`` and may be absent where types are checked.
 # pyright: basic, reportMissingImports=false
 
-import hashlib
 import json
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, assert_never
 
 import msgspec
 import torch
 
-from prsm.teachers import training
 from prsm.teachers.tasks.registry import task
 from prsm.teachers.training.language import next_token
 from prsm.teachers.training.lessons import Lessons, of_pairs, of_preferences, of_tasks, of_text
@@ -74,19 +71,10 @@ def _record(recipe: Recipe, start: StartingModel, group: Group) -> dict[str, Any
         "seeds": [recipe.plan.seed],
         "data": [{"path": path, "sha256": file_sha256(Path(path), "data.path")}] if path else [],
         "parents": start.parents,
-        "code": {"version": version("prsm"), "sha256": _code_sha256(), "torch": torch.__version__},
+        "code": {"torch": torch.__version__},
         "processes": group.world,
         "parameters": sum(p.numel() for p in start.network.parameters()),
     }
-
-
-def _code_sha256() -> str:
-    """One digest of all code of this room: exact where a revision is not known, as in an installed package."""
-    room = Path(next(iter(training.__path__))).parent
-    digest = hashlib.sha256()
-    for path in sorted(room.rglob("*.py")):
-        digest.update(hashlib.sha256(path.read_bytes()).digest())
-    return digest.hexdigest()
 
 
 def _write_model(start: StartingModel, folder: RunFolder, group: Group) -> None:

@@ -5,11 +5,13 @@ is whole and on the disk, and a last line of metrics that was torn is not there.
 """
 
 import fcntl
+import hashlib
 import json
 import os
 import shutil
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final, Literal, cast
 
@@ -64,7 +66,10 @@ class RunFolder:
             os.close(fd)
 
     def begin(self, record: Mapping[str, Any]) -> None:
-        """Write ``run.json``, or go on with a run that was begun alike. Raises ConfigError naming what differs."""
+        """Write ``run.json``, or go on with a run that was begun alike. Raises ConfigError naming what differs.
+
+        What is written says besides which code began it, and when.
+        """
         stated: dict[str, Any] = json.loads(json.dumps(record))
         begun = self.record()
         for part in _FIXED if begun else ():
@@ -76,7 +81,8 @@ class RunFolder:
                     param=different,
                 )
         if not begun:
-            write_durably(self.path / "run.json", stated | {"begun_at": now().isoformat()})
+            code = {"version": version("prsm"), "sha256": _code_sha256()} | stated.get("code", {})
+            write_durably(self.path / "run.json", stated | {"code": code, "begun_at": now().isoformat()})
         ended = self.ended()
         if ended and ended.state != "done":
             (self.path / "ended.json").unlink()
@@ -174,6 +180,14 @@ class RunFolder:
     def _metrics(self) -> bytes:
         data = self.metrics.read_bytes() if self.metrics.exists() else b""
         return data[: data.rfind(b"\n") + 1]
+
+
+def _code_sha256() -> str:
+    """One digest of all code of this room: exact where a revision is not known, as in an installed package."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parents[1].rglob("*.py")):
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
 
 
 def write_durably(path: Path, value: object) -> None:
