@@ -173,7 +173,7 @@ def _run_facts(kin: Kin, run: Path) -> RunFacts:
                 about="Problems drawn by this project's own code, with worked scratchpads; no personal data.",
             ),
         ),
-        teachers=tuple(_named(Path(parent["path"])) for parent in facts.get("parents", ())),
+        teachers=tuple(_named(Path(path)) for path in facts["recipe"].get("teachers", {}).values()),
         cpu_minutes=round(reports[-1]["cpu_s"] / 60, 1),
         machine="2 shared cores, no accelerator",
         date=str(facts["begun_at"])[:10],

@@ -71,6 +71,7 @@ def test_a_distillation_whose_teacher_knows_nothing_is_refused_in_a_sentence(tmp
     assert ended.state == "failed"
     assert "addition" in ended.reason
     assert not (tmp_path / "run" / "model").exists()
+    assert len(RunFolder(tmp_path / "run").record()["code"]["sha256"]) == 64, "which code began it is known"
 
 
 @pytest.mark.parametrize("module", ["prsm.teachers.rlvr_job", "prsm.teachers.distillation.main"])

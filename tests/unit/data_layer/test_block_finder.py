@@ -78,6 +78,7 @@ def test_what_is_nowhere_or_gone_is_not_stored(files: ObjectFiles) -> None:
 
 def test_what_is_walked_is_held_until_the_walk_ends_or_is_given_up(files: ObjectFiles) -> None:
     root = ingest(io.BytesIO(os.urandom(64 * 400)).readinto, files, FINE).cid
+    gc.collect()  # what other tests left open is not closed meanwhile
     before = open_files()
     walk = car_of(root, "", "all", None, BlockFinder(files, no_catalog).get)
     for _ in range(5):
@@ -93,6 +94,7 @@ def test_a_walk_over_many_objects_holds_few_of_them_open(files: ObjectFiles) -> 
     entries = [(f"{number}", io.BytesIO(os.urandom(200)).readinto) for number in range(40)]
     with Intake(files, FINE) as intake:
         root = intake.tree(entries)[-1].cid
+    gc.collect()
     before, most = open_files(), 0
     for _ in car_of(root, "", "all", None, BlockFinder(files, no_catalog).get):
         most = max(most, open_files() - before)
