@@ -202,9 +202,19 @@ def test_what_we_read_in_a_block_they_read_too() -> None:
         except PrsmError:
             continue
         if isinstance(file, FileNode):
-            assert theirs["type"] in ("file", "raw")
+            assert theirs["type"] in ("file", "raw"), f"seed {seed}, block {block.hex()}"
             assert int(theirs["size"]) == file.size_bytes
     assert taken > 100
+
+
+def test_a_time_that_they_cannot_read_is_refused_here_too() -> None:
+    whole, torn = (
+        bytes.fromhex(text) for text in ("0a0b080212016118014202" + "0801", "0a0b080212016118014202" + "0170")
+    )
+    assert [theirs["type"] for theirs in decode_blocks([whole, torn])] == ["file", None]
+    assert isinstance(decode_node(Cid.of(Codec.DAG_PB, whole), whole), FileNode)
+    with pytest.raises(PrsmError, match="time"):
+        decode_node(Cid.of(Codec.DAG_PB, torn), torn)
 
 
 def _read_archive(archive: Path, root: str) -> MemoryDag:

@@ -4,6 +4,7 @@ A node is read only if everything it claims about itself holds: one size for eac
 can be names, a shard whose links stand where its bit field says. Times and permissions are passed over, never written.
 """
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -20,6 +21,8 @@ MAX_FILE_BYTES = 1 << 53
 """What a JavaScript peer can still count."""
 _FIELDS = {0x08: 1, 0x12: 2, 0x18: 3, 0x20: 4, 0x28: 5, 0x30: 6, 0x38: 7, 0x42: 8}  # numbers by tag
 _BLOCK_SIZES = 4
+_TIME = re.compile(rb"\x08[\x80-\xff]{0,9}[\x00-\x7f](?:\x15.{4})?", re.DOTALL)
+"""Seconds, then perhaps nanoseconds: nothing acts on them, but others refuse a block where they cannot be read."""
 
 
 class Kind(IntEnum):
@@ -195,6 +198,8 @@ def _read_message(view: memoryview) -> _Message:
             data, place = dag_pb.read_bytes(view, place + 1)
             if number == 2:
                 message.data, message.data_end = data, place
+            elif not _TIME.fullmatch(data):
+                raise BadBlock("The time in the UnixFS data is not well formed.")
             continue
         value, place = read_varint(view, place + 1)
         match number:
