@@ -92,6 +92,10 @@ class Disk:
         begun = None
         if text.endswith("<unfinished ...>"):
             head = text.removesuffix("<unfinished ...>").rstrip()
+            closing = re.match(r"close\((\d+)", head)
+            if closing:  # from here on another thread may be given the number
+                self._open.pop(int(closing[1]), None)
+                head = ""
             self._unfinished[pid] = (head, *self._before_sync(head))
             return None
         if text.startswith("<..."):
