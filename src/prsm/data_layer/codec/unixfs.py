@@ -1,7 +1,8 @@
 """UnixFS nodes: which block is a file, a part of one, a directory or a shard of one. (UnixFS specification, IPIP-499.)
 
 A node is read only if everything it claims about itself holds: one size for each link, sizes that add up, entries that
-can be names, a shard whose links stand where its bit field says. Times and permissions are passed over, never written.
+can be names, a shard whose links stand where its bit field says. Times and permissions
+are passed over, though a time must be one, and never written.
 """
 
 import re
