@@ -202,15 +202,27 @@ def until_quiet(world: World, rule: str, timeout_s: float = 240) -> None:
 
 
 def suffer(world: World, outage: Outage, timeout_s: float) -> tuple[float, float]:
-    """Break a part and mend it; seconds until the alert fired, and until it was resolved."""
+    """Break a part and mend it; seconds until the node's log says that the alert fires, and that it is resolved."""
     until_quiet(world, outage.rule)
     begun = len(world.node.log_path.read_bytes())
-    asking = world.asking(outage.model) if outage.model else contextlib.nullcontext()
-    with asking:
+    return suffer_until(
+        world,
+        outage,
+        fires=lambda: world.until_told("firing", outage.rule, begun, timeout_s),
+        ends=lambda: world.until_told("resolved", outage.rule, begun, timeout_s),
+    )
+
+
+def suffer_until(
+    world: World, outage: Outage, fires: Callable[[], float], ends: Callable[[], float]
+) -> tuple[float, float]:
+    """Break a part, wait until its alert ``fires``, mend it, wait until that ``ends``; the seconds that both took."""
+    with contextlib.ExitStack() as asking:
+        if outage.model:
+            asking.enter_context(world.asking(outage.model))
         outage.break_it(world)
-        fired_s = world.until_told("firing", outage.rule, begun, timeout_s)
-        mended_by_end = outage.mend_it is _nothing
-        if not mended_by_end:
-            outage.mend_it(world)
-            return fired_s, world.until_told("resolved", outage.rule, begun, timeout_s)
-    return fired_s, world.until_told("resolved", outage.rule, begun, timeout_s)
+        fired_s = fires()
+        outage.mend_it(world)
+        if outage.mend_it is _nothing:
+            asking.close()
+        return fired_s, ends()
