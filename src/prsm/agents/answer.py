@@ -152,7 +152,12 @@ class AnswerPath:
         """Have another instance go on with ``said``, which the last of ``broken`` broke off; None where none does."""
         spent = said_tokens(said)
         first = plan.fitted(broken[0])
-        able = {heir: call for heir in heirs(plan, broken) if (call := continued(first, heir.target, said, spent))}
+        able = {
+            heir: call
+            for heir in heirs(plan, broken)
+            if (not self._guard or self._guard.is_ruled_alike(plan, broken[0], heir.target))
+            and (call := continued(first, heir.target, said, spent))
+        }
         calls = {heir.target.name: call for heir, call in able.items()}
 
         async def run(target: Target) -> tuple[Stream, list[Delta]]:

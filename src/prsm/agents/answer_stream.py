@@ -139,19 +139,19 @@ class AnswerStream:
                     if time.monotonic() > self._deadline_s:
                         raise too_long(self._path.limits)
                 except UpstreamError:
-                    if self._assembler.has_ended(self._plan.ask.choices):
-                        return None
-                    if not await self._go_on():
-                        raise
-                else:
-                    if deltas is None:
-                        if self._guard:
-                            await self._guard.settle()
-                        return None
+                    if not self._assembler.has_ended(self._plan.ask.choices):
+                        if not await self._go_on():
+                            raise
+                        continue
+                    deltas = None  # what broke came after the end
+                if deltas is None:
                     if self._guard:
-                        await self._guard.look(deltas)
-                    self._assembler.add(deltas)
-                    return deltas
+                        await self._guard.settle()
+                    return None
+                if self._guard:
+                    await self._guard.look(deltas)
+                self._assembler.add(deltas)
+                return deltas
         except (Blocked, DetectorAway):
             self._broken = True  # what was shown is charged; the model has not failed
             raise

@@ -12,6 +12,9 @@ from msgspec import Struct
 
 Json = dict[str, Any]
 
+NOT_READ = frozenset({"user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key"})
+"""Options of a chat call that no model reads."""
+
 
 class Usage(Struct, frozen=True, gc=False):
     """Metered tokens. ``cached_input_tokens`` are part of ``input_tokens``, not added to them."""

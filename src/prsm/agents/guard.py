@@ -11,14 +11,30 @@ from msgspec.structs import replace
 from prsm.agents.call import Choice, Delta, Target
 from prsm.agents.plan import Plan
 from prsm.agents.routers.roster import served_model
-from prsm.agents.texts import Cuts, called, choices_without, read_texts, said_texts, tools_offered, without
-from prsm.safety.policy import CLEAR, Action, Direction, Policy, Verdict, judge, redacts, stream_lag_chars
+from prsm.agents.texts import Cuts, called, choices_without, read_texts, said_texts, tools_offered, unescaped, without
+from prsm.safety.policy import (
+    CLEAR,
+    Action,
+    Direction,
+    Policy,
+    Verdict,
+    beyond,
+    joined,
+    judge,
+    redacts,
+    stream_lag_chars,
+)
 from prsm.safety.policy_book import InForce, PolicyBook
 from prsm.safety.screening import Screening, Subject
 from prsm.safety.seams import Span
 
 LOOK_BACK_CHARS = 256
 """What was said before belongs to what is looked at in a stream: a sentence may turn at its end."""
+_ESCAPED_CHARS = 6
+"""Of what tools are asked, which is JSON, a character may take so many."""
+_ASKED = "asked"
+_Place = tuple[int, str]
+"""Of which choice, and which field of it."""
 
 
 class Guard:
@@ -68,6 +84,10 @@ class Guard:
         verdict = await self._screening.check(texts, policies, Direction.OUTPUT, _subject(plan, target))
         return (choices_without(choices, verdict.cuts, offered) if verdict.cuts else choices), verdict
 
+    def is_ruled_alike(self, plan: Plan, one: Target, other: Target) -> bool:
+        """Whether the same policies are in force for both."""
+        return self.in_force(plan, one).digest == self.in_force(plan, other).digest
+
     def holds_back(self, plan: Plan, target: Target) -> bool:
         """Whether a stream of ``target`` is not shown before it is whole: its policies may cut something out of it."""
         return redacts(self.in_force(plan, target).policies, Direction.OUTPUT)
@@ -92,47 +112,54 @@ class StreamGuard:
         self._policies = policies
         self._subject = subject
         self._lag_chars = stream_lag_chars(policies)
-        self._recent: dict[tuple[int, str], str] = {}
-        self._unseen: dict[tuple[int, str], int] = {}
+        self._recent: dict[_Place, str] = {}
+        self._unseen: dict[_Place, int] = {}
         self.verdict = CLEAR
 
     async def look(self, deltas: Sequence[Delta]) -> None:
         """Take the next pieces before they are shown; they wait while too much has not been looked at."""
         for delta in deltas:
-            for field, text in _said(delta, self._offered):
-                at = (delta.index, field)
+            for at, text in _said(delta, self._offered):
                 self._recent[at] = self._recent.get(at, "") + text
                 self._unseen[at] = self._unseen.get(at, 0) + len(text)
         if sum(self._unseen.values()) > self._lag_chars:
             await self.settle()
 
     async def settle(self) -> None:
-        """Look at what has not been looked at."""
+        """Look at what has not been looked at; what was found before is not told of again."""
         if not self._unseen:
             return
-        texts = [self._recent[at][-(LOOK_BACK_CHARS + new) :] for at, new in self._unseen.items()]
+        texts = [_read(at, self._recent[at][-(_look_back_chars(at) + new) :]) for at, new in self._unseen.items()]
         assessments = await self._screening.assess(texts)
         verdict = judge(self._policies, assessments, Direction.OUTPUT)
         for at in self._unseen:
-            self._recent[at] = self._recent[at][-LOOK_BACK_CHARS:]
+            self._recent[at] = self._recent[at][-_look_back_chars(at) :]
         self._unseen = {}
-        if verdict.action >= self.verdict.action:
-            self.verdict = verdict
-            args = self._policies, assessments, texts, Direction.OUTPUT, self._subject
-            await self._screening.enforce(verdict, *args)
+        new = beyond(self.verdict, verdict)
+        self.verdict = joined(self.verdict, verdict)
+        if new is not CLEAR or verdict is CLEAR:
+            await self._screening.enforce(new, self._policies, assessments, texts, Direction.OUTPUT, self._subject)
 
 
 def _subject(plan: Plan, target: Target) -> Subject:
     return Subject(plan.ask.call.request_id, plan.ask.caller.account, target.name)
 
 
-def _said(delta: Delta, offered: Collection[str]) -> list[tuple[str, str]]:
+def _said(delta: Delta, offered: Collection[str]) -> list[tuple[_Place, str]]:
     said = [("content", delta.content), ("reasoning", delta.reasoning), ("refusal", delta.refusal)]
     for fragment in delta.tool_calls or ():
         place = fragment.get("index", 0)
         name, asked = called(fragment, offered)
-        said += [(f"tool {place}", name), (f"tool {place} asked", asked)]
-    return [(field, text) for field, text in said if text]
+        said += [(f"tool {place}", name), (f"{_ASKED} {place}", asked)]
+    return [((delta.index, field), text) for field, text in said if text]
+
+
+def _read(at: _Place, text: str) -> str:
+    return unescaped(text) if at[1].startswith(_ASKED) else text
+
+
+def _look_back_chars(at: _Place) -> int:
+    return LOOK_BACK_CHARS * (_ESCAPED_CHARS if at[1].startswith(_ASKED) else 1)
 
 
 def _together(cuts: Sequence[Cuts], texts: int) -> list[tuple[Span, ...]]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from prsm.agents.call import ChatCall, Choice, Delta, Json, Target, Usage
+from prsm.agents.call import NOT_READ, ChatCall, Choice, Delta, Json, Target, Usage
 from prsm.agents.plan import Ask, Plan, estimated_usage
 from prsm.agents.routers.model_router import Candidate
 from prsm.agents.routers.roster import served_model
@@ -41,12 +41,9 @@ _DEFAULTS: dict[str, Any] = {
     "reasoning_effort": "none",
 }
 """Values that say no more than leaving the option out would."""
-_HARMLESS = frozenset(
-    {
-        "temperature", "top_p", "top_k", "min_p", "seed", "presence_penalty", "frequency_penalty", "repetition_penalty",
-        "user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key",
-    }
-)  # fmt: skip
+_HARMLESS = NOT_READ | {
+    "temperature", "top_p", "top_k", "min_p", "seed", "presence_penalty", "frequency_penalty", "repetition_penalty",
+}  # fmt: skip
 """Options under which the second half of an answer is what it would have been. Not ``stop``: it may span the seam."""
 
 

@@ -1,22 +1,30 @@
 """What a model will read and what it wrote, as texts to be screened, and the same with parts of them cut out.
 
-All that a model reads is there: messages, who said them, what tools were asked and answered, and what tools are
-offered; images and sound are not. The parts of one message are one text, so that nothing hides by being cut in two.
+All that a model reads is there: messages, whatever else stands in them, what tools were asked and answered, and the
+options, with the tools that are offered; images, sound and files are not. The parts of one message are one text, so
+that nothing hides by being cut in two, and what tools are asked is read without JSON's escapes, as a model reads it.
 """
 
+import re
 from collections.abc import Collection, Iterator, Sequence
-from typing import cast
+from typing import Any, cast
 
-import msgspec
 from msgspec.structs import replace
 
-from prsm.agents.call import ChatCall, Choice, EmbedCall, Json
+from prsm.agents.call import NOT_READ, ChatCall, Choice, EmbedCall, Json
 from prsm.safety.policy import redacted
 from prsm.safety.seams import Span
 
 Cuts = Sequence[Sequence[Span]]
 """What to take out of each text, in the order of the texts; empty: nothing of any."""
 _JOIN = "\n"
+_MEDIA = frozenset({"image_url", "input_audio", "file"})
+_IDS = frozenset({"id", "tool_call_id"})
+_ID = re.compile(r"[\w.:-]{0,64}")
+_ESCAPE = re.compile(
+    r"\\u(d[89ab][0-9a-f]{2})\\u(d[c-f][0-9a-f]{2})|\\u([0-9a-f]{4})|\\([^u])", re.IGNORECASE | re.DOTALL
+)
+_SHORT_ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f"}
 
 
 def read_texts(call: ChatCall | EmbedCall) -> list[str]:
@@ -25,10 +33,9 @@ def read_texts(call: ChatCall | EmbedCall) -> list[str]:
         return call.texts
     texts = [text for message in call.messages if (text := text_of(message))]
     for message in call.messages:
-        texts += [called(each)[1] for each in message.get("tool_calls") or ()]
+        texts += [unescaped(called(each)[1]) for each in message.get("tool_calls") or ()]
     texts.append(_JOIN.join(filter(None, _asides(call.messages, tools_offered(call)))))
-    if tools := call.options.get("tools"):
-        texts.append(msgspec.json.encode(tools).decode())
+    texts.append(_JOIN.join(_strings([value for name, value in call.options.items() if name not in NOT_READ])))
     return [text for text in texts if text]
 
 
@@ -64,7 +71,9 @@ def said_texts(choices: Sequence[Choice], offered: Collection[str] = ()) -> list
     texts: list[str] = []
     for choice in choices:
         texts += filter(None, (choice.content, choice.reasoning, choice.refusal))
-        texts += [text for call in choice.tool_calls for text in called(call, offered) if text]
+        for call in choice.tool_calls:
+            name, asked = called(call, offered)
+            texts += filter(None, (name, unescaped(asked)))
     return texts
 
 
@@ -76,9 +85,17 @@ def choices_without(choices: Sequence[Choice], cuts: Cuts, offered: Collection[s
         content = _cut(choice.content, waiting)
         reasoning = _cut(choice.reasoning, waiting)
         refusal = _cut(choice.refusal, waiting)
-        calls = [_calling(call, *(_cut(text, waiting) for text in called(call, offered))) for call in choice.tool_calls]
+        calls: list[Json] = []
+        for call in choice.tool_calls:
+            name, asked = called(call, offered)
+            calls.append(_calling(call, _cut(name, waiting), _cut_escaped(asked, next(waiting) if asked else ())))
         changed.append(Choice(choice.index, content, reasoning, calls, choice.finish_reason, refusal))
     return changed
+
+
+def unescaped(text: str) -> str:
+    """JSON, whole or a part of it, with each escape as the character that it stands for; anything else as it is."""
+    return _ESCAPE.sub(_character, text) if "\\" in text else text
 
 
 def last_user_text(call: ChatCall) -> str:
@@ -124,12 +141,60 @@ def _cut(text: str | None, cuts: Iterator[Sequence[Span]]) -> str | None:
     return redacted(text, next(cuts)) if text else text
 
 
+def _cut_escaped(text: str, cut: Sequence[Span]) -> str:
+    """``text`` without spans that were found in it ``unescaped``."""
+    if not cut or "\\" not in text:
+        return redacted(text, cut)
+    starts: list[int] = []  # where each character of the unescaped text begins, and where the last ends
+    end = 0
+    for escape in _ESCAPE.finditer(text):
+        starts += range(end, escape.start() + 1)
+        end = escape.end()
+    starts += range(end, len(text) + 1)
+    return redacted(text, [Span(span.category, span.kind, starts[span.start], starts[span.end]) for span in cut])
+
+
+def _character(escape: re.Match[str]) -> str:
+    high, low, unit, other = escape.groups()
+    if high:
+        return chr(0x10000 + ((int(high, 16) & 0x3FF) << 10) + (int(low, 16) & 0x3FF))
+    if unit:
+        return chr(int(unit, 16)) if not 0xD800 <= int(unit, 16) < 0xE000 else "\ufffd"
+    return _SHORT_ESCAPES.get(other, other)
+
+
 def _asides(messages: Sequence[Json], offered: Collection[str]) -> Iterator[str]:
-    """What stands beside what is said: who says it, refusals, and the names of tools that are not read elsewhere."""
+    """What stands beside what is said: who says it, refusals, names of tools that are not read elsewhere, the rest."""
     for message in messages:
-        yield message.get("name") or ""
-        yield message.get("refusal") or ""
-        yield from (called(each, offered)[0] for each in message.get("tool_calls") or ())
+        yield from _others(message, ("role", "content", "tool_calls"))
+        for part in message["content"] if isinstance(message.get("content"), list) else ():
+            if part.get("type") not in _MEDIA:
+                yield from _others(part, ("type", "text"))
+        for each in message.get("tool_calls") or ():
+            yield called(each, offered)[0]
+            yield from _others(each, ("type", "function"))
+            yield from _others(each.get("function") or {}, ("name", "arguments"))
+
+
+def _others(fields: Json, known: Collection[str]) -> Iterator[str]:
+    """Every text of the fields that are not known; an id says nothing where it has the form of one."""
+    for name, value in fields.items():
+        is_id = name in _IDS and isinstance(value, str) and _ID.fullmatch(value)
+        if name not in known and not is_id:
+            yield from _strings(value)
+
+
+def _strings(value: Any) -> Iterator[str]:
+    """Every text within ``value``, names of fields among them."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for name, inner in cast("Json", value).items():
+            yield name
+            yield from _strings(inner)
+    elif isinstance(value, list):
+        for inner in cast("list[Any]", value):
+            yield from _strings(inner)
 
 
 def _calling(call: Json, name: str | None, arguments: str | None) -> Json:

@@ -122,6 +122,22 @@ def judge(policies: Sequence[Policy], assessments: Sequence[Assessment], directi
     return Verdict(max(one.action for one in found.values()), tuple(found.values()), tuple(cuts) if any(cuts) else ())
 
 
+def joined(one: Verdict, other: Verdict) -> Verdict:
+    """What both found, as one; without cuts, which are of one's own texts."""
+    found = {finding.category: finding for finding in one.findings}
+    for new in other.findings:
+        known = found.get(new.category, new)
+        found[new.category] = Finding(new.category, max(known.score, new.score), max(known.action, new.action))
+    return Verdict(max(one.action, other.action), tuple(found.values())) if found else CLEAR
+
+
+def beyond(known: Verdict, found: Verdict) -> Verdict:
+    """What of ``found`` is not ``known``, or met a stricter action; without cuts."""
+    met = {finding.category: finding.action for finding in known.findings}
+    new = tuple(one for one in found.findings if one.action > met.get(one.category, Action.ALLOW))
+    return Verdict(max(one.action for one in new), new) if new else CLEAR
+
+
 def redacted(text: str, cuts: Iterable[Span]) -> str:
     """``text`` with each span replaced by its kind in brackets; spans that overlap go as one, of the first's kind."""
     parts: list[str] = []

@@ -315,6 +315,29 @@ async def test_an_answer_that_had_ended_is_whole_whatever_breaks_after(world: Wo
     assert other.asked == []
 
 
+async def test_the_end_of_an_answer_that_breaks_after_it_is_looked_at_before_it_is_given(world: World) -> None:
+    payer = await new_payer(world)
+    guard = guarding(world.db.pool, Words("here"), Policy((Rule(Category.HATE, "block"),), stream_lag_chars=4000))
+    ask = payer.ask()
+    stream = await path_of(world, EndsThenBreaks([]), guard=guard).chat_stream(ask)
+    text, error = await read_broken(stream)
+    assert (text, error.code) == (TEXT, "answer_blocked")
+    await stream.leave(render)
+    receipt = await receipt_of(payer, ask)
+    assert (receipt["completed"], receipt["screening"]["output"]) == (False, "block")
+
+
+async def test_who_goes_on_is_bound_by_the_same_policies(world: World) -> None:
+    payer, other = await new_payer(world), Writer(PIECES)
+    guard = guarding(world.db.pool, Words("never said"))
+    await guard.book.write("model:up1/m", Policy((Rule(Category.HATE, "review"),)), by="admin", reason="a test")
+    stream = await path_of(world, Writer(PIECES, 3), other, guard=guard).chat_stream(payer.ask())
+    text, _ = await read_broken(stream)
+    await stream.leave(render)
+    assert (text, other.asked) == ("four of six  ", [])
+    await guard.book.write("model:up1/m", None, by="admin", reason="the test is over")
+
+
 # -- cancelled anywhere ------------------------------------------------------------------------------------------------
 
 

@@ -6,7 +6,6 @@ PRSM_TEST_SCREENED_REQUESTS says how many requests; the seed is printed where it
 """
 
 import asyncio
-import json
 import os
 import random
 import threading
@@ -252,17 +251,9 @@ def _check_read(text: str, sees: Sees, policy: str) -> None:
     if policy == "redact" and "[word]" in text:
         assert BAD not in text, SEED
         return
-    assert any(text in one for bucket in sees.seen.values() for one in bucket) or text in _described(sees), (SEED, text)
+    assert any(text in one for bucket in sees.seen.values() for one in bucket), (SEED, text)
     if policy != "annotate":
         assert BAD not in text, (SEED, text)
-
-
-def _described(sees: Sees) -> set[str]:
-    """The descriptions of tools in the JSON that was looked at."""
-    tools = [
-        json.loads(one) for bucket in sees.seen.values() for one in bucket if one.startswith('[{"type":"function"')
-    ]
-    return {tool["function"]["description"] for each in tools for tool in each}
 
 
 def _check_shown(outcome: Outcome, sees: Sees, policy: str, lag: int) -> None:

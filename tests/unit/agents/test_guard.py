@@ -11,7 +11,7 @@ from tests.support.answering import Recorded
 from prsm.agents.call import Delta
 from prsm.agents.guard import LOOK_BACK_CHARS, StreamGuard
 from prsm.core.clock import uuid7
-from prsm.safety.policy import Blocked, Policy, Rule
+from prsm.safety.policy import Action, Blocked, Policy, Rule
 from prsm.safety.screening import Screening, Subject
 from prsm.safety.seams import Assessment, Category
 
@@ -27,17 +27,19 @@ class Looks:
 
     def __init__(self, word: str = "") -> None:
         self.seen: list[str] = []
-        self.word = word
+        self.words = {Category.HATE: word, Category.VIOLENCE: "blow"}
 
     async def assess(self, texts: Sequence[str]) -> list[Assessment]:
         self.seen += texts
-        return [Assessment({Category.HATE: float(bool(self.word) and self.word in text)}) for text in texts]
+        return [
+            Assessment({one: float(bool(word) and word in text) for one, word in self.words.items()}) for text in texts
+        ]
 
 
-def guard_of(looks: Looks, lag_chars: int) -> StreamGuard:
-    told = Recorded()
+def guard_of(looks: Looks, lag_chars: int, *rules: Rule, told: Recorded | None = None) -> StreamGuard:
+    told = told or Recorded()
     screening = Screening("looks", looks.assess, told.record, told.note, told.count)
-    policy = Policy((Rule(Category.HATE, "block"),), stream_lag_chars=lag_chars)
+    policy = Policy(rules or (Rule(Category.HATE, "block"),), stream_lag_chars=lag_chars)
     return StreamGuard(screening, [policy], Subject(uuid7(), "principal:x", "up/m"))
 
 
@@ -93,3 +95,33 @@ async def test_what_stood_before_is_looked_at_again_but_not_all_of_it() -> None:
     await guard.settle()
     assert max(map(len, looks.seen)) == LOOK_BACK_CHARS + 100
     assert all(one.startswith("0123456789") or len(one) > LOOK_BACK_CHARS for one in looks.seen)
+
+
+@given(st.integers(0, 300), st.integers(0, 300), st.integers(1, 7))
+def test_what_a_tool_is_asked_is_read_without_its_escapes_however_it_is_cut(before: int, lag: int, step: int) -> None:
+    async def run() -> None:
+        guard = guard_of(Looks("forbidden"), lag)
+        asked = "".join(f"\\u{ord(letter):04x}" for letter in "x " * before + "forbidden")
+        pieces = [asked[at : at + step] for at in range(0, len(asked), step)]
+
+        async def say() -> None:
+            for piece in pieces:
+                await guard.look([Delta(tool_calls=[{"index": 0, "function": {"arguments": piece}}])])
+            await guard.settle()
+
+        with pytest.raises(Blocked):
+            await say()
+
+    asyncio.run(run())
+
+
+async def test_what_was_found_stays_found_and_is_told_of_once() -> None:
+    told = Recorded()
+    rules = (Rule(Category.HATE, "review"), Rule(Category.VIOLENCE, "annotate"))
+    guard = guard_of(Looks("hateful"), 0, *rules, told=told)
+    for word in ("a ", "hateful ", "word, ", "a ", "blow ", "and more"):
+        await guard.look([Delta(content=word)])
+    await guard.settle()
+    assert guard.verdict.categories == ["hate", "violence"]
+    assert guard.verdict.action == Action.REVIEW
+    assert [texts for _, _, _, texts in told.incidents] == [("a hateful ",)]

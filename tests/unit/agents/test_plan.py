@@ -11,9 +11,7 @@ from tests.support.asks import LIMITS, ask, candidates, chat, plan, target, user
 
 from prsm.agents.call import ChatCall, Choice, EmbedCall, Usage
 from prsm.agents.plan import PathLimits, estimated_usage, make_plan, question_of
-from prsm.agents.texts import choices_without, read_texts, said_texts, tools_offered
 from prsm.core.errors import Kind, PrsmError
-from prsm.safety.seams import Category, Span
 from prsm.tokenomics.quotes import IMAGE_TOKENS, Price, Quote, charge_micro
 
 IMAGE = {"type": "image_url", "image_url": {"url": "https://images.example/cat.png"}}
@@ -160,34 +158,6 @@ def test_what_nobody_metered_is_estimated_from_all_that_was_said() -> None:
         assert estimated_usage(ask(body_bytes=9), [choice]).output_tokens == 4
     assert estimated_usage(ask(), [Choice(tool_calls=[arguments])]).output_tokens > 10
     assert estimated_usage(ask(), [Choice(content="abcd"), Choice(index=1, content="e")]).output_tokens == 2
-
-
-CALLED = {"id": "1", "type": "function", "function": {"name": "f", "arguments": '{"a":1}'}}
-
-
-def test_a_screen_gets_everything_that_a_model_will_read() -> None:
-    call = said(
-        {"role": "system", "content": "rules"},
-        user([{"type": "text", "text": "see"}, IMAGE]),
-        {"role": "assistant", "content": None, "tool_calls": []},
-        {"role": "assistant", "content": None, "refusal": "never", "name": "eve", "tool_calls": [CALLED]},
-        {"role": "tool", "content": "found", "tool_call_id": "1"},
-    )
-    assert read_texts(call) == ["rules", "see", "found", '{"a":1}', "eve\nnever\nf"]
-    assert read_texts(EMBED) == ["one", "two"]
-
-
-def test_a_screen_gets_everything_that_a_model_wrote() -> None:
-    choices = [Choice(content="said", reasoning="thought"), Choice(index=1, refusal="no", tool_calls=[CALLED])]
-    assert said_texts(choices) == ["said", "thought", "no", "f", '{"a":1}']
-    offered = tools_offered(
-        replace(said(user("hi")), options={"tools": [{"type": "function", "function": CALLED["function"]}]})
-    )
-    assert said_texts(choices, offered) == ["said", "thought", "no", '{"a":1}'], "it was screened when it was offered"
-    cut = choices_without(choices, [(), (), (), (Span(Category.HATE, "hate", 2, 3),)], offered)
-    assert cut[1].tool_calls[0]["function"] == {"name": "f", "arguments": '{"[hate]":1}'}
-    cut = choices_without(choices, [(), (), (), (Span(Category.HATE, "hate", 0, 1),), ()])
-    assert cut[1].tool_calls[0]["function"] == {"name": "[hate]", "arguments": '{"a":1}'}
 
 
 prices = st.integers(0, 10**10)
