@@ -132,6 +132,10 @@ def test_a_policy_that_leaves_nobody_is_refused_with_what_took_how_many_and_what
     assert "eu, us" in several.remedy
 
 
+def test_without_models_a_spend_cap_changes_nothing_of_the_refusal() -> None:
+    assert refused(lambda: ranked([], replace(CHAT, cap_micro=1000))).code == "no_able_model"
+
+
 def test_what_the_cap_does_not_pay_gives_way_to_what_it_does() -> None:
     three = [model("a/dear", 10**9), model("b/cheap", 10**6), model("c/mid", 10**8)]
     question = replace(CHAT, cap_micro=1000, held_input_tokens=400)

@@ -141,7 +141,8 @@ def _affordable(asked: Columns, alive: Flags, question: Question, cap_micro: int
 def _dearest_micro(asked: Columns, question: Question) -> float:
     """No expected answer costs more, in the worst case."""
     tokens = max(question.output_tokens, question.choices)
-    read, written = question.held_input_tokens * asked.input_price.max(), tokens * asked.output_price.max()
+    dearest_input, dearest_output = asked.input_price.max(initial=0.0), asked.output_price.max(initial=0.0)
+    read, written = question.held_input_tokens * dearest_input, tokens * dearest_output
     return float(read + written) / TOKENS_PER_PRICE + 2  # each is rounded up
 
 
