@@ -5,15 +5,16 @@ from typing import Annotated, Any
 from uuid import UUID
 
 import msgspec
-from fastapi import APIRouter
+from fastapi import APIRouter, Path
 from pydantic import BaseModel, ConfigDict, Field
 
 from prsm.api.door import Door
+from prsm.api.registry_schemas import Label
 from prsm.core.errors import InvalidRequest
 from prsm.core.identity import ADMIN, READ, ApiKey
 from prsm.core.money import BASIS_POINTS
 from prsm.federation.model_registry import MAX_PRICE_MICRO
-from prsm.federation.registry.versions import Parent, split_reference
+from prsm.federation.registry.versions import LABEL_PATTERN, Parent, split_reference
 from prsm.node import Node, reload_models
 from prsm.node.gates import pass_gate
 from prsm.node.publishing import Publication, publish
@@ -23,6 +24,8 @@ from prsm.teachers.runs.evidence_book import KeptDecision, KeptEvaluation
 from prsm.tokenomics.enrolment import account_of
 
 NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,99}$"
+_Model = Annotated[str, Path(pattern=NAME_PATTERN)]
+_Version = Annotated[str, Path(pattern=LABEL_PATTERN)]
 _Text = Annotated[str, Field(min_length=1, max_length=300, pattern=r"^[\x20-\x7e]+$")]
 _Price = Annotated[int, Field(ge=0, le=MAX_PRICE_MICRO, description="Micro-FTNS per million tokens.")]
 
@@ -95,7 +98,7 @@ class GateAsked(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     model: str = Field(pattern=NAME_PATTERN)
-    version: str = Field(min_length=1, max_length=100)
+    version: Label
     policy: dict[str, Any] = {}
     override_reason: str = Field(default="", max_length=2000, pattern=r"^[^\x00]*$")
 
@@ -148,7 +151,9 @@ def publishing_routes(node: Node, door: Door) -> APIRouter:
         return _shown(await evidence.evaluation(digest))
 
     @router.get("/evaluations/{model}/{version}", summary="The evaluations of a version, the newest first.")
-    async def evaluations(model: str, version: str, _caller: Annotated[ApiKey, reader]) -> list[EvaluationShown]:
+    async def evaluations(
+        model: _Model, version: _Version, _caller: Annotated[ApiKey, reader]
+    ) -> list[EvaluationShown]:
         return [_shown(kept) for kept in await evidence.evaluations(model, version)]
 
     @router.post("/gates", summary="Judge a version against the stable one; it takes its place where it passes.")
@@ -164,7 +169,7 @@ def publishing_routes(node: Node, door: Door) -> APIRouter:
         return _decided((await evidence.decisions(asked.model, limit=1))[0])
 
     @router.get("/gates/{model}", summary="What gates decided of a model's versions, the newest first.")
-    async def gates(model: str, _caller: Annotated[ApiKey, reader]) -> list[GateShown]:
+    async def gates(model: _Model, _caller: Annotated[ApiKey, reader]) -> list[GateShown]:
         return [_decided(kept) for kept in await evidence.decisions(model)]
 
     return router

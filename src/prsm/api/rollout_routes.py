@@ -11,6 +11,8 @@ from prsm.agents.rollouts.evidence import Interval, Mean, interval
 from prsm.agents.rollouts.trial import ALPHA, METRICS, PREFERRED, Comparison, Limits, compare, judge
 from prsm.agents.rollouts.trials import Trial
 from prsm.api.door import Door
+from prsm.api.registry_routes import Name
+from prsm.api.registry_schemas import Label
 from prsm.core.errors import Kind, PrsmError
 from prsm.core.identity import ADMIN, READ, ApiKey
 from prsm.core.money import BASIS_POINTS
@@ -28,7 +30,7 @@ class TrialWanted(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    candidate: str = Field(min_length=1, max_length=200, description="A registered version; it becomes the candidate.")
+    candidate: Label = Field(description="A registered version; it becomes the candidate.")
     share_bps: Share = 500
     shadow_bps: Share = 0
     error_increase: Increase = _USUAL.error_increase
@@ -85,12 +87,12 @@ def rollout_routes(node: Node, door: Door) -> APIRouter:
         return [_shown(node, trial) for trial in node.rollouts.trials.open.values()]
 
     @router.get("/rollouts/{model:path}", summary="The trials of a model, the newest first, with what they show.")
-    async def read_out(model: str, _caller: Annotated[ApiKey, reader]) -> list[TrialShown]:
+    async def read_out(model: Name, _caller: Annotated[ApiKey, reader]) -> list[TrialShown]:
         await settle_rollouts(node)
         return [_shown(node, trial) for trial in await node.rollouts.trials.history(model)]
 
     @router.put("/rollouts/{model:path}", summary="Begin a trial of a candidate, or change the one that runs.")
-    async def begin(model: str, wanted: TrialWanted, caller: Annotated[ApiKey, admin]) -> TrialShown:
+    async def begin(model: Name, wanted: TrialWanted, caller: Annotated[ApiKey, admin]) -> TrialShown:
         values = wanted.model_dump(include={*Limits.__slots__})
         await node.rollouts.begin(
             model, wanted.candidate, wanted.share_bps, wanted.shadow_bps, Limits(**values), by=_name(caller)
@@ -99,7 +101,7 @@ def rollout_routes(node: Node, door: Door) -> APIRouter:
         trial = node.rollouts.trials.open.get(model)
         if trial is None:
             raise PrsmError(
-                f"The trial of {model[:200]} has ended already.",
+                f"The trial of {model} has ended already.",
                 kind=Kind.CONFLICT,
                 code="trial_ended",
                 remedy="Its read-out says why: prsm rollout show MODEL.",
@@ -107,7 +109,7 @@ def rollout_routes(node: Node, door: Door) -> APIRouter:
         return _shown(node, trial)
 
     @router.delete("/rollouts/{model:path}", status_code=204, summary="End a trial: the candidate loses its share.")
-    async def end(model: str, caller: Annotated[ApiKey, admin]) -> None:
+    async def end(model: Name, caller: Annotated[ApiKey, admin]) -> None:
         await node.rollouts.stop(model, by=_name(caller))
         await _spread(node)
 

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from uuid import UUID
 
 import msgspec
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Path, Query
 from pydantic import BaseModel, ConfigDict, Field
 
 from prsm.api.door import Door
@@ -26,6 +26,7 @@ _WORDS = r"^[^\x00]*$"
 _SCOPE = r"^(node|key:[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|model:[^\x00-\x1f\x7f]{1,200})$"
 Scope = Annotated[str, Field(pattern=_SCOPE, max_length=220)]
 Limit = Annotated[int, Query(ge=1, le=1000)]
+Account = Annotated[str, Path(max_length=300, pattern=_PLAIN)]
 Reason = Annotated[str, Field(min_length=1, max_length=1000, pattern=_PLAIN, description="Why; it is kept.")]
 
 
@@ -182,7 +183,7 @@ def _policy_routes(router: APIRouter, node: Node, door: Door) -> None:
     @router.get("/safety/policy-history", summary="Every change of a policy, the newest first.")
     async def history(
         _caller: Annotated[ApiKey, admin],
-        scope: Annotated[str, Query(max_length=220)] = "",
+        scope: Annotated[str, Query(max_length=220, pattern=_PLAIN)] = "",
         limit: Limit = 100,
     ) -> list[PolicyWritten]:
         return [_written(each) for each in await book.history(scope or None, limit)]
@@ -195,7 +196,9 @@ def _policy_routes(router: APIRouter, node: Node, door: Door) -> None:
 
     @router.delete("/safety/policies/{scope:path}", status_code=204, summary="Take a scope's policy away.")
     async def remove(
-        scope: Scope, caller: Annotated[ApiKey, admin], reason: Annotated[str, Query(max_length=1000)] = ""
+        scope: Scope,
+        caller: Annotated[ApiKey, admin],
+        reason: Annotated[str, Query(max_length=1000, pattern=_PLAIN)] = "",
     ) -> None:
         if scope not in {each.scope for each in await book.current()}:
             raise PrsmError(f"No policy of {scope} was written.", kind=Kind.NOT_FOUND, code="no_policy", param="scope")
@@ -262,7 +265,7 @@ def _threat_routes(router: APIRouter, node: Node, door: Door) -> None:
         ]
 
     @router.delete("/safety/threats/{account}", status_code=204, summary="Clear an account and lift what binds it.")
-    async def lift(account: str, caller: Annotated[ApiKey, admin]) -> None:
+    async def lift(account: Account, caller: Annotated[ApiKey, admin]) -> None:
         await threats.lift(account, by=account_of(caller.principal_id))
         node.outbox.hint()
 

@@ -598,6 +598,29 @@ async def test_every_route_for_every_caller(tmp_path: Path, fresh_database: str,
         assert asked >= len(ROUTES) * len((*DEAD, *LIVE))
 
 
+async def test_no_nul_in_a_path_or_a_query_makes_the_node_fail(
+    tmp_path: Path, fresh_database: str, valkey_url: str
+) -> None:
+    """No text in PostgreSQL holds one, and a path is decoded: what reaches a statement has to be looked at before."""
+    async with open_world(tmp_path / "home", fresh_database, valkey_url) as world:
+        described = build_node_api(world.node, Door(world.node)).openapi()["paths"]
+        routes = {re.sub(":path}", "}", name): route for name, route in ROUTES.items()}
+        written = {"scope": "model:matrix"}  # a policy must be there, or a reason to remove it is never written
+        assert (await world.send("PUT", "/node/v1/safety/policies/model:matrix", "admin", POLICY))[0] == 200
+        failed: list[str] = []
+        for method, path, one in ((m, p, one) for p, each in described.items() for m, one in each.items()):
+            route = routes[name := f"{method.upper()} {path}"]
+            named = [each["name"] for each in one.get("parameters", []) if each["in"] == "path"]
+            good = dict.fromkeys(named, NO_RUN) | route.fill | (written if "policies/{scope}" in path else {})
+            asked = [path.format(**good | {each: "a%00b"}) + route.query for each in named]
+            query = [each["name"] for each in one.get("parameters", []) if each["in"] == "query"]
+            asked += [f"{path.format(**good)}?{each}=a%00b&{route.query[1:]}" for each in query]
+            for each in asked:
+                if (status := (await world.send(method, each, "admin", route.body))[0]) >= 500:
+                    failed.append(f"{name} as {each}: {status}")
+        assert not failed, "\n".join(failed)
+
+
 async def test_nobody_sees_what_is_another_s(tmp_path: Path, fresh_database: str, valkey_url: str) -> None:
     async with open_world(tmp_path / "home", fresh_database, valkey_url) as world:
         mine, theirs = "all user scopes", "other"
