@@ -191,11 +191,16 @@ def test_an_error_inside_a_200_is_an_error() -> None:
         completion_of(b'{"error":{"message":"no luck","code":502}}')
 
 
-@pytest.mark.parametrize("vectors", [[[1.0]], [[1.0], [1.0, 2.0]], [[], []]])
+@pytest.mark.parametrize("vectors", [[[1.0]], [[1.0], [1.0, 2.0]], [[], []], [[1.0], [1e39]]])
 def test_vectors_that_do_not_fit_are_refused(vectors: list[list[float]]) -> None:
     data = [{"index": i, "embedding": v} for i, v in enumerate(vectors)]
     with pytest.raises(UpstreamError, match="vectors"):
         embeddings_of(json.dumps({"data": data}).encode(), ["a", "b"])
+
+
+def test_the_largest_32_bit_float_fits_in_a_vector() -> None:
+    body = b'{"data":[{"embedding":[3.4028235e38,-3.4028235e38]}]}'  # its shortest form; as a double it is above it
+    assert embeddings_of(body, ["a"]).vectors == [[3.4028235e38, -3.4028235e38]]
 
 
 def test_unmetered_texts_count_a_token_per_four_bytes() -> None:

@@ -5,6 +5,7 @@ stream yields one list of deltas per network read, and its usage last, once, wha
 """
 
 import re
+import struct
 from collections.abc import AsyncIterator, Callable
 from itertools import islice, takewhile
 from typing import Annotated, Any
@@ -263,11 +264,16 @@ def embeddings_of(body: bytes, texts: list[str], secret: str = "") -> Embeddings
 
 
 def checked_vectors(vectors: list[list[float]], count: int) -> list[list[float]]:
-    """``vectors`` if there is one per text and all are of one length, else UpstreamError."""
+    """``vectors`` if there is one per text and all are of one length, of 32-bit floats, else UpstreamError."""
     if len(vectors) != count:
         raise bad_answer(f"holds {len(vectors)} vectors for {count} texts")
     if not all(vector and len(vector) == len(vectors[0]) for vector in vectors):
         raise bad_answer("holds empty vectors or vectors of different lengths")
+    try:
+        for vector in vectors:
+            struct.pack(f"<{len(vector)}f", *vector)
+    except OverflowError as error:
+        raise bad_answer("holds vectors with numbers that are no 32-bit floats") from error
     return vectors
 
 
