@@ -149,6 +149,11 @@ def make_plan(ask: Ask, candidates: Sequence[Candidate], limits: PathLimits) -> 
     return Plan(ask, able, quotes, max(known.worst_micro for known in quotes.values()))
 
 
+def output_limit(call: ChatCall, target: Target, default_output_tokens: int) -> int:
+    """The most tokens that one answer of ``target`` may have: what the caller allows, within what the target can."""
+    return min(call.max_output_tokens or default_output_tokens, target.max_output_tokens)
+
+
 def estimated_usage(ask: Ask, choices: Sequence[Choice]) -> Usage:
     """Tokens where the upstream did not meter: four bytes each, on both sides."""
     said = sum(
@@ -166,11 +171,10 @@ def _quote(ask: Ask, target: Target, limits: PathLimits) -> Quote | None:
     call = ask.call
     if isinstance(call, EmbedCall):
         return quote(price, ask.input_bytes, 0, choices=1, cap_micro=ask.cap_micro)
-    wanted = call.max_output_tokens or limits.default_output_tokens
     return quote(
         price,
         ask.input_bytes + _images(_attachments(call)) * IMAGE_TOKENS,
-        min(wanted, target.max_output_tokens),
+        output_limit(call, target, limits.default_output_tokens),
         choices=ask.choices,
         cap_micro=ask.cap_micro,
     )

@@ -2,9 +2,11 @@
 
 from collections.abc import Callable, Mapping
 
+from msgspec.structs import replace
+
 from prsm.agents.call import ChatCall, Completion, Target
 from prsm.agents.learning.feedback import FeedbackBook, Part
-from prsm.agents.plan import Ask
+from prsm.agents.plan import Ask, output_limit
 from prsm.agents.rollouts.assignment import CANDIDATE, STABLE
 from prsm.agents.rollouts.evidence import Mean
 from prsm.agents.rollouts.judge import Judge
@@ -46,6 +48,7 @@ class Rollouts:
             timeout_s=settings.request_timeout_s,
             answer_bytes=settings.answer_limit_bytes,
         )
+        self._default_output_tokens = settings.default_max_output_tokens
         self._versions = versions
         self._models = models
         self._account = account
@@ -117,7 +120,9 @@ class Rollouts:
         rows = models.of_model.get(model, ())
         heirs = [each for row in rows if (each := models.targets[int(row)]).version == release.candidate]
         if heirs:
-            self._shadow.copy(heirs[0], ask.call, answer, release.shadow_bps)
+            limit = output_limit(ask.call, heirs[0], self._default_output_tokens)
+            call = replace(ask.call, max_output_tokens=limit)
+            self._shadow.copy(heirs[0], call, answer, release.shadow_bps)
 
     def _version(self, target: Target) -> str:
         """An instance that names none serves what is stable."""

@@ -129,6 +129,7 @@ async def test_copies_are_counted_and_never_more_than_allowed_at_once(store: Dat
     ("error", "timeout_s", "counted"),
     [
         (UpstreamError("away", retryable=True), 5, Mean(1, 1)),
+        (UpstreamError("too many tokens", retryable=False, upstream_status=400, blames_caller=True), 5, None),
         (None, 0.01, Mean(1, 1)),
         (InvalidRequest("no tools here"), 5, None),
     ],

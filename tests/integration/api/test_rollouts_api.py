@@ -127,6 +127,26 @@ async def test_copies_go_to_the_candidate_and_cost_the_caller_nothing(served: Se
     assert seen(trial, "error")["tried"]["count"] == 0
 
 
+@pytest.mark.parametrize(
+    ("asked", "most", "allowed"), [(None, 8192, 4096), (None, 512, 512), (600, 512, 512), (7, 512, 7)]
+)
+async def test_a_copy_is_no_longer_than_its_model_and_the_caller_allow(
+    served: Served, asked: int | None, most: int, allowed: int
+) -> None:
+    model = await served.model("v1", "v2")
+    candidate = {**PRICES, "model": model, "version": "v2", "max_output_tokens": most}
+    await served.done("PUT", f"/node/v1/models/up/{model}-v2", candidate)
+    await begin(served, model, share_bps=0, shadow_bps=10_000)
+    body = {"model": model, "max_tokens": asked, "messages": [{"role": "user", "content": "hello"}]}
+    assert (await served.send("POST", "/v1/chat/completions", body, key=served.user))[0] == 200
+    copies: list[dict[str, Any]] = []
+    async with asyncio.timeout(20):
+        while not copies:
+            await asyncio.sleep(0.02)
+            copies = [each for each in served.upstream.requests if each.get("model") == f"{model}-v2"]
+    assert [each.get("max_tokens") for each in copies] == [allowed]
+
+
 async def test_a_judge_that_is_named_compares_copies_with_what_the_caller_got(served: Served) -> None:
     model = f"echo-{uuid4().hex[:8]}"
     await served.done("PUT", f"/node/v1/models/up/{model}-v1", {**PRICES, "model": model, "version": "v1"})

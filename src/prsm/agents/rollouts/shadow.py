@@ -83,11 +83,12 @@ class Shadow:
                 else:
                     answer = await self._executors[target.kind].chat(target, call)
                     first_s = time.monotonic()
-        except (UpstreamError, TimeoutError):
+        except TimeoutError:
             pass  # that is what is counted
         except PrsmError as error:
-            _log.info("shadow left out", model=target.name, code=error.code)
-            return  # it cannot honour the request's form, which says nothing of how well it answers
+            if not isinstance(error, UpstreamError) or error.blames_caller:
+                _log.info("shadow left out", model=target.name, code=error.code)
+                return  # it cannot honour the request's form, which says nothing of how well it answers
         waited_ms = (first_s - started_s) * 1000 if first_s else None
         self._trials.answered(target.model, SHADOW, ok=answer is not None, first_token_ms=waited_ms)
         if self._judge and answer:
