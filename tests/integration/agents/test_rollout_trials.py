@@ -107,6 +107,46 @@ async def test_what_could_not_be_added_is_added_later(store: Database) -> None:
     assert set(trials.open) == {"m"}
 
 
+async def test_what_was_added_is_not_added_again_where_the_sums_cannot_be_read(store: Database) -> None:
+    registry = Registry()
+    trials = Trials(store.pool, registry.withdraw, registry.ratings)
+    await trials.start("m", "1", "2", Limits())
+    trials.seen("m", "1", ok=False, first_token_ms=None)
+    await store.pool.execute("ALTER TABLE rollout_trials RENAME COLUMN limits TO away")
+    with pytest.raises(KeyError, match="limits"):
+        await trials.settle()
+    await store.pool.execute("ALTER TABLE rollout_trials RENAME COLUMN away TO limits")
+    await trials.settle()
+    assert trials.open["m"].counts[STABLE, "error"] == Mean(1, 1)
+
+
+async def test_workers_that_counted_in_different_orders_do_not_deadlock(store: Database) -> None:
+    """One waits in the midst of its rows for a row that the test has; the other has to wait behind it."""
+    registry = Registry()
+    workers = [Trials(store.pool, registry.withdraw, registry.ratings) for _ in range(2)]
+    models = ["a", "b", "c"]
+    for model in models:
+        await workers[0].start(model, "1", "2", Limits())
+    await workers[1].reload()
+    for model in models:
+        workers[0].seen(model, "1", ok=True, first_token_ms=None)
+    await workers[0].settle()
+    async with store.pool.acquire() as connection:
+        held = connection.transaction()
+        await held.start()
+        middle = workers[0].open["b"].id
+        await connection.fetch("SELECT 1 FROM rollout_counts WHERE trial_id = $1 FOR UPDATE", middle)
+        for worker, order in zip(workers, (models, models[::-1]), strict=True):
+            for model in order:
+                worker.seen(model, "1", ok=True, first_token_ms=None)
+        adding = [asyncio.create_task(worker.settle()) for worker in workers]
+        await asyncio.sleep(0.3)
+        await held.rollback()
+    await asyncio.gather(*adding)
+    await workers[0].reload()
+    assert [workers[0].open[model].counts[STABLE, "error"] for model in models] == [Mean(3, 0)] * 3
+
+
 async def test_copies_are_counted_and_never_more_than_allowed_at_once(store: Database) -> None:
     registry = Registry()
     trials = Trials(store.pool, registry.withdraw, registry.ratings)

@@ -95,19 +95,23 @@ class Trials:
 
     async def settle(self) -> None:
         """Add what was counted, read the sums of all workers, and withdraw every candidate that broke a limit."""
+        await self._add()
+        await self.reload()
+        for trial in tuple(self.open.values()):
+            await self._judge(trial)
+
+    async def _add(self) -> None:
+        if not self._waiting:
+            return
         taken, self._waiting = self._waiting, {}
+        rows = [(*key, mean.count, mean.total) for key, mean in taken.items()]
         try:
-            if taken:
-                rows = [(*key, mean.count, mean.total) for key, mean in taken.items()]
-                await self._pool.execute(_ADD, *map(list, zip(*rows, strict=True)))
-            await self.reload()
+            await self._pool.execute(_ADD, *map(list, zip(*rows, strict=True)))
         except BaseException:
             for key, mean in taken.items():
                 late = self._waiting.get(key, Mean())
                 self._waiting[key] = Mean(mean.count + late.count, mean.total + late.total)
             raise
-        for trial in tuple(self.open.values()):
-            await self._judge(trial)
 
     def _count(self, trial: Trial, arm: str, metric: str, value: float) -> None:
         key = trial.id, arm, metric
@@ -155,7 +159,7 @@ _END = "UPDATE rollout_trials SET ended_at = now(), reason = $2 WHERE model = $1
 _ADD = """
 INSERT INTO rollout_counts (trial_id, arm, metric, count, total)
 SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::bigint[], $5::float8[]) AS seen (trial, arm, metric, n, t)
-WHERE EXISTS (SELECT 1 FROM rollout_trials WHERE id = trial)
+WHERE EXISTS (SELECT 1 FROM rollout_trials WHERE id = trial) ORDER BY trial, arm, metric
 ON CONFLICT (trial_id, arm, metric)
 DO UPDATE SET count = rollout_counts.count + excluded.count, total = rollout_counts.total + excluded.total
 """
