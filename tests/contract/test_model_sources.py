@@ -495,15 +495,31 @@ async def test_the_hub_tells_only_what_changed() -> None:
             bench.add(f"acme/model-{number:02}")
         bench.server.page_entries = 10  # type: ignore[attr-defined]
         _, ending = await read_changed(bench.source)
-        assert len(bench.server.requests) == 3
+        assert len(bench.server.requests) == 4, "three pages, and the first of them again"
         bench.change("acme/model-07")
         bench.add("acme/new")
         listings, ending = await read_changed(bench.source, ending.mark)
         assert {"acme/model-07", "acme/new"} <= set(listings) <= {"acme/model-07", "acme/new", "acme/model-29"}
         assert not ending.whole
-        assert len(bench.server.requests) == 4
+        assert len(bench.server.requests) == 5
         bench.clock.at += timedelta(hours=2)
         assert len((await read_changed(bench.source, ending.mark))[0]) == 31
+
+
+@pytest.mark.parametrize("changed", [["acme/model-00"], [f"acme/model-{number:02}" for number in range(25)]])
+async def test_what_changes_while_the_whole_hub_is_read_is_met(changed: list[str]) -> None:
+    async for bench in started("hub"):
+        for number in range(30):
+            bench.add(f"acme/model-{number:02}")
+        bench.server.page_entries = 10  # type: ignore[attr-defined]
+        reading = await bench.source.read("")
+        assert reading is not None
+        met = [listing.name for listing in await anext(reading.pages)]
+        for name in changed:  # goes ahead of the page that was read
+            bench.change(name)
+        met += [listing.name async for page in reading.pages for listing in page]
+        assert sorted(met) == [f"acme/model-{number:02}" for number in range(30)]
+        assert reading.ending().whole
 
 
 async def test_the_hub_lists_whom_providers_serve() -> None:

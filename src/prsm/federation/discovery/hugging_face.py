@@ -107,16 +107,21 @@ class HuggingFaceSource:
             return None
         now_mark = _Mark(self._params_mark(), newest, at if last is None or whole else last.whole_at)
         return Reading(
-            self._pages(walk, first, None if last is None or whole else last.newest),
-            lambda: Ending(whole and not walk.cut, msgspec.json.encode(now_mark).decode(), walk.reader.left_out),
+            self._pages(walk, first, None if last is None or whole else last.newest, newest),
+            lambda: Ending(whole and not walk.cut, msgspec.json.encode(now_mark).decode(), walk.left_out),
         )
 
     async def aclose(self) -> None:
         """The library's client is everybody's and stays open."""
 
     async def _pages(
-        self, walk: "_Walk", entries: "list[_Entry]", since: datetime | None
+        self, walk: "_Walk", first: "list[_Entry]", since: datetime | None, newest: datetime
     ) -> AsyncGenerator[tuple[Listing, ...], None]:
+        """All that changed ``since``; with None everything, and then again what is newer than the ``newest`` of then.
+
+        For what changes during a pass goes ahead of the pages already read, and would be taken for gone.
+        """
+        entries = first
         try:
             while True:
                 fresh = [entry for entry in entries if since is None or entry.changed_at >= since]
@@ -127,7 +132,10 @@ class HuggingFaceSource:
                     yield page
                 walk.cut = walk.cut or (bool(walk.next_url) and walk.reader.listed >= self._limits.max_entries)
                 if len(fresh) < len(entries) or walk.cut or not walk.next_url:
-                    return
+                    if since is not None or walk.cut or entries is first:
+                        return
+                    since = newest
+                    walk.begin_again()
                 entries = await self._page(walk)
         finally:
             walk.budget.cancel()
@@ -199,11 +207,25 @@ class HuggingFaceSource:
 class _Walk:
     """Where a pass is; ``cut`` when there is more than it may list."""
 
-    next_url: str
+    first_url: str
     budget: Budget
     reader: EntryReader = field(default_factory=EntryReader)
     cut: bool = False
+    next_url: str = field(init=False)
     _begun: bool = False
+    _left_out: int | None = None
+
+    def __post_init__(self) -> None:
+        self.next_url = self.first_url
+
+    @property
+    def left_out(self) -> int:
+        """Entries that could not be read, or came twice; those that are read again on purpose are not counted."""
+        return self.reader.left_out if self._left_out is None else self._left_out
+
+    def begin_again(self) -> None:
+        """Go to the first page."""
+        self._left_out, self.next_url, self._begun = self.left_out, self.first_url, False
 
     def params(self, params: dict[str, Any]) -> dict[str, Any] | None:
         """Those of the first request; the links to further pages have them in them."""
