@@ -155,7 +155,7 @@ INSERT INTO safety_incidents (id, request_id, account, model, direction, action,
 VALUES ($1, $2, $3, $4, $5, $6, $7::text::jsonb, $8, $9)
 """
 _COLUMNS = """id, request_id, account, model, direction, action, findings::text AS findings, status, appeal, decided_by,
-    note, created_at, decided_at, texts"""
+    note, created_at, decided_at"""
 _APPEAL = """
 UPDATE safety_incidents SET status = 'open', appeal = $3
 WHERE request_id = $1 AND account = $2 AND status IN ('recorded', 'open') RETURNING id
@@ -164,12 +164,12 @@ _DECIDE = f"""
 UPDATE safety_incidents SET status = $2, decided_by = $3, note = $4, decided_at = now() WHERE id = $1
 RETURNING {_COLUMNS}
 """  # noqa: S608 - constants
-_GET = f"SELECT {_COLUMNS} FROM safety_incidents WHERE id = $1"  # noqa: S608 - constants
+_GET = f"SELECT {_COLUMNS}, texts FROM safety_incidents WHERE id = $1"  # noqa: S608 - constants
 _LIST = f"""
 SELECT {_COLUMNS} FROM safety_incidents
 WHERE ($1::text IS NULL OR status = $1) AND ($2::text IS NULL OR account = $2)
 ORDER BY status <> 'open', CASE WHEN status = 'open' THEN created_at END, created_at DESC LIMIT $3
 """  # noqa: S608 - constants
 _DECIDED = f"""
-SELECT {_COLUMNS} FROM safety_incidents WHERE status IN ('upheld', 'overturned') ORDER BY decided_at LIMIT $1
+SELECT {_COLUMNS}, texts FROM safety_incidents WHERE status IN ('upheld', 'overturned') ORDER BY decided_at LIMIT $1
 """  # noqa: S608 - constants

@@ -95,6 +95,19 @@ async def test_an_incident_is_recorded_appealed_and_decided(store: Database) -> 
     assert (await refused(book.decide(uuid7(), "upheld", by="admin", note=""))).kind is Kind.NOT_FOUND
 
 
+async def test_texts_are_not_read_for_a_list_or_a_decision(store: Database) -> None:
+    """Each may be as long as a request, and a list has up to a thousand."""
+    book, account = incidents(store), f"principal:{uuid4()}"
+    await book.record(uuid7(), account, "up/m", Direction.INPUT, BLOCKED, ["a word"])
+    await store.pool.execute("ALTER TABLE safety_incidents RENAME COLUMN texts TO away")
+    try:
+        [one] = await book.listed(account=account)
+        assert (await book.decide(one.id, "upheld", by="admin", note="")).status == "upheld"
+    finally:
+        await store.pool.execute("ALTER TABLE safety_incidents RENAME COLUMN away TO texts")
+    assert (await book.get(one.id)).texts == ("a word",)
+
+
 async def test_what_asks_for_a_person_waits_for_one(store: Database) -> None:
     book, account = incidents(store), f"principal:{uuid4()}"
     for action in (Action.REVIEW, Action.ESCALATE):
