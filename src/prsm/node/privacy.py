@@ -18,7 +18,7 @@ from prsm.safety.privacy.subject_rows import read_all
 
 PERIODS: Final = (
     *("conversation_kept_days", "preference_kept_days", "idempotency_ttl_s", "feedback_kept_days", "feedback_ttl_s"),
-    "response_cache_ttl_s",
+    *("incident_kept_days", "response_cache_ttl_s"),
 )
 """The settings that say how long something personal is kept."""
 

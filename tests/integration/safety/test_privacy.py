@@ -20,6 +20,7 @@ from prsm.core.identity import USER_SCOPES, Grant
 from prsm.core.models import Base
 from prsm.core.subject_keys import Erased
 from prsm.monitoring import logs
+from prsm.node.privacy import PERIODS
 from prsm.safety.policy import Action, Direction, Finding, Verdict
 from prsm.safety.privacy.erasure import check_certificate
 from prsm.safety.privacy.register import HOLDINGS
@@ -311,6 +312,12 @@ async def test_the_command(served: Served, tmp_path: Path) -> None:
     code, shown, err = await served.cli("privacy", "erase", str(ada.id), "--other", "--yes")
     assert code == 0, err
     assert json.loads(shown)["certificate"]["subject"] == str(ada.id)
+
+
+def test_every_period_that_the_register_names_is_told() -> None:
+    named = set(re.findall(r"[a-z]\w*_(?:days|s)\b", " ".join(holding.kept for holding in HOLDINGS)))
+    assert named, "the register names settings"
+    assert named <= set(PERIODS)
 
 
 def test_every_table_is_in_the_register_or_holds_nothing_personal() -> None:
