@@ -14,6 +14,8 @@ from prsm.safety.detectors.lookalikes import LEET, LETTERS, SCRIPTS, emoji_word
 
 _INVISIBLE: Final = frozenset({"Cf", "Cc", "Cs", "Co", "Cn"})
 _KEPT: Final = frozenset("\n\t\r")
+MAX_MARKS: Final = 30
+"""Marks on one character that are read, as of UAX 15's stream-safe text: NFKC takes the square of their number."""
 _VARIATION: Final = frozenset("\ufe0e\ufe0f\u20e3\u034f\u115f\u1160\u3164\uffa0\u17b4\u17b5")
 _ASCII_RUN: Final = re.compile(r"[\t\n\r\x20-\x7e]+")
 _WORD: Final = re.compile(r"[^\W\d_]+")
@@ -94,14 +96,18 @@ def identity(text: str) -> Mapped:
 
 
 def _cluster(text: str, start: int, end: int) -> Iterable[tuple[str, int, int]]:
-    """One base character with all that joins it, in normal form; an emoji as words with spaces around."""
+    """One base character with all that joins it, in normal form; an emoji as words with spaces around.
+
+    Of marks beyond ``MAX_MARKS`` nothing is left but their place; letters of Hangul all stay.
+    """
     word = emoji_word(text[start]) if text[start] not in LETTERS else ""
     if word:
         spaced = f" {word} "
         yield from ((char, start, end) for char in spaced)
         return
     seen = "".join(c for c in text[start:end] if c in _KEPT or not _unseen(c))
-    for char in unicodedata.normalize("NFKC", seen):
+    letters = (c for c in seen[1 + MAX_MARKS :] if not _is_mark(c))
+    for char in unicodedata.normalize("NFKC", seen[: 1 + MAX_MARKS] + "".join(letters)):
         if not _unseen(char) or char in _KEPT:
             yield char, start, end
 
@@ -112,7 +118,11 @@ def _unseen(char: str) -> bool:
 
 def _joins(char: str) -> bool:
     """Whether a character belongs to the one before it: marks, selectors, and letters of Hangul syllables."""
-    return char in _VARIATION or unicodedata.category(char) in {"Mn", "Mc", "Me"} or "\u1160" <= char <= "\u11ff"
+    return char in _VARIATION or _is_mark(char) or "\u1160" <= char <= "\u11ff"
+
+
+def _is_mark(char: str) -> bool:
+    return unicodedata.category(char) in {"Mn", "Mc", "Me"}
 
 
 def _with_latin_words(told: Mapped) -> Mapped:

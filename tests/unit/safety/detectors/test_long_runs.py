@@ -13,6 +13,7 @@ from prsm.safety.detectors.secrets import SecretsDetector
 UNITS = (
     "x", "1", "a@", "@", "%41", "%4", "ab ", "ab:", "1 ", "12-", "+", "a.b@", "A\n", "AAAA\n", "=", "a/b", "http://",
     "ey.", "_", "'", "key=", "a b c ", "1.", "..", "password=", "4111 ", "+49 ", "fe80:", "\\x41", "\u200b", "x\u0301",
+    "\u0301\u0323", "\u0f73",
 )  # fmt: skip
 READERS: dict[str, Callable[[str], object]] = {
     "plain": plain,

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prsm.safety.detectors.hidden import MAX_CHARS, MAX_STRETCHES, hidden
-from prsm.safety.detectors.normalise import plain, skeleton
+from prsm.safety.detectors.normalise import MAX_MARKS, folded, plain, skeleton
 
 HARD = st.text(
     st.one_of(
@@ -67,6 +67,21 @@ def test_positions_lead_back_into_the_original(text: str) -> None:
         assert len(view.text) == len(view.starts) == len(view.ends)
         assert all(0 <= start < end <= len(text) for start, end in zip(view.starts, view.ends, strict=True))
         assert list(view.starts) == sorted(view.starts)
+
+
+@pytest.mark.parametrize("marks", ["\u0301\u0323", "\u0f73", "\ufe0f\u0301\u0323"])
+def test_marks_without_end_are_read_as_few_and_all_have_their_place(marks: str) -> None:
+    text = f"q{marks * 4000}uit them"
+    told = plain(text)
+    assert len(told.text) <= len("quit them") + 2 * MAX_MARKS
+    assert "".join(c for c in told.text if c.isascii()) == "quit them"
+    assert told.original(0, 1) == (0, text.index("u"))
+    assert told.original(told.text.index("u"), len(told.text)) == (text.index("u"), len(text))
+
+
+def test_letters_of_hangul_are_no_marks_and_all_stay() -> None:
+    text = "\u1112" + "\u1161\u11ab" * 50 + "\u0301" * 100
+    assert folded(text).text == unicodedata.normalize("NFKC", text[:101])
 
 
 @given(st.text(st.characters(min_codepoint=32, max_codepoint=126, exclude_characters="013457@$!€"), max_size=80))
