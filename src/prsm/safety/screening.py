@@ -56,16 +56,16 @@ class Screening:
     async def assess(self, texts: Sequence[str]) -> list[Assessment]:
         """One assessment a text. Raises DetectorAway where one cannot be had."""
         keys = [self._digest(text) for text in texts]
-        new = {key: text for key, text in zip(keys, texts, strict=True) if key not in self._remembered}
-        found = dict(zip(new, await self._assess(list(new.values())) if new else (), strict=True))
-        assessed = [self._remembered[key] if key in self._remembered else found[key] for key in keys]
+        # Copied before waiting: what others ask meanwhile may push it out.
+        found = {key: self._remembered[key] for key in keys if key in self._remembered}
+        new = {key: text for key, text in zip(keys, texts, strict=True) if key not in found}
+        found.update(zip(new, await self._assess(list(new.values())) if new else (), strict=True))
         for key, assessment in found.items():
             self._remembered[key] = assessment
-        for key in keys:
             self._remembered.move_to_end(key)
         while len(self._remembered) > self._remember:
             self._remembered.popitem(last=False)
-        return assessed
+        return [found[key] for key in keys]
 
     async def enforce(
         self,

@@ -1,0 +1,36 @@
+"""Screening remembers what it looked at, within bounds, and suspects nobody of what a policy does not mind."""
+
+import asyncio
+from collections.abc import Sequence
+
+from tests.support.answering import Recorded
+
+from prsm.safety.screening import Screening
+from prsm.safety.seams import Assessment, Category
+
+
+class Reads:
+    """Scores a text by its length; over "slow" it sits until ``go`` is set."""
+
+    def __init__(self) -> None:
+        self.go = asyncio.Event()
+
+    async def assess(self, texts: Sequence[str]) -> list[Assessment]:
+        if "slow" in texts:
+            await self.go.wait()
+        return [Assessment({Category.HATE: len(text) / 1000}) for text in texts]
+
+
+def screening_of(reads: Reads, told: Recorded, remember: int = 20_000) -> Screening:
+    return Screening("reads", reads.assess, told.record, told.note, told.count, remember)
+
+
+async def test_what_was_known_when_it_was_asked_is_answered_though_others_push_it_out_meanwhile() -> None:
+    reads = Reads()
+    screening = screening_of(reads, Recorded(), remember=4)
+    await screening.assess(["known"])
+    waits = asyncio.create_task(screening.assess(["known", "slow", "known"]))
+    await asyncio.sleep(0)
+    await screening.assess([f"other {number}" for number in range(4)])
+    reads.go.set()
+    assert [one.scores[Category.HATE] for one in await waits] == [0.005, 0.004, 0.005]
