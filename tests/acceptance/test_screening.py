@@ -23,7 +23,7 @@ def careful(tmp_path_factory: pytest.TempPathFactory, upstream: UpstreamServer) 
     banned.write_text('[[pattern]]\nname = "the-plan"\npattern = "xyzzy[- ]?plugh"\n')
     with started_node(folder, BANNED_FILE=banned) as node:
         node.add_provider("up", f"{upstream.origin}/v1")
-        node.add_model("up/echo", description="Says again what it is told.")
+        node.add_model("up/echo", description="Says again what it is told.", context_tokens=200_000)
         yield node
 
 
@@ -48,6 +48,18 @@ def command(node: StartedNode, *arguments: str) -> str:
 
 def say(text: str) -> Any:
     return [{"role": "user", "content": text}]
+
+
+def test_more_than_is_screened_at_once_is_refused_in_words(client: OpenAI) -> None:
+    """Moderations and answers alike, before a detector reads any of it."""
+    parts = [f"{number} " + "word " * 8_000 for number in range(11)]
+    for ask in (
+        lambda: client.moderations.create(input=parts),
+        lambda: client.chat.completions.create(model="up/echo", messages=[say(part)[0] for part in parts]),
+    ):
+        with pytest.raises(openai.BadRequestError, match=r"440,0\d\d .* 400,000\. Send them in several") as refused:
+            ask()
+        assert refused.value.code == "too_much_to_screen"
 
 
 def test_moderations_in_openais_shape(client: OpenAI) -> None:

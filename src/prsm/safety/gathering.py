@@ -6,9 +6,9 @@ too much waits, is refused: nothing goes unseen.
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, cast
 
 from prsm.core.errors import PrsmError
 from prsm.safety.seams import Assessment, DetectorAway
@@ -54,9 +54,21 @@ class Gathering:
         return bool(self._tasks)
 
     async def assess(self, texts: Sequence[str]) -> list[Assessment]:
-        """One assessment a text. Raises what ``assess`` raises of these texts, DetectorAway where it takes too long."""
-        if not texts:
-            return []
+        """One assessment a text. Raises what ``assess`` raises of these texts, DetectorAway where it takes too long.
+
+        Many texts go in slices, one after the other, so that others come between and who leaves is looked at no more.
+        """
+        found: list[Assessment] = []
+        try:
+            async with asyncio.timeout(self._time_limit_s):
+                for some in _slices(texts):
+                    found += await self._queued(some)
+        except TimeoutError as error:
+            limit = f"{self._time_limit_s:g} s"
+            raise DetectorAway(f"Screening took longer than {limit}.", remedy=_REMEDY, retry_after_s=1.0) from error
+        return found
+
+    async def _queued(self, texts: Sequence[str]) -> list[Assessment]:
         chars = sum(map(len, texts))
         if self._waiting and self._chars + chars > self._max_waiting_chars:
             raise DetectorAway("Too many texts wait to be screened.", remedy=_REMEDY, retry_after_s=1.0)
@@ -64,21 +76,18 @@ class Gathering:
         self._waiting.append(one)
         self._chars += chars
         if len(self._tasks) < self._at_once:
-            task = asyncio.create_task(self._drain())
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-        try:
-            async with asyncio.timeout(self._time_limit_s):
-                return await one.found
-        except TimeoutError as error:
-            limit = f"{self._time_limit_s:g} s"
-            raise DetectorAway(f"Screening took longer than {limit}.", remedy=_REMEDY, retry_after_s=1.0) from error
+            self._tasks.add(asyncio.create_task(self._drain()))
+        return await one.found
 
     async def _drain(self) -> None:
-        while batch := self._next():
-            if not await self._together(batch) and len(batch) > 1:
-                for one in batch:  # whose text it was that failed, only each alone can say
-                    await self._together([one])
+        try:
+            while batch := self._next():
+                if not await self._together(batch) and len(batch) > 1:
+                    for one in batch:  # whose text it was that failed, only each alone can say
+                        if not one.found.done():
+                            await self._together([one])
+        finally:  # at once, not when the loop comes to it: who is queued in between would find nobody
+            self._tasks.remove(cast("asyncio.Task[None]", asyncio.current_task()))
 
     def _next(self) -> list[_Waiting]:
         """Who goes together now; those who have left are passed over."""
@@ -86,8 +95,7 @@ class Gathering:
         texts = chars = 0
         while self._waiting:
             one = self._waiting[0]
-            full = texts + len(one.texts) > BATCH_TEXTS or chars + one.chars > BATCH_CHARS
-            if batch and full:
+            if batch and _is_full(texts + len(one.texts), chars + one.chars):
                 break
             self._waiting.popleft()
             self._chars -= one.chars
@@ -98,16 +106,41 @@ class Gathering:
 
     async def _together(self, batch: Sequence[_Waiting]) -> bool:
         """Look at all texts of a batch; whether that went well. The failure of one alone is its answer."""
-        try:
-            found = await self._assess([text for one in batch for text in one.texts])
-        except Exception as error:  # noqa: BLE001 - whoever waits must hear of it, whatever it is
+        looking = asyncio.ensure_future(self._assess([text for one in batch for text in one.texts]))
+
+        def stop_where_nobody_waits(_: object) -> None:
+            if all(one.found.done() for one in batch):
+                looking.cancel()
+
+        for one in batch:
+            one.found.add_done_callback(stop_where_nobody_waits)
+        await asyncio.wait({looking})
+        error = DetectorAway("Screening was stopped.", remedy=_REMEDY) if looking.cancelled() else looking.exception()
+        if error:  # whoever waits must hear of it, whatever it is
             if len(batch) == 1 and not batch[0].found.done():
                 known = isinstance(error, PrsmError)
                 batch[0].found.set_exception(error if known else DetectorAway(f"Screening failed: {error}."))
             return False
+        found = looking.result()
         at = 0
         for one in batch:
             if not one.found.done():
                 one.found.set_result(found[at : at + len(one.texts)])
             at += len(one.texts)
         return True
+
+
+def _is_full(texts: int, chars: int) -> bool:
+    return texts > BATCH_TEXTS or chars > BATCH_CHARS
+
+
+def _slices(texts: Sequence[str]) -> Iterator[Sequence[str]]:
+    """``texts`` in order, in parts that are no more than a batch, or one text."""
+    begun = chars = 0
+    for at, text in enumerate(texts):
+        if at > begun and _is_full(at + 1 - begun, chars + len(text)):
+            yield texts[begun:at]
+            begun, chars = at, 0
+        chars += len(text)
+    if texts:
+        yield texts[begun:]

@@ -6,6 +6,7 @@ business.
 """
 
 import asyncio
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -36,7 +37,7 @@ class Absent:
         self.categories = frozenset[Category]()
         self.reason = reason
 
-    def assess(self, texts: Sequence[str]) -> list[Assessment]:
+    def assess(self, texts: Sequence[str], go_on: Callable[[], None] = lambda: None) -> list[Assessment]:
         raise DetectorAway(f"The detector {self.name} is away: {self.reason}", remedy=_REMEDY)
 
 
@@ -72,16 +73,28 @@ class Monitor:
     async def assess(self, texts: Sequence[str]) -> list[Assessment]:
         """What all detectors found in each text, together.
 
-        Raises DetectorAway, and TextTooLong for a text that nobody would read whole.
+        Raises DetectorAway, and TextTooLong for a text that nobody would read whole. Where nobody waits any more, the
+        thread stops at the next window of a text.
         """
-        return await self._run(lambda: self._join(texts, self._content.assess(texts)))
+        left = threading.Event()
+        try:
+            return await self._run(lambda: self._join(texts, left))
+        finally:
+            left.set()
 
     def close(self) -> None:
         """Takes no more; what waits is dropped, what runs is not waited for."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def _join(self, texts: Sequence[str], content: Sequence[Assessment]) -> list[Assessment]:
-        found = [content, *(detector.assess(texts) for detector in self._others)]
+    def _join(self, texts: Sequence[str], left: threading.Event) -> list[Assessment]:
+        def go_on() -> None:
+            if left.is_set():
+                raise DetectorAway("Nobody waits for this any more.", remedy=_REMEDY)
+
+        found = [self._content.assess(texts, go_on)]
+        for detector in self._others:
+            go_on()
+            found.append(detector.assess(texts))
         for detector, assessed in zip((self._content, *self._others), found, strict=True):
             if len(assessed) != len(texts):
                 raise DetectorAway(f"The detector {detector.name} did not answer for every text.", remedy=_REMEDY)

@@ -7,12 +7,13 @@ that a conversation's history is not looked at anew with each turn.
 import hashlib
 import os
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Final
 from uuid import UUID
 
 from msgspec import Struct
 
+from prsm.core.errors import InvalidRequest
 from prsm.safety.gathering import Assess
 from prsm.safety.policy import CLEAR, Action, Direction, Policy, Verdict, judge, refusal
 from prsm.safety.seams import Assessment, Category
@@ -23,6 +24,11 @@ Note = Callable[[str, Event], None]
 Count = Callable[[Direction, str, int], None]
 """Hears of texts that were screened: how many, and the action they met."""
 
+MAX_NEW_CHARS: Final = 400_000
+"""Characters of one call that were not looked at lately: of English some 90,000 tokens, which take a core 14 s.
+
+A conversation grows beyond it, since what came before is remembered.
+"""
 _NEAR: Final = 0.6
 """A probability above this share of a threshold is near it."""
 
@@ -54,11 +60,15 @@ class Screening:
         self._remembered: OrderedDict[bytes, Assessment] = OrderedDict()
 
     async def assess(self, texts: Sequence[str]) -> list[Assessment]:
-        """One assessment a text. Raises DetectorAway where one cannot be had."""
+        """One assessment a text.
+
+        Raises DetectorAway where one cannot be had, InvalidRequest for more than ``MAX_NEW_CHARS`` to look at.
+        """
         keys = [self._digest(text) for text in texts]
         # Copied before waiting: what others ask meanwhile may push it out.
         found = {key: self._remembered[key] for key in keys if key in self._remembered}
         new = {key: text for key, text in zip(keys, texts, strict=True) if key not in found}
+        _refuse_too_much(new.values())
         found.update(zip(new, await self._assess(list(new.values())) if new else (), strict=True))
         for key, assessment in found.items():
             self._remembered[key] = assessment
@@ -106,6 +116,16 @@ class Screening:
 
     def _digest(self, text: str) -> bytes:
         return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), key=self._key, digest_size=16).digest()
+
+
+def _refuse_too_much(texts: Iterable[str]) -> None:
+    chars = sum(map(len, texts))
+    if chars > MAX_NEW_CHARS:
+        raise InvalidRequest(
+            f"These texts have {chars:,} characters that were not screened lately; the limit is {MAX_NEW_CHARS:,}.",
+            code="too_much_to_screen",
+            remedy="Send them in several requests: what this node has screened lately does not count.",
+        )
 
 
 def _is_near(policies: Sequence[Policy], assessments: Sequence[Assessment]) -> bool:

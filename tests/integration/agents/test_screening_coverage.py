@@ -11,7 +11,7 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -60,7 +60,7 @@ class Sees:
         self.seen: dict[int, set[str]] = {}
         self.faults: Counter[str] = Counter()
 
-    def assess(self, texts: Sequence[str]) -> list[Assessment]:
+    def assess(self, texts: Sequence[str], go_on: Callable[[], None]) -> list[Assessment]:
         with self._lock:
             fault = self._chance.choice(["crash", "short", "slow"]) if self._chance.random() < self._rate else ""
             self.faults.update([fault] if fault else [])

@@ -105,3 +105,35 @@ async def test_who_waits_too_long_or_comes_when_too_much_waits_is_refused() -> N
         await asyncio.sleep(0.01)
     assert lengths(await gathering.assess(["later"])) == [5]
     assert ["b" * 9] not in detectors.calls  # who has left is not looked at any more
+
+
+async def test_many_texts_go_in_slices_and_others_come_between() -> None:
+    detectors = Detectors()
+    detectors.go.clear()
+    gathering = Gathering(detectors.assess, time_limit_s=60)
+    many = asyncio.create_task(gathering.assess([str(number) * (BATCH_CHARS - 1) for number in range(5)]))
+    await asyncio.sleep(0.01)
+    few = asyncio.create_task(gathering.assess(["few"]))
+    await asyncio.sleep(0.01)
+    detectors.go.set()
+    assert lengths(await few) == [3]
+    assert not many.done()
+    assert lengths(await many) == [BATCH_CHARS - 1] * 5
+    assert [call[0][0] for call in detectors.calls] == ["0", "f", "1", "2", "3", "4"]
+
+
+async def test_what_nobody_waits_for_any_more_is_stopped_and_who_comes_next_is_served() -> None:
+    detectors = Detectors()
+    detectors.go.clear()
+    gathering = Gathering(detectors.assess, time_limit_s=60)
+    both = [asyncio.create_task(gathering.assess([word * BATCH_CHARS] * 2)) for word in ("a", "b")]
+    await asyncio.sleep(0.01)
+    for each in both:
+        each.cancel()
+    await asyncio.wait(both)
+    await asyncio.sleep(0.01)
+    assert detectors.at_once == 0
+    assert not gathering.is_busy
+    detectors.go.set()
+    assert lengths(await gathering.assess(["next"])) == [4]
+    assert [call[0][0] for call in detectors.calls] == ["a", "n"]

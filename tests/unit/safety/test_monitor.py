@@ -62,6 +62,17 @@ class Forgetful(Marks):
         return super().assess(texts)[1:]
 
 
+class Notes(Marks):
+    """Keeps what it has looked at."""
+
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+
+    def assess(self, texts: Sequence[str]) -> list[Assessment]:
+        self.seen += texts
+        return super().assess(texts)
+
+
 class Stuck(Marks):
     """Waits until it is let go."""
 
@@ -169,6 +180,20 @@ async def test_too_slow_and_too_many_are_refused_until_the_thread_is_free(conten
             continue
     else:
         pytest.fail("the thread never came back")
+    monitor.close()
+
+
+async def test_what_nobody_waits_for_any_more_is_looked_at_no_further(content: ContentDetector) -> None:
+    stuck, after = Stuck(), Notes()
+    monitor = Monitor(content, [stuck, after], threads=1, time_limit_s=120)
+    asked = asyncio.create_task(monitor.assess(["hello"]))
+    await asyncio.to_thread(stuck.started.wait, 60)
+    asked.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asked
+    stuck.go.set()
+    assert len(await monitor.assess(["next"])) == 1
+    assert after.seen == ["next"]
     monitor.close()
 
 

@@ -3,8 +3,10 @@
 import asyncio
 from collections.abc import Sequence
 
+import pytest
 from tests.support.answering import Recorded
 
+from prsm.core.errors import InvalidRequest
 from prsm.safety.screening import Screening
 from prsm.safety.seams import Assessment, Category
 
@@ -34,3 +36,15 @@ async def test_what_was_known_when_it_was_asked_is_answered_though_others_push_i
     await screening.assess([f"other {number}" for number in range(4)])
     reads.go.set()
     assert [one.scores[Category.HATE] for one in await waits] == [0.005, 0.004, 0.005]
+
+
+async def test_only_so_much_that_is_new_is_looked_at_in_one_call() -> None:
+    screening = screening_of(Reads(), Recorded())
+    half = [f"{number:09d} " * 10_000 for number in range(2)]
+    other = [f"{number:09d} " * 10_000 for number in range(2, 4)]
+    for texts in ([*half, *other, "more"], [*half, *half, *other, "more"]):
+        with pytest.raises(InvalidRequest, match=r"400,004 .* 400,000") as refused:
+            await screening.assess(texts)
+        assert refused.value.code == "too_much_to_screen"
+    assert len(await screening.assess([*half, *half, *half])) == 6
+    assert len(await screening.assess([*half, *other, "more"])) == 5  # a conversation that has grown

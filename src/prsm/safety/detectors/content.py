@@ -6,7 +6,7 @@ Every character is read: of the text as it is meant to be seen (``normalise``), 
 
 import hashlib
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
@@ -83,14 +83,22 @@ class ContentDetector:
         self.name = f"content-{self._model.version}"
         self.categories = frozenset[Category]({*CATEGORIES, Category.PERSONAL_DATA})
 
-    def assess(self, texts: Sequence[str]) -> list[Assessment]:
-        """Raises TextTooLong for a text beyond the limit of ``windows``."""
+    def assess(self, texts: Sequence[str], go_on: Callable[[], None] = lambda: None) -> list[Assessment]:
+        """Raises TextTooLong for a text beyond the limit of ``windows``, and between windows what ``go_on`` raises."""
         with self._lock:
             kept = [self._kept.pop(_digest(text), None) for text in texts]
         new = [text for text, found in zip(texts, kept, strict=True) if found is None]
         rows = [row for number, text in enumerate(new) for row in self._rows(number, text)]
-        judged = iter(self._judged(len(new), rows, self._screen.read([row.ids for row in rows])))
+        judged = iter(self._judged(len(new), rows, self._read(rows, go_on)))
         return [found or next(judged) for found in kept]
+
+    def _read(self, rows: Sequence[_Row], go_on: Callable[[], None]) -> Outputs:
+        outputs: dict[str, list[npt.NDArray[np.float32]]] = {name: [] for name in _SAID}
+        for row in rows:
+            go_on()
+            for name, read in self._screen.read([row.ids]).items():
+                outputs[name] += read
+        return outputs
 
     def encode(self, texts: Sequence[str]) -> Vectors:
         """The vectors of ``TextEncoder.encode``, [len(texts), 384].

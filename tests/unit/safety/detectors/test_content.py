@@ -11,7 +11,7 @@ from prsm.core.encoder import TextEncoder
 from prsm.core.errors import ConfigError
 from prsm.safety.detectors.content import KEPT, ContentDetector
 from prsm.safety.detectors.content_model import ASSETS, CATEGORIES, load_content_model
-from prsm.safety.seams import Category
+from prsm.safety.seams import Category, DetectorAway
 
 # Harmful first, its innocent twin second; none stands in an evaluation set or in the training examples.
 TWINS = {
@@ -138,10 +138,24 @@ def test_one_pass_gives_the_vectors_of_search_and_screens(
     assert detector.assess([*texts, "new"])[:-1] == expected
     assert read == [1]
     assert detector.assess(["", *texts])[1:] == expected
-    assert read[1] > len(texts)
+    assert sum(read[1:]) > len(texts)
 
 
 def test_what_is_encoded_and_never_screened_is_forgotten(detector: ContentDetector) -> None:
     for number in range(KEPT // 64 + 1):
         detector.encode([f"{number} {each}" for each in range(64)])
     assert len(detector._kept) == KEPT
+
+
+def test_a_long_text_is_left_between_windows(detector: ContentDetector) -> None:
+    asked = 0
+
+    def go_on() -> None:
+        nonlocal asked
+        asked += 1
+        if asked == 3:
+            raise DetectorAway("Nobody waits.")
+
+    with pytest.raises(DetectorAway, match="Nobody waits"):
+        detector.assess(["A calm sentence about the budget of the library. " * 200], go_on)
+    assert asked == 3
