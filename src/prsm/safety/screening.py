@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from prsm.core.errors import InvalidRequest
 from prsm.safety.gathering import Assess
-from prsm.safety.policy import CLEAR, Action, Direction, Policy, Verdict, judge, refusal
+from prsm.safety.policy import Action, Direction, Policy, Verdict, judge, refusal
 from prsm.safety.seams import Assessment, Category
 from prsm.safety.threat import Event
 
@@ -111,7 +111,7 @@ class Screening:
             self._note(account, Event.ESCALATED)
         elif verdict.action is Action.BLOCK:
             self._note(account, Event.BLOCKED)
-        elif verdict is not CLEAR or _is_near(policies, assessments):
+        elif _is_near(policies, assessments):
             self._note(account, Event.NEAR)
 
     def _digest(self, text: str) -> bytes:
@@ -129,7 +129,7 @@ def _refuse_too_much(texts: Iterable[str]) -> None:
 
 
 def _is_near(policies: Sequence[Policy], assessments: Sequence[Assessment]) -> bool:
-    """Whether some text comes near what would be blocked."""
+    """Whether some text comes near what would be blocked; what is only noted, reviewed or cut out is no probing."""
     lowest: dict[Category, float] = {}
     for policy in policies:
         for rule in policy.rules:

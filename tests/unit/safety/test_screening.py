@@ -6,9 +6,12 @@ from collections.abc import Sequence
 import pytest
 from tests.support.answering import Recorded
 
+from prsm.core.clock import uuid7
 from prsm.core.errors import InvalidRequest
-from prsm.safety.screening import Screening
+from prsm.safety.policy import PRESETS, Blocked, Direction, judge
+from prsm.safety.screening import Screening, Subject
 from prsm.safety.seams import Assessment, Category
+from prsm.safety.threat import Event
 
 
 class Reads:
@@ -48,3 +51,29 @@ async def test_only_so_much_that_is_new_is_looked_at_in_one_call() -> None:
         assert refused.value.code == "too_much_to_screen"
     assert len(await screening.assess([*half, *half, *half])) == 6
     assert len(await screening.assess([*half, *other, "more"])) == 5  # a conversation that has grown
+
+
+@pytest.mark.parametrize(
+    ("category", "score", "events"),
+    [
+        (Category.PERSONAL_DATA, 0.99, []),  # annotated, whatever its probability
+        (Category.SECRETS, 0.99, []),
+        (Category.SEXUAL_MINORS, 0.29, []),
+        (Category.SEXUAL_MINORS, 0.49, [Event.NEAR]),  # annotated, and just below what is escalated
+        (Category.HATE, 0.97, []),  # blocked in answers only
+        (Category.BANNED, 0.5, [Event.ESCALATED]),
+    ],
+)
+async def test_only_what_is_just_below_what_would_be_blocked_is_near(
+    category: Category, score: float, events: list[Event]
+) -> None:
+    told = Recorded()
+    screening = screening_of(Reads(), told)
+    policies, assessments = [PRESETS["standard"]], [Assessment({category: score})]
+    verdict = judge(policies, assessments, Direction.INPUT)
+    subject = Subject(uuid7(), "principal:x", "up/m")
+    try:
+        await screening.enforce(verdict, policies, assessments, ["text"], Direction.INPUT, subject)
+    except Blocked:
+        assert verdict.blocked
+    assert [event for _, event in told.events] == events
