@@ -146,6 +146,11 @@ def iban_form(text: str) -> bool:
     return _IBAN_LENGTHS.get(packed[:2]) == len(packed) and packed.isalnum() and packed.isascii()
 
 
+def iban_characters(country: str) -> int:
+    """How many characters the accounts of a country have, none where it has no such accounts."""
+    return _IBAN_LENGTHS.get(country.upper(), 0)
+
+
 def iban(text: str) -> bool:
     """ISO 13616: the country's length, and 1 as remainder by 97."""
     packed = "".join(text.split()).replace("-", "").upper()

@@ -8,6 +8,7 @@ from typing import Any, Final
 import re2
 
 from prsm.safety.detectors.normalise import folded
+from prsm.safety.detectors.runs import Within
 
 _re2: Any = re2  # it ships no types
 _MEMORY: Final = 16 << 20
@@ -17,10 +18,15 @@ def _nothing_to_check(_: str) -> bool:
     return True
 
 
+def _nothing_within(_: str) -> Iterator[tuple[int, int]]:
+    return iter(())
+
+
 @dataclass(frozen=True, slots=True)
 class Kind:
     """What is looked for: ``pattern`` in RE2's syntax; a group called ``it`` is what is told, else the whole match.
 
+    Of a match that fails its check ``within`` gives the stretches that are real all the same: a neighbour may be in it.
     ``near`` asks for one of these words within ``NEAR_CHARS`` before or after: what may be anything is not told alone.
     """
 
@@ -29,6 +35,7 @@ class Kind:
     check: Callable[[str], bool] = _nothing_to_check
     near: str = ""
     any_case: bool = False
+    within: Within = _nothing_within
 
 
 NEAR_CHARS: Final = 48
@@ -72,11 +79,19 @@ def longest(finds: Iterable[Find]) -> tuple[Find, ...]:
 
 def _finds(text: str, kind: Kind, pattern: Any, near: Any) -> Iterator[Find]:
     for match in pattern.finditer(text):
-        start, end = match.span(pattern.groupindex.get("it", 0))
-        if end <= start or not kind.check(text[start:end]):
-            continue
-        if near is None or near.search(text[max(0, start - NEAR_CHARS) : end + NEAR_CHARS]):
-            yield Find(kind.name, start, end)
+        for start, end in _real(text, kind, *match.span(pattern.groupindex.get("it", 0))):
+            if near is None or near.search(text[max(0, start - NEAR_CHARS) : end + NEAR_CHARS]):
+                yield Find(kind.name, start, end)
+
+
+def _real(text: str, kind: Kind, start: int, end: int) -> Iterator[tuple[int, int]]:
+    if end <= start:
+        return
+    if kind.check(text[start:end]):
+        yield start, end
+        return
+    for first, last in kind.within(text[start:end]):
+        yield start + first, start + last
 
 
 def _compile(pattern: str, any_case: bool) -> Any:

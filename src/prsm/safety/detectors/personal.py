@@ -8,12 +8,12 @@ import ipaddress
 from collections.abc import Sequence
 from typing import Final
 
-from prsm.safety.detectors import checksums
+from prsm.safety.detectors import checksums, runs
 from prsm.safety.detectors.found import Finder, Kind
 from prsm.safety.detectors.windows import refuse_too_long
 from prsm.safety.seams import Assessment, Category, Span
 
-VERSION: Final = "1"
+VERSION: Final = "2"
 SURE: Final = 0.99
 
 _EDGE: Final = r"(?:^|[^\w+.-])"
@@ -52,6 +52,9 @@ def _phone(text: str) -> bool:
     return 7 <= len(digits) <= 15 and not dated and text.count("(") == text.count(")")
 
 
+_PHONES: Final = runs.beginning(_phone)
+
+
 def _luhn(text: str) -> bool:
     digits = checksums.digits_of(text)
     return len(set(digits)) > 1 and checksums.luhn(digits)
@@ -60,8 +63,8 @@ def _luhn(text: str) -> bool:
 KINDS: Final = (
     Kind("email", r"[\pL\pN_.!#$%&'*+/=?^`{|}~-]+@(?:[\pL\pN-]+\.)+\pL{2,24}"),
     Kind("url", rf"(?i)\b(?:(?:https?|ftp)://|www\.[\w-]+\.){_REST}|\b(?:[a-z0-9-]+\.)+{_TLD}\b(?:/{_REST})?"),
-    Kind("card", rf"{_EDGE}(?P<it>\d(?:[ -]?\d){{11,18}})\b", checksums.card),
-    Kind("iban", r"\b(?P<it>[A-Z]{2}\d{2}(?:[ -]?[A-Z0-9]){11,30})\b", checksums.iban, any_case=True),
+    Kind("card", rf"{_EDGE}(?P<it>\d(?:[ -]?\d){{11,}})\b", checksums.card, within=runs.cards),
+    Kind("iban", r"\b(?P<it>[A-Z]{2}\d{2}(?:[ -]?[A-Z0-9]){11,})\b", checksums.iban, any_case=True, within=runs.ibans),
     Kind("card", rf"{_EDGE}(?P<it>\d(?:[ -]?\d){{11,18}})\b", _luhn, near="card|cc|visa|amex|mastercard"),
     Kind("iban", r"\b(?P<it>[A-Z]{2}\d{2}[A-Z0-9]{11,30})\b", checksums.iban_form, near="iban|account|transfer"),
     Kind("us-ssn", rf"{_EDGE}(?P<it>\d{{3}}[- ]\d{{2}}[- ]\d{{4}})\b", checksums.us_ssn),
@@ -81,10 +84,10 @@ KINDS: Final = (
     Kind("ip", r"(?:^|[^\w.])(?P<it>(?:\d{1,3}\.){3,8}\d{1,3})\b", _address),
     Kind("ip", r"(?i)(?:^|[^\w:.])(?P<it>(?:[0-9a-f]{0,4}:){2,8}[0-9a-f]{0,4})", _address),
     Kind("birth-date", rf"(?i){_DATE}", near=r"born|birth|dob|d\.o\.b|birthday"),
-    Kind("phone", r"(?:^|[^\w.,#$€£-])(?P<it>\+[1-9]\d{0,3}(?:[ ./-]?\(?\d{1,5}\)?){1,6})\b", _phone),
+    Kind("phone", r"(?:^|[^\w.,#$€£-])(?P<it>\+[1-9]\d{0,3}(?:[ ./-]?\(?\d{1,5}\)?){1,6})\b", _phone, within=_PHONES),
     Kind("phone", r"(?:^|[^\w.,#$€£/-])(?P<it>(?:\+?1[ .-]?)?\(?[2-9]\d{2}\)?[ .-]\d{3}[ .-]\d{4}(?: ?x\d{1,6})?)\b", _phone),
-    Kind("phone", r"(?:^|[^\w.,#$€£-])(?P<it>\(?0\d{1,5}\)?(?:[ ./-]?\d{2,5}){2,4})\b", _phone),
-    Kind("phone", r"(?:^|[^\w.,#$€£-])(?P<it>\(?\d{2,4}\)?(?:[ .-]?\d{2,4}){2,4})\b", _phone, near=_CALLS),
+    Kind("phone", r"(?:^|[^\w.,#$€£-])(?P<it>\(?0\d{1,5}\)?(?:[ ./-]?\d{2,5}){2,4})\b", _phone, within=_PHONES),
+    Kind("phone", r"(?:^|[^\w.,#$€£-])(?P<it>\(?\d{2,4}\)?(?:[ .-]?\d{2,4}){2,4})\b", _phone, near=_CALLS, within=_PHONES),
     Kind("street-address", rf"(?i)\b\d{{1,5}}[a-z]? (?:[\pL'.]+ ){{1,4}}{_STREET}\b\.?(?:,? (?:apt|suite|unit|#) ?\w{{1,6}})?"),
 )  # fmt: skip
 

@@ -96,6 +96,29 @@ def test_finds_side_by_side_are_all_told(detector: PersonalDetector) -> None:
     assert [it for _, it in _kinds(detector, " ".join(addresses))] == addresses
 
 
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("4111 1111 1111 1111 123", ["4111 1111 1111 1111"]),
+        ("4111 1111 1111 1111 12/27", ["4111 1111 1111 1111"]),
+        ("12 4111111111111111", ["4111111111111111"]),
+        ("card 4111 1111 1111 1111 123", ["4111 1111 1111 1111"]),
+        ("1 2 3 3782 822463 10005 1234", ["3782 822463 10005"]),
+        ("12-4111-1111-1111-1111-07-2027", ["4111-1111-1111-1111"]),
+        ("4111 1111 1111 1111 5555 5555 5555 4444", ["4111 1111 1111 1111", "5555 5555 5555 4444"]),
+        ("DE89370400440532013000 thanks", ["DE89370400440532013000"]),
+        ("from no12 to de89 3704 0044 0532 0130 00 for rent", ["de89 3704 0044 0532 0130 00"]),
+        ("AB12 CD34 EF56 GH78 IJ90 DE89 3704 0044 0532 0130 00", ["DE89 3704 0044 0532 0130 00"]),
+        ("+44 20 7946 0958 2023 2024", ["+44 20 7946 0958"]),
+        ("+49 89 1234567 (2023 edition)", ["+49 89 1234567"]),
+        ("0089 12345 67890 12345 67890", ["0089 12345 67890"]),
+        ("12 536-90-4399 900-12-3456 536-90-4399 12", ["536-90-4399", "536-90-4399"]),
+    ],
+)
+def test_a_number_is_found_among_others(detector: PersonalDetector, text: str, found: list[str]) -> None:
+    assert [it for _, it in _kinds(detector, text)] == found
+
+
 def test_what_is_drawn_otherwise_is_read(detector: PersonalDetector) -> None:
     assert _kinds(detector, "pay ４１１１\u200b1111 1111 1111!") == [("card", "４１１１\u200b1111 1111 1111")]
 
@@ -117,6 +140,9 @@ def test_a_date_is_told_only_as_one_of_birth(detector: PersonalDetector) -> None
         "order 1234567890123456 was shipped",
         "f(x) = 12345 * 67890 + 11121314",
         "In 1990 1991 1992 1993 it rained.",
+        "10 20 30 40 50 60 70 80 90 100 110 120 130 140 150 160 170 180 190 200",
+        " ".join(map(str, range(1000))),
+        "It is no de facto rule at me or se, as it is in be and fi, that es 12 is ch 34 of all at99 we have here now.",
     ],
 )
 def test_ordinary_texts_hold_nothing(detector: PersonalDetector, text: str) -> None:
