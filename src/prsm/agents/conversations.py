@@ -51,6 +51,11 @@ def open_turn(stored: str, request_id: UUID, key: SubjectKey) -> list[Json]:
     return _decode_messages(stored)
 
 
+def size_bytes(messages: list[Json]) -> int:
+    """What messages add to a request: their JSON, which no model's tokenizer makes more tokens of than it has bytes."""
+    return sum([len(msgspec.json.encode(message)) for message in messages])
+
+
 class Conversations:
     """Reads and deletes conversations; each has one owner and at most ``max_messages`` messages."""
 

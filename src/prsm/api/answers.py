@@ -21,7 +21,7 @@ from msgspec.structs import replace
 from prsm.agents.answer_stream import AnswerStream
 from prsm.agents.billing import Bill
 from prsm.agents.call import ChatCall, Completion, EmbedCall, Embeddings, Json
-from prsm.agents.conversations import turn
+from prsm.agents.conversations import size_bytes, turn
 from prsm.agents.plan import Ask, Caller
 from prsm.api.door import Door
 from prsm.api.formats import ChatFormat, Format, MessagesFormat, StreamFormat
@@ -310,7 +310,7 @@ def _ask(incoming: Incoming, fmt: Format, key: ApiKey, session: _Session | None,
         ),
         request_digest=digest,
         body_bytes=body_bytes,
-        history_bytes=sum(len(str(message)) * 4 for message in history),
+        history_bytes=size_bytes(history),
         cap_micro=_cap(incoming, call.prsm.max_cost_micro),
         choices=call.n,
         remember=_remember(session, key, incoming.id) if session else None,

@@ -10,6 +10,7 @@ from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from prsm.agents.call import ChatCall, Json
+from prsm.agents.conversations import size_bytes
 from prsm.agents.plan import Ask, Caller, make_plan, question_of
 from prsm.agents.routers.explain import Explanation, explanation
 from prsm.agents.routers.model_router import candidates
@@ -120,7 +121,7 @@ async def _ask(node: Node, request: Request, caller: ApiKey, call: ParsedCall, b
         ),
         request_digest="",
         body_bytes=body_bytes,
-        history_bytes=sum(len(str(message)) * 4 for message in history),
+        history_bytes=size_bytes(history),
         cap_micro=parse_max_cost_micro(cap) if cap else call.prsm.max_cost_micro,
         choices=call.n,
         policy=policy_of(call.prsm, sent.get("x-prsm-policy")),
