@@ -111,7 +111,7 @@ class Ledger:
         self._wake = asyncio.Event()
         self._runner: asyncio.Task[None] | None = None
         self._closing = False
-        self._current: tuple[_Waiting[HoldOrder] | _Waiting[SettleOrder], ...] = ()
+        self._current: tuple[list[_Waiting[SettleOrder]], list[_Waiting[HoldOrder]]] = ([], [])
         self._account_ids: dict[str, int] = {}
         self.committed_batches = 0
         self.committed_orders = 0
@@ -307,9 +307,9 @@ class Ledger:
             await self._take_turns()
         finally:
             # However the batcher ends, nobody is left waiting for it.
-            for waiting in (*self._current, *self._settles, *self._holds):
-                if not waiting.done.done():
-                    _resolve(waiting.done, _stopped())
+            settles, holds = self._current
+            for waiting in (*settles, *holds, *self._settles, *self._holds):
+                _resolve(waiting.done, _stopped())
 
     async def _take_turns(self) -> None:
         while self._holds or self._settles or not self._closing:
@@ -317,12 +317,11 @@ class Ledger:
                 self._wake.clear()
                 await self._wake.wait()
             settles = _take(self._settles, self._limits.batch_max)
-            holds = [w for w in _take(self._holds, self._limits.batch_max) if not w.done.cancelled()]
-            self._current = (*settles, *holds)
+            holds = [w for w in _take(self._holds, self._limits.batch_max) if not w.done.done()]
+            self._current = (settles, holds)
             await self._commit(settles, holds)
-            busy = len(self._current) >= _BUSY_ORDERS
-            self._current = ()
-            if busy:
+            self._current = ([], [])
+            if len(settles) + len(holds) >= _BUSY_ORDERS:
                 await self._gather()
 
     async def _gather(self) -> None:
@@ -333,7 +332,7 @@ class Ledger:
             await asyncio.sleep(self._limits.linger_s / _LINGER_STEPS)
 
     async def _commit(self, settles: list[_Waiting[SettleOrder]], holds: list[_Waiting[HoldOrder]]) -> None:
-        """Send one batch until it is known to be committed or all its callers have given up."""
+        """Send one batch until it is known to be committed or nothing of it is left; who waits behind it is told."""
         attempt = 0
         while settles or holds:
             try:
@@ -343,7 +342,7 @@ class Ledger:
                     await self._isolate(settles, holds, error)
                     return
                 await self._drop_connection()
-                settles, holds = self._give_up_late(settles, holds, error)
+                holds = self._give_up_late(holds, error)
                 await asyncio.sleep(min(0.05 * 2**attempt, 1))
                 attempt += 1
             else:
@@ -399,36 +398,35 @@ class Ledger:
         self.committed_batches += 1
         self.committed_orders += len(settles) + len(holds)
         for waiting, outcome in zip(settles, settled, strict=True):
-            if not waiting.done.done():
-                _resolve(waiting.done, None if outcome in _DONE else settle_refusal(outcome, waiting.order))
+            _resolve(waiting.done, None if outcome in _DONE else settle_refusal(outcome, waiting.order))
         for waiting, outcome in zip(holds, held, strict=True):
-            if waiting.done.cancelled():
-                if outcome in _DONE:
-                    self.release_later(waiting.order.id)
-            else:
+            if not waiting.done.done():
                 _resolve(waiting.done, None if outcome in _DONE else hold_refusal(outcome, waiting.order))
+            elif outcome in _DONE:  # its caller was cancelled, or was told that it took too long
+                self.release_later(waiting.order.id)
 
-    def _give_up_late(
-        self, settles: list[_Waiting[SettleOrder]], holds: list[_Waiting[HoldOrder]], error: Exception
-    ) -> tuple[list[_Waiting[SettleOrder]], list[_Waiting[HoldOrder]]]:
-        """Fail the orders that waited too long; whether they were committed is not known, so their holds are let go.
+    def _give_up_late(self, holds: list[_Waiting[HoldOrder]], error: Exception) -> list[_Waiting[HoldOrder]]:
+        """Fail the orders that waited too long, in the queues too; answers those of a batch's ``holds`` that did not.
 
-        A release does no harm where the hold was never placed or the capture did commit; it is kept however late it is,
-        for the caller's money and Idempotency-Key wait for it.
+        Whether the batch was committed is not known: its late holds are let go, and a late capture becomes its hold's
+        release. That does no harm where the hold was never placed or the capture did commit; it is kept however late
+        it is, for the caller's money and Idempotency-Key wait for it.
         """
         now = time.monotonic()
-        for waiting in (*settles, *holds):
-            if now >= waiting.deadline:
-                if not waiting.done.done():
-                    _resolve(waiting.done, _away(error))
-                if isinstance(waiting.order, HoldOrder):
-                    self.release_later(waiting.order.id)
-                elif waiting.order.kind is Resolution.CAPTURE:
-                    self.release_later(waiting.order.hold_id)
-        return (
-            [w for w in settles if now < w.deadline or w.order.kind is Resolution.RELEASE],
-            [w for w in holds if now < w.deadline],
-        )
+        sent_settles, sent_holds = self._current
+        for settle in (*sent_settles, *self._settles):
+            if now >= settle.deadline:
+                _resolve(settle.done, _away(error))
+                settle.order = SettleOrder(settle.order.hold_id, Resolution.RELEASE)
+        for hold in (*sent_holds, *self._holds):
+            if now >= hold.deadline:
+                _resolve(hold.done, _away(error))
+        while self._holds and self._holds[0].done.done():
+            self._holds.popleft()
+        for hold in holds:
+            if now >= hold.deadline:
+                self.release_later(hold.order.id)
+        return [hold for hold in holds if now < hold.deadline]
 
     async def _isolate(
         self, settles: list[_Waiting[SettleOrder]], holds: list[_Waiting[HoldOrder]], error: Exception
@@ -457,6 +455,9 @@ def _take(queue: deque[_Waiting[Order]], most: int) -> list[_Waiting[Order]]:
 
 
 def _resolve(done: "asyncio.Future[None]", error: PrsmError | None) -> None:
+    """Tell the caller; one who was told already or has been cancelled hears no more."""
+    if done.done():
+        return
     if error is None:
         done.set_result(None)
     else:

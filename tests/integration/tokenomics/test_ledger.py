@@ -1,6 +1,7 @@
 """The ledger against a real PostgreSQL: what it moves, what it refuses, and what a lost connection cannot do to it."""
 
 import asyncio
+from collections.abc import Awaitable
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -8,6 +9,7 @@ import pytest
 from tests.support.ledger import PAYER, OpenWorld, World, outcomes, pay
 
 from prsm.core.clock import uuid7
+from prsm.core.database import Connection
 from prsm.core.errors import InvalidRequest, PrsmError, Unavailable
 from prsm.core.identity import Identities
 from prsm.tokenomics.enrolment import Enrolment, account_of
@@ -349,6 +351,36 @@ async def test_orders_that_wait_too_long_are_refused_and_hold_nothing(open_limit
         held = (await world.ledger.balance(PAYER)).held_micro
         # The given-up transaction may still commit on the server after the release found nothing: it then expires.
         assert held in (0, 1)
+        await assert_sound(world)
+
+
+async def test_every_order_of_an_outage_is_refused_in_time_and_what_it_held_is_let_go(open_limited: OpenWorld) -> None:
+    limits = LedgerLimits(timeout_s=0.5, queue_max=10)
+    async with open_limited(limits) as world:
+        away, held = True, [await world.hold(10) for _ in range(3)]
+
+        async def connect() -> Connection:
+            if away:
+                raise OSError("The database is away.")
+            return await world.connect()
+
+        def hold() -> Awaitable[None]:
+            return cut_off.hold(HoldOrder(uuid7(), world.account_id, world.key_id, 1))
+
+        cut_off = Ledger(connect, world.db.pool, limits)
+        cut_off.start()
+        try:
+            async with asyncio.timeout(10):
+                for hold_id in held:  # together more holds than may be queued: what was refused makes room
+                    calls = [*[hold() for _ in range(5)], cut_off.capture(hold_id, pay(5)), cut_off.release(uuid4())]
+                    assert await outcomes(calls) == ["ledger_unavailable"] * 7
+                away = False
+                while (await world.ledger.balance(PAYER)).held_micro or cut_off.waiting:
+                    await asyncio.sleep(0.02)
+        finally:
+            await cut_off.close()
+        assert await world.ledger.balance(PAYER) == Balance(START, 0)
+        assert await world.spent_and_held() == (0, 0)
         await assert_sound(world)
 
 
