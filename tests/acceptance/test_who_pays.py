@@ -2,15 +2,17 @@
 
 import http.client
 import json
+import socket
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import openai
 import pytest
 from openai import OpenAI
-from tests.support.started_node import StartedNode
+from tests.support.started_node import StartedNode, started_node
 from tests.support.upstream import UpstreamServer
 
 
@@ -86,6 +88,33 @@ def test_who_left_midway_gets_no_half_answer_for_a_whole_one(node: StartedNode) 
     assert json.loads(events[-2])["error"]["code"] == "client_left"
     assert 'finish_reason":"' not in replayed
     assert node.wallet()["balance_micro"] == before
+
+
+def test_who_reads_too_slowly_pays_the_input_too_and_the_model_is_not_blamed(
+    tmp_path: Path, upstream: UpstreamServer
+) -> None:
+    text = " ".join(["a" * 20_000] * 190)
+    body = json.dumps({"model": "up/echo", "messages": say(text), "stream": True, "max_tokens": 9})
+    with started_node(tmp_path, REQUEST_TIMEOUT_S=2, SCREENING="off") as node:
+        node.add_provider("up", f"{upstream.origin}/v1")
+        node.add_model("up/echo", price_in=100_000, price_out=0, context_tokens=1_000_000)
+        connection = http.client.HTTPConnection("127.0.0.1", node.port)
+        connection.sock = socket.socket()
+        connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.sock.settimeout(60)
+        connection.sock.connect(("127.0.0.1", node.port))
+        sent = {"authorization": f"Bearer {node.key}", "connection": "close"}
+        connection.request("POST", "/v1/chat/completions", body, sent)
+        with connection.getresponse() as response:
+            assert response.status == 200, response.read()
+            time.sleep(3)
+            last = [line for line in response.read().splitlines() if line][-2]
+        assert json.loads(last.removeprefix(b"data: "))["error"]["code"] == "client_too_slow"
+        receipt = until(lambda: stored(node, response.headers["x-request-id"]))
+        assert (receipt["completed"], receipt["usage"]["input_tokens"]) == (False, -(-len(body) // 4))
+        assert receipt["amounts"]["captured_micro"] == -(-len(body) // 40)
+        assert node.metric("prsm_upstream_errors_total", model="up/echo") is None
+        assert node.metric("prsm_breaker_state", model="up/echo") in (None, 0)
 
 
 @pytest.mark.parametrize("fault", ["cut-mid-stream", "end-early", "error-mid-stream"])

@@ -15,7 +15,7 @@ from prsm.agents.response_cache import Found
 from prsm.agents.resuming import Chain, delivered_usage, is_of_use_in_part, joined_usage, may_be_resumed
 from prsm.agents.routers.model_router import Candidate
 from prsm.agents.seams import UpstreamError
-from prsm.core.errors import Kind
+from prsm.core.errors import Kind, PrsmError
 from prsm.safety.policy import Blocked, Verdict
 from prsm.safety.seams import DetectorAway
 from prsm.tokenomics.receipts import Segment
@@ -89,8 +89,8 @@ class AnswerStream:
     """
 
     __slots__ = (
-        "_again", "_assembler", "_broken", "_chain", "_deadline_s", "_ended", "_first", "_guard", "_path", "_plan",
-        "_said", "_stream", "candidate",
+        "_again", "_assembler", "_broken", "_chain", "_deadline_s", "_elsewhere_s", "_ended", "_first", "_given_s",
+        "_guard", "_path", "_plan", "_said", "_stream", "candidate",
     )  # fmt: skip
 
     def __init__(
@@ -118,14 +118,15 @@ class AnswerStream:
         self._broken = False
         self._chain: Chain | None = None
         self._deadline_s = deadline_s
+        self._given_s = self._elsewhere_s = 0.0
         self._again = again
         self.candidate = candidate
 
     async def next(self) -> list[Delta] | None:
         """The pieces that came together, or None at the end; where a model breaks off, another may go on unseen.
 
-        Where none does, what the model failed with is raised: ``leave`` then charges for what was delivered. Any other
-        error is raised too, and lets the hold go.
+        Where none does, what the model failed with is raised: ``leave`` then charges for what was delivered. So is
+        ClientTooSlow, after which ``leave`` charges the input too. Any other error is raised, and lets the hold go.
         """
         try:
             while True:  # not in a coroutine of its own: streams rest here by the thousand
@@ -133,13 +134,17 @@ class AnswerStream:
                     if self._first is not None:
                         deltas, self._first = self._first, None
                     else:
+                        self._elsewhere_s += time.monotonic() - self._given_s
                         deltas = await anext(self._stream, None)
                     if deltas is not None and self._chain is not None:
                         deltas = self._chain.seam.join(deltas)
-                    if time.monotonic() > self._deadline_s:
+                    self._given_s = time.monotonic()
+                    if self._given_s > self._deadline_s:
                         raise too_long(self._path.limits)
                 except UpstreamError:
                     if not self._assembler.has_ended(self._plan.ask.choices):
+                        if self._was_read_too_slowly():
+                            raise ClientTooSlow(self._path.limits) from None
                         if not await self._go_on():
                             raise
                         continue
@@ -154,6 +159,8 @@ class AnswerStream:
                 return deltas
         except (Blocked, DetectorAway):
             self._broken = True  # what was shown is charged; the model has not failed
+            raise
+        except ClientTooSlow:
             raise
         except Exception:
             if not self._broken:
@@ -202,6 +209,11 @@ class AnswerStream:
             await self._stream.aclose()
         return body
 
+    def _was_read_too_slowly(self) -> bool:
+        """Whether the time is over, and would not be had the model been asked for each piece at once."""
+        now_s = time.monotonic()
+        return now_s - self._elsewhere_s <= self._deadline_s < now_s
+
     async def _go_on(self) -> bool:
         """Whether another instance has taken over from the one that broke off."""
         self._broken = True
@@ -232,6 +244,19 @@ class AnswerStream:
         self._ended = True
         self._path.let_go(self._plan)
         await self._stream.aclose()
+
+
+class ClientTooSlow(PrsmError):
+    """The time of a request is over, and it was not the model that took it."""
+
+    kind = Kind.CONFLICT
+    code = "client_too_slow"
+
+    def __init__(self, limits: PathLimits) -> None:
+        super().__init__(
+            f"The answer was not read to its end within {limits.request_timeout_s} seconds.",
+            remedy="Read faster than that, or ask for a shorter answer.",
+        )
 
 
 def too_long(limits: PathLimits) -> UpstreamError:

@@ -18,7 +18,7 @@ import structlog
 from msgspec import Struct
 from msgspec.structs import replace
 
-from prsm.agents.answer_stream import AnswerStream
+from prsm.agents.answer_stream import AnswerStream, ClientTooSlow
 from prsm.agents.billing import Bill
 from prsm.agents.call import ChatCall, Completion, EmbedCall, Embeddings, Json
 from prsm.agents.conversations import size_bytes, turn
@@ -366,7 +366,7 @@ async def _broken_off(request_id: UUID, out: StreamFormat, stream: AnswerStream,
         return out.fail(_costs(error, bill), _partial(request_id, bill))
 
     try:
-        closing = await stream.leave(render, broken=True)
+        closing = await stream.leave(render, broken=not isinstance(error, ClientTooSlow))
     except PrsmError as worse:
         return out.fail(worse, _partial(request_id, None))
     return closing or out.fail(error, _partial(request_id, None))

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import json
 from collections.abc import Awaitable
+from dataclasses import dataclass
 from typing import Any, cast
 from uuid import UUID
 
@@ -28,7 +29,8 @@ from prsm.agents.answer import AnswerPath
 from prsm.agents.answer_digest import output_digest
 from prsm.agents.answer_stream import AnswerStream
 from prsm.agents.billing import Bill
-from prsm.agents.call import ChatCall, Choice, Delta, EmbedCall, Embeddings, Usage
+from prsm.agents.call import ChatCall, Choice, Delta, EmbedCall, Embeddings, Target, Usage
+from prsm.agents.learning.outcomes import Ended
 from prsm.agents.plan import Ask, PathLimits
 from prsm.agents.seams import UpstreamError
 from prsm.core.errors import Kind, PrsmError
@@ -291,21 +293,69 @@ async def test_an_answer_without_end_is_cut_off_and_costs_nothing(world: World) 
     assert await payer.charged_micro() == model.open_streams == 0
 
 
+@dataclass
+class Slow(Model):
+    """Takes its time for each piece."""
+
+    takes_s: float = 0.55
+
+    async def _wait(self, number: int) -> None:
+        await asyncio.sleep(self.takes_s)
+
+
 async def test_the_time_of_a_request_covers_its_whole_stream(world: World) -> None:
-    payer, model = await new_payer(world), Model(says("one", "two"), pause=0)
-    limits = PathLimits(100, 1000, request_timeout_s=1)
-    asking = asyncio.create_task(answer_path(world, model, limits=limits).chat_stream(payer.ask()))
-    await model.reached.wait()
-    await asyncio.sleep(0.55)
-    model.resume.set()
-    stream = await asking
+    payer, model, metrics = await new_payer(world), Slow(says("one", "two")), Metrics()
+    path = answer_path(world, model, limits=PathLimits(100, 1000, request_timeout_s=1), metrics=metrics)
+    stream = await path.chat_stream(payer.ask())
     await stream.next()
-    await asyncio.sleep(0.55)
     error = await refused(all_of(stream))
     assert (error.kind, error.code) == (Kind.TIMEOUT, "upstream_timeout")
     await stream.leave(render)
     assert await payer.charged_micro() == 2 * 1  # what came in time
     assert model.open_streams == 0
+    assert b'prsm_upstream_errors_total{code="cut_off",model="up/m"} 1.0' in metrics.render()
+
+
+@pytest.mark.parametrize(
+    ("model", "slept_s"),
+    [
+        (Model(says("one", "two")), 1.1),
+        (Slow(says("one", "two"), takes_s=0.3), 0.6),
+        (Model(says("one"), error=UpstreamError("It was not read in time.", retryable=True)), 1.1),
+    ],
+)
+async def test_a_client_that_reads_too_slowly_pays_its_input_and_the_model_is_not_blamed(
+    world: World, model: Model, slept_s: float
+) -> None:
+    payer, metrics, seen = await new_payer(world), Metrics(), list[Ended]()
+
+    def observe(ask: Ask, target: Target, ended: Ended) -> None:
+        seen.append(ended)
+
+    limits = PathLimits(100, 1000, request_timeout_s=1)
+    path = answer_path(world, model, Model(says("again")), limits=limits, metrics=metrics, observe=observe)
+    stream = await path.chat_stream(payer.ask())
+    await stream.next()
+    await asyncio.sleep(slept_s)
+    error = await refused(all_of(stream))
+    assert (error.kind, error.code) == (Kind.CONFLICT, "client_too_slow")
+    assert await stream.leave(render) == b"one for 12"
+    assert await payer.charged_micro() == 10 + 2 * 1
+    assert model.open_streams == 0
+    assert seen == [Ended.LEFT]
+    assert b"prsm_upstream_errors_total{" not in metrics.render()
+
+
+async def test_an_answer_that_had_ended_is_whole_however_slowly_it_was_read(world: World) -> None:
+    payer = await new_payer(world)
+    limits = PathLimits(100, 1000, request_timeout_s=1)
+    stream = await answer_path(world, Model(says("one")), limits=limits).chat_stream(payer.ask())
+    await stream.next()
+    await stream.next()
+    await asyncio.sleep(1.1)
+    assert await stream.next() is None
+    await stream.finish(render)
+    assert await payer.charged_micro() == CHARGE
 
 
 async def test_closing_the_path_waits_for_what_is_still_being_charged(world: World) -> None:
