@@ -6,6 +6,7 @@ PRSM_TEST_SCREENED_REQUESTS says how many requests; the seed is printed where it
 """
 
 import asyncio
+import json
 import os
 import random
 import threading
@@ -127,8 +128,8 @@ def _texts(call: ChatCall) -> list[str]:
     found: list[str] = []
 
     def walk(value: Any, key: str) -> None:
-        if isinstance(value, str) and key in ("content", "text", "arguments", "description"):
-            found.append(value)
+        if isinstance(value, str) and key not in ("role", "type", "id"):
+            found.append(json.loads(value)["q"] if key == "arguments" and value.startswith("{") else value)
         elif isinstance(value, dict):
             for name, inner in value.items():
                 walk(inner, name)
@@ -137,7 +138,7 @@ def _texts(call: ChatCall) -> list[str]:
                 walk(inner, key)
 
     walk(call.messages, "")
-    walk(call.options.get("tools"), "")
+    walk(call.options, "")
     return [text for text in found if text]
 
 
@@ -153,12 +154,28 @@ def _said(chance: random.Random) -> str:
 def _message(chance: random.Random) -> Json:
     role = chance.choice(["system", "user", "user", "assistant", "tool"])
     if chance.random() < 0.3:
-        parts: list[Json] = [{"type": "text", "text": _said(chance)} for _ in range(chance.randrange(1, 4))]
-        return {"role": role, "content": parts}
+        kinds = [chance.choice(["text", "text", "refusal"]) for _ in range(chance.randrange(1, 4))]
+        return {"role": role, "content": [{"type": kind, kind: _said(chance)} for kind in kinds]}
     message: Json = {"role": role, "content": _said(chance)}
     if role == "assistant" and chance.random() < 0.5:
-        message["tool_calls"] = [{"id": "1", "type": "function", "function": {"name": "f", "arguments": _said(chance)}}]
+        asked = chance.choice([_said(chance), json.dumps({"q": _said(chance)})])
+        message["tool_calls"] = [{"id": "1", "type": "function", "function": {"name": "f", "arguments": asked}}]
+    if chance.random() < 0.1:
+        message[chance.choice(["name", "reasoning_content", "unheard_of"])] = _said(chance)
     return message
+
+
+def _options(chance: random.Random) -> Json:
+    """Tools, a form of the answer, or what nobody knows; mostly nothing."""
+    described: Json = {"name": "f", "description": _said(chance)}
+    return chance.choice(
+        [
+            {"tools": [{"type": "function", "function": described}]},
+            {"response_format": {"type": "json_schema", "json_schema": described}},
+            {"unheard_of": [_said(chance)]},
+            *[{}] * 17,
+        ]
+    )
 
 
 def _deltas(chance: random.Random) -> list[Delta]:
@@ -186,9 +203,7 @@ async def _ask(path: Any, payer: Payer, talker: Talker, chance: random.Random) -
     ask = payer.ask(_said(chance) or "x", embed=kind == "embed")
     if isinstance(ask.call, ChatCall):
         messages = [_message(chance) for _ in range(chance.randrange(1, 4))]
-        options = {"tools": [{"type": "function", "function": {"name": "f", "description": _said(chance)}}]}
-        call = replace(ask.call, messages=messages, options=options if chance.random() < 0.1 else {})
-        ask = replace(ask, call=call)
+        ask = replace(ask, call=replace(ask.call, messages=messages, options=_options(chance)))
     talker.says[ask.call.request_id] = _deltas(chance)
     shown: list[str] = []
     try:
