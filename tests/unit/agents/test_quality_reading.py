@@ -65,6 +65,32 @@ def test_one_prompt_is_read_as_a_table_is(learnt: Reader) -> None:
         assert 0 <= item.cluster < learnt.clusters
 
 
+def test_the_most_similar_examples_count_though_only_some_are_compared(shipped: Reader) -> None:
+    found: list[float] = []
+    nothing, share = np.zeros(2, np.float32), difficulty.NEIGHBOUR_SHARE
+    for row in range(0, len(shipped.examples), 97):
+        point = shipped.examples[row] + np.random.default_rng(row).normal(0, 8, DIMENSION)
+        unit = (point / np.linalg.norm(point)).astype(np.float32)
+        likeness = shipped.examples @ unit / difficulty.EXAMPLE_SCALE
+        exact = np.argsort(-likeness)[: difficulty.NEIGHBOURS]
+        if likeness[exact].mean() > 0.45:
+            difference = difficulty.with_neighbours(shipped, unit, nothing) / share - shipped.outcomes[exact].mean(0)
+            found.append(float(np.abs(difference).max()))
+    assert len(found) > 20
+    assert np.mean(found) < 0.02
+
+
+def test_examples_that_are_far_do_not_count(shipped: Reader) -> None:
+    regression = np.array([0.3, 0.5], np.float32)
+    far = np.random.default_rng(0).normal(size=DIMENSION)
+    far = (far / np.linalg.norm(far)).astype(np.float32)
+    np.testing.assert_array_equal(difficulty.with_neighbours(shipped, far, regression), regression)
+    one = replace(shipped, examples=shipped.examples[:1], outcomes=np.array([[1, 0.5]], np.float32))
+    same = (one.examples[0] / difficulty.EXAMPLE_SCALE).astype(np.float32)
+    part = 0.3 + difficulty.NEIGHBOUR_SHARE * 0.7
+    np.testing.assert_allclose(difficulty.with_neighbours(one, same, regression), [part, 0.5], rtol=1e-5)
+
+
 def test_rows_held_out_change_nothing_that_is_learnt() -> None:
     _, every = generated(200, 5)
     train = pick(every, every.fold != 0)

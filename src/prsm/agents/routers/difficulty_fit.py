@@ -1,4 +1,4 @@
-"""Learns a Reader from tables of who answered what right: k-means, kernels at its centroids, ridge.
+"""Learns a Reader from tables of who answered what right: k-means, kernels at its centroids, ridge, and the rows.
 
 Only the rows that are given are looked at, so what a caller holds out is held out of everything. No penalty is selected
 (on 791 rows that is mostly luck): the weights are the mean over several. Nothing on the answer path imports this file.
@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from prsm.agents.routers import prompt_features
-from prsm.agents.routers.difficulty import Array, Reader, kernels, place
+from prsm.agents.routers.difficulty import EXAMPLE_SCALE, Array, Reader, kernels, place, with_neighbours
 from prsm.core.errors import InvalidRequest
 
 FOLDS: Final = 5
@@ -110,9 +110,10 @@ def fit(train: Rows, recipe: Recipe) -> Reader:
 def figures(reader: Reader, asked: Rows) -> Float64:
     """Gap and mean chance of each row, [N, 2]: what ``difficulty.read`` finds for one prompt, for many."""
     near = kernels(reader, place(reader, asked.embedding, asked.counted))
-    return (
-        reader.intercept + near @ reader.kernel_weights + _bags(asked.words, reader.word_rarity) @ reader.word_weights
-    ).astype(np.float64)
+    words = _bags(asked.words, reader.word_rarity)
+    regression = reader.intercept + near @ reader.kernel_weights + words @ reader.word_weights
+    each = zip(asked.embedding, regression.astype(np.float32), strict=True)
+    return np.stack([with_neighbours(reader, embedding, row) for embedding, row in each])
 
 
 def k_means(points: Array, count: int, seed: int) -> Array:
@@ -147,7 +148,7 @@ def _design(train: Rows, recipe: Recipe) -> _Design:
     whitening = directions[:, kept] / np.sqrt(sizes[kept])
     near = kernels(reader, place(reader, train.embedding, train.counted))
     columns = np.concatenate([near @ whitening, _bags(train.words, reader.word_rarity)], axis=1)
-    targets = np.stack([train.strong - train.weak, (train.strong + train.weak) / 2], axis=1).astype(np.float64)
+    targets = reader.outcomes.astype(np.float64)
     column_mean, target_mean = columns.mean(0), targets.mean(0)
     columns = columns - column_mean
     return _Design(
@@ -169,6 +170,8 @@ def _unweighted(train: Rows, recipe: Recipe) -> Reader:
         feature_scale=counted.std(0) + np.float32(_TINY),
         intercept=nothing,
         reference=np.array(reference, np.float32),
+        examples=np.rint(np.clip(train.embedding * EXAMPLE_SCALE, -127, 127)).astype(np.int8),
+        outcomes=np.stack([train.strong - train.weak, (train.strong + train.weak) / 2], axis=1).astype(np.float32),
     )
     points = place(reader, train.embedding, counted)
     return replace(reader, landmarks=_half(k_means(points, recipe.landmarks, recipe.seed)))

@@ -21,7 +21,7 @@ from prsm.agents.routers.difficulty_fit import Recipe, fit, rows
 from prsm.core.encoder import TextEncoder
 from prsm.core.errors import InvalidRequest
 
-_HALF = frozenset({"centroids", "landmarks"})
+_HALF = frozenset({"centroids", "landmarks", "outcomes"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class Tables:
 
 
 def write(reader: Reader, encoder_sha256: str, folder: Path) -> None:
-    """Writes ``model.safetensors`` (landmarks and centroids in float16, which they fit exactly) and its manifest."""
+    """Writes ``model.safetensors`` (what float16 holds exactly in that) and its manifest."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: getattr(reader, name) for name in TENSORS}
     content = save({name: value.astype(np.float16) if name in _HALF else value for name, value in tensors.items()})
