@@ -2,6 +2,7 @@
 
 import os
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -152,6 +153,64 @@ def test_it_does_not_reach_outside(tmp_path: Path, code: str) -> None:
     after = secret.stat()
     assert (after.st_mode, after.st_mtime, after.st_size) == (before.st_mode, before.st_mtime, before.st_size)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["secret"]
+
+
+_SIGNALS = """
+import ctypes, fcntl, os, socket, struct
+def call(number, *arguments):
+    if ctypes.CDLL(None, use_errno=True).syscall(number, *arguments) < 0:
+        raise OSError(ctypes.get_errno(), "refused")
+def sends(reader, writer):
+    fcntl.fcntl(reader, fcntl.F_SETFL, fcntl.fcntl(reader, fcntl.F_GETFL) | os.O_ASYNC)
+    os.write(writer, b"x")
+pid, pipe, pair = {pid}, os.pipe(), [end.detach() for end in socket.socketpair()]
+info = struct.pack("=iiii", 9, 0, -1, 0) + bytes(112)
+try:
+    {attempt}
+    print("escaped")
+except PermissionError:
+    print("held")
+"""
+
+
+@pytest.mark.parametrize(
+    "attempt",
+    [
+        "fcntl.fcntl(pipe[0], 8, pid); sends(*pipe)",
+        "fcntl.fcntl(pipe[0], 15, struct.pack('=ii', 1, pid)); sends(*pipe)",
+        "fcntl.fcntl(pipe[0], 10, 9)",
+        "fcntl.ioctl(pair[0], 0x8901, struct.pack('=i', pid)); sends(*pair)",
+        "fcntl.ioctl(pair[0], 0x8902, struct.pack('=i', pid)); sends(*pair)",
+        "call(129, pid, 9, info)",
+        "call(297, pid, pid, 9, info)",
+        "call(200, pid, 9)",
+        "call(234, pid, pid, 9)",
+        "call(434, pid, 0)",
+        "call(424, 0, 9, None, 0)",
+        "call(101, 16, pid, 0, 0)",
+        "call(311, pid, None, 0, None, 0, 0)",
+        "call(302, pid, 0, struct.pack('=qq', 0, 0), None)",
+    ],
+    ids=[
+        *("F_SETOWN", "F_SETOWN_EX", "F_SETSIG", "FIOSETOWN", "SIOCSPGRP", "rt_sigqueueinfo", "rt_tgsigqueueinfo"),
+        *("tkill", "tgkill", "pidfd_open", "pidfd_send_signal", "ptrace", "process_vm_writev", "prlimit64"),
+    ],
+)
+def test_it_has_no_way_to_signal_another_process(attempt: str) -> None:
+    with subprocess.Popen(["/bin/sleep", "60"]) as other:
+        try:
+            outcome = _ran(_SIGNALS.format(pid=other.pid, attempt=attempt))
+            with pytest.raises(subprocess.TimeoutExpired):
+                other.wait(0.1)
+        finally:
+            other.kill()
+    assert (outcome.ended, outcome.stdout, outcome.stderr) == ("done", b"held\n", b"")
+
+
+def test_it_may_still_ask_of_its_files_what_it_needs() -> None:
+    code = "import fcntl, os, termios\nr, w = os.pipe()\nos.set_blocking(r, False)\nos.write(w, b'abc')\n"
+    code += "print(int.from_bytes(fcntl.ioctl(r, termios.FIONREAD, bytes(4)), 'little'), fcntl.fcntl(r, fcntl.F_GETFD))"
+    assert _ran(code).stdout == b"3 1\n"
 
 
 def test_many_run_side_by_side() -> None:

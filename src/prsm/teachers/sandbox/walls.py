@@ -41,6 +41,11 @@ _DENIED: Final = {
     "memfd_secret": 447, "process_mrelease": 448, "fchmodat2": 452,
 }  # fmt: skip
 _ONLY_ITSELF: Final = {"kill": 62, "tkill": 200, "tgkill": 234}
+_NOT_FOR: Final = {
+    "fcntl": (72, {"F_SETOWN": 8, "F_SETSIG": 10, "F_SETOWN_EX": 15}),
+    "ioctl": (16, {"FIOSETOWN": 0x8901, "SIOCSPGRP": 0x8902}),
+}
+"""Commands by which a pipe or a socket sends any signal to any process as soon as something is to be read."""
 _CLONE3: Final = 435
 _NEWEST: Final = 462
 """mseal (Linux 6.10): what is numbered above is not known here. The 32-bit calls of x32 are above it too."""
@@ -129,11 +134,15 @@ def _filter(pid: int) -> bytes:
     steps += _when(
         _CLONE3, [_step(_RETURN, _ERROR | errno.ENOSYS)]
     )  # its flags cannot be read here: libraries try clone
+    refused = _step(_RETURN, _ERROR | errno.EPERM)
     for number in _DENIED.values():
-        steps += _when(number, [_step(_RETURN, _ERROR | errno.EPERM)])
-    own = [_step(_LOAD, 16), _step(_EQUAL, pid, 0, 1), _step(_RETURN, _ALLOW), _step(_RETURN, _ERROR | errno.EPERM)]
+        steps += _when(number, [refused])
+    own = [_step(_LOAD, 16), _step(_EQUAL, pid, 0, 1), _step(_RETURN, _ALLOW), refused]
     for number in _ONLY_ITSELF.values():
         steps += _when(number, own)
+    for number, commands in _NOT_FOR.values():
+        wrong = [step for command in commands.values() for step in _when(command, [refused])]
+        steps += _when(number, [_step(_LOAD, 24), *wrong, _step(_RETURN, _ALLOW)])
     thread = [_step(_LOAD, 16), _step(_ANY_BIT, _THREAD, 0, 1), _step(_RETURN, _ALLOW), _step(_RETURN, _NOTIFY)]
     for calls in NOTIFIED.values():
         for name, number in calls.items():
