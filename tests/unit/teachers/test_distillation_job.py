@@ -31,7 +31,9 @@ from prsm.teachers.distillation.job import (
     used,
     write_job,
 )
+from prsm.teachers.distillation.main import Reports
 from prsm.teachers.distillation.running import Halted, Interrupted, Watch, run
+from prsm.teachers.training.run_folder import RunFolder
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 STAGES = list(Stage)
@@ -202,6 +204,23 @@ def test_an_interrupted_job_is_still_running(tmp_path: Path) -> None:
     assert (job.standing, job.used_cpu_ms, book.paid) == (Standing.RUNNING, 2000, {})
     assert run(tmp_path, works(cpu, order), book, cpu_ms=cpu).standing is Standing.DONE
     assert book.paid == {"hold-1": 60}
+
+
+def test_what_is_reported_goes_on_over_interruptions_and_resumptions(tmp_path: Path) -> None:
+    def train(_watch: Watch) -> Mapping[str, Any]:
+        cpu.ms += 98_000
+        raise Interrupted
+
+    cpu, folder = Cpu(), RunFolder(tmp_path)
+    write_job(tmp_path, new_job(budget=101_000, price=1000))
+    run(tmp_path, works(cpu, [], train=train), Reports(folder), cpu_ms=cpu)
+    assert folder.reports()[-1]["cpu_s"] == 100
+    job = run(tmp_path, works(cpu, []), Reports(folder), cpu_ms=cpu)  # the next process of the same round
+    assert (job.standing, folder.reports()[-1]["cpu_s"]) == (Standing.EXHAUSTED, 101)
+    write_job(tmp_path, resumed(job, "hold-2", 101_000, NOW))
+    assert run(tmp_path, works(cpu, []), Reports(folder), cpu_ms=cpu).standing is Standing.DONE
+    assert [report["cpu_s"] for report in folder.reports()][-3:] == [102, 103, 104]
+    assert folder.reports()[-1]["cpu_s"] * 1000 == cpu.ms
 
 
 def test_one_process_runs_a_job(tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ def _distilled(recipe: Recipe, folder: RunFolder) -> Ended:
     return Ended(state=state, reason=job.reason, step=_place(job))
 
 
-def _begin(recipe: Recipe, folder: RunFolder) -> "_Reports":
+def _begin(recipe: Recipe, folder: RunFolder) -> "Reports":
     """Begin the job, or take it up where it ended; its budget is in milliseconds of processor time."""
     job = read_job(folder.path)
     budget = round(recipe.cpu_minutes * 60_000)
@@ -89,7 +89,7 @@ def _begin(recipe: Recipe, folder: RunFolder) -> "_Reports":
         write_job(folder.path, begun(folder.path.name, _HOLD, budget, 1000, clock.now()))
     elif job.standing not in (Standing.RUNNING, Standing.DONE):
         write_job(folder.path, resumed(job, _HOLD, budget, clock.now()))
-    return _Reports(folder)
+    return Reports(folder)
 
 
 def _distiller(recipe: Recipe, tasks: Sequence[FirstLevels], backend: Backend) -> Distiller:
@@ -129,13 +129,16 @@ def _copy(student: Path, path: Path) -> None:
     shutil.copytree(student, path)
 
 
-class _Reports:
+class Reports:
     """The job's meter: what it used becomes a line of the run's metrics, by which the run's supervisor pays."""
 
     def __init__(self, folder: RunFolder) -> None:
         self._folder = folder
         last = (folder.reports() or [{}])[-1]
-        self._before_s, self._step = float(last.get("cpu_s", 0.0)), int(last.get("step", 0))
+        job = read_job(folder.path)
+        in_this_round_s = job.cost_micro_ftns / 1000 if job else 0.0  # is told again, in all
+        self._before_s = max(float(last.get("cpu_s", 0.0)) - in_this_round_s, 0.0)
+        self._step = int(last.get("step", 0))
 
     def hold(self, hold: str, budget_micro_ftns: int) -> None:
         """Nothing: its supervisor has it."""
