@@ -17,11 +17,26 @@ from tests.support.ledger import PAYER, World, open_world
 from prsm.core.clock import now
 from prsm.node.training import LedgerMeter
 from prsm.teachers.evaluation.outcomes import read_evaluation
-from prsm.teachers.runs.run_book import Run, RunBook
+from prsm.teachers.runs.run_book import Run, RunBook, RunKind
 from prsm.teachers.runs.supervisor import MAX_STARTS, Supervisor
 from prsm.tokenomics.verify import verify
 
 PLAN = 'max_tokens = 24\n[[tasks]]\nname = "addition"\nlevels = [2]\nprompts = {prompts}\n'
+DISTIL = """
+cpu_minutes = 0.0001
+[teachers]
+one = "{teacher}"
+[tasks]
+addition = 1
+[limits]
+parameter_share = 0.9
+[amounts]
+measured_prompts = 4
+lessons_per_family = 8
+max_tokens = 8
+[plan]
+steps = 2
+"""
 PRICE_MICRO = 1000
 
 
@@ -51,17 +66,19 @@ class Desk:
             self.world.db.pool,
             self.book,
             self.folder / "runs",
-            {"evaluate": "prsm.teachers.evaluation.job"},
+            {"evaluate": "prsm.teachers.evaluation.job", "distil": "prsm.teachers.distillation.main"},
             LedgerMeter(self.world.ledger, "node:1", 1000),
             price_micro=self.price_micro,
             at_once=1,
             clock=now,
         )
 
-    async def submit(self, prompts: int, *, budget_micro: int = 900_000, recipe: str = "") -> Run:
+    async def submit(
+        self, prompts: int, *, budget_micro: int = 900_000, recipe: str = "", kind: RunKind = "evaluate"
+    ) -> Run:
         text = recipe or f'teacher = "{self.teacher}"\n' + PLAN.format(prompts=prompts)
         return await self.book.submit(
-            "evaluate", "sums", text, account=PAYER, api_key_id=self.world.key_id, budget_micro=budget_micro
+            kind, "sums", text, account=PAYER, api_key_id=self.world.key_id, budget_micro=budget_micro
         )
 
     async def until(self, run_id: UUID, holds: Callable[[Run], bool], *, supervisor: Supervisor | None = None) -> Run:
@@ -185,3 +202,12 @@ async def test_what_ends_again_and_again_without_a_word_has_failed(world: World,
     found = await desk.until(run.id, lambda run: not run.is_open)
     assert found.state == "failed"
     assert str(MAX_STARTS) in found.reason
+
+
+async def test_a_run_that_stopped_of_its_own_accord_is_not_started_again(world: World, tmp_path: Path) -> None:
+    pytest.importorskip("torch", reason="the extra `train` is not installed")
+    desk = Desk(world, tmp_path)
+    run = await desk.submit(0, recipe=DISTIL.format(teacher=desk.teacher), kind="distil")
+    found = await desk.until(run.id, lambda run: not run.is_open or run.starts > 1)
+    assert (found.state, found.starts) == ("stopped", 1), found.reason
+    assert "The budget is used up in the stage" in found.reason

@@ -78,7 +78,7 @@ def _distilled(recipe: Recipe, folder: RunFolder) -> Ended:
     if job.standing is Standing.RUNNING:
         return Ended(state="stopped", reason="It was told to stop.", step=_place(job))
     state = "stopped" if job.standing in (Standing.CANCELLED, Standing.EXHAUSTED) else "failed"
-    return Ended(state=state, reason=job.reason, step=_place(job))
+    return Ended(state=state, reason=job.reason, step=_place(job), by_choice=True)
 
 
 def _begin(recipe: Recipe, folder: RunFolder) -> "Reports":

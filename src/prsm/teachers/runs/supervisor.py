@@ -112,7 +112,7 @@ class Supervisor:
             await self._pay(await self._book.run(run.id), process)
             return True
         ended = RunFolder(place).ended()
-        if ended and (ended.state != "stopped" or run.wants_stop):
+        if ended and (run.wants_stop or not ended.is_interrupted):
             await self._end(run, ended.state, ended.reason or run.reason)
         elif run.wants_stop:
             await self._end(run, "stopped", run.reason)

@@ -36,11 +36,20 @@ class RunInUse(PrsmError):
 
 
 class Ended(Struct, frozen=True, kw_only=True):
-    """How a run ended; ``reason`` is a sentence, empty where it did all its steps."""
+    """How a run ended; ``reason`` is a sentence, empty where it did all its steps.
+
+    One that was stopped goes on by itself, unless it stopped of its own accord (``by_choice``).
+    """
 
     state: Literal["done", "stopped", "failed"]
     reason: str = ""
     step: int = 0
+    by_choice: bool = False
+
+    @property
+    def is_interrupted(self) -> bool:
+        """Whether only a signal ended it: the node's end, or somebody's wish."""
+        return self.state == "stopped" and not self.by_choice
 
 
 class RunFolder:
