@@ -211,3 +211,19 @@ async def test_a_run_that_stopped_of_its_own_accord_is_not_started_again(world: 
     found = await desk.until(run.id, lambda run: not run.is_open or run.starts > 1)
     assert (found.state, found.starts) == ("stopped", 1), found.reason
     assert "The budget is used up in the stage" in found.reason
+    await desk.book.resume(run.id)  # whoever asks for it has another budget's worth
+    again = await desk.until(run.id, lambda run: not run.is_open or run.starts > 1)
+    assert (again.state, again.starts) == ("failed", 1)  # in the next stage: its teacher knows nothing
+    assert "addition" in again.reason
+
+
+async def test_a_run_that_has_failed_goes_on_once_it_is_resumed(world: World, tmp_path: Path) -> None:
+    desk = Desk(world, tmp_path)
+    late = tmp_path / "late"
+    run = await desk.submit(0, recipe=f'teacher = "{late}"\n{PLAN.format(prompts=100)}')
+    found = await desk.until(run.id, ended)
+    assert (found.state, found.starts) == ("failed", 1)
+    write_teacher(late)
+    await desk.book.resume(run.id)
+    found = await desk.until(run.id, ended)
+    assert (found.state, found.starts) == ("done", 1), found.reason

@@ -17,7 +17,7 @@ from msgspec import Meta, Struct
 from prsm.core import clock
 from prsm.teachers.distillation.analysis import answered, draw_problems, measured
 from prsm.teachers.distillation.backends.choosing import open_backend
-from prsm.teachers.distillation.job import Job, Stage, Standing, begun, read_job, resumed, write_job
+from prsm.teachers.distillation.job import Job, Stage, Standing, begun, forget_cancel, read_job, resumed, write_job
 from prsm.teachers.distillation.recipe import Distillation
 from prsm.teachers.distillation.running import Watch, run
 from prsm.teachers.distillation.saying import examined
@@ -87,7 +87,8 @@ def _begin(recipe: Recipe, folder: RunFolder) -> "Reports":
     budget = round(recipe.cpu_minutes * 60_000)
     if job is None:
         write_job(folder.path, begun(folder.path.name, _HOLD, budget, 1000, clock.now()))
-    elif job.standing not in (Standing.RUNNING, Standing.DONE):
+    elif job.is_settled and job.standing not in (Standing.DONE, Standing.REFUSED):
+        forget_cancel(folder.path)
         write_job(folder.path, resumed(job, _HOLD, budget, clock.now()))
     return Reports(folder)
 

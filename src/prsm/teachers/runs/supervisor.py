@@ -112,6 +112,8 @@ class Supervisor:
             await self._pay(await self._book.run(run.id), process)
             return True
         ended = RunFolder(place).ended()
+        if ended and ended.state != "done" and run.starts == 0:  # it was resumed since
+            ended = None
         if ended and (run.wants_stop or not ended.is_interrupted):
             await self._end(run, ended.state, ended.reason or run.reason)
         elif run.wants_stop:
@@ -196,6 +198,7 @@ class Supervisor:
         place.mkdir(mode=0o700, parents=True, exist_ok=True)
         recipe = place / "recipe.toml"
         recipe.write_text(run.recipe, encoding="utf-8")
+        RunFolder(place).reopen()
         argv = [sys.executable, "-m", self._modules[run.kind], str(recipe), "--out", str(place)]
         with (place / "log.txt").open("ab") as log:
             child = subprocess.Popen(  # noqa: S603 - this interpreter, a module of this package

@@ -92,6 +92,10 @@ class RunFolder:
         if not begun:
             code = {"version": version("prsm"), "sha256": _code_sha256()} | stated.get("code", {})
             write_durably(self.path / "run.json", stated | {"code": code, "begun_at": now().isoformat()})
+        self.reopen()
+
+    def reopen(self) -> None:
+        """Forget how the run ended, as it is to go on; one that is done stays so."""
         ended = self.ended()
         if ended and ended.state != "done":
             (self.path / "ended.json").unlink()
