@@ -19,6 +19,7 @@ from prsm.node.training import LedgerMeter
 from prsm.teachers.evaluation.outcomes import read_evaluation
 from prsm.teachers.runs.run_book import Run, RunBook, RunKind
 from prsm.teachers.runs.supervisor import MAX_STARTS, Supervisor
+from prsm.teachers.training.run_folder import RunFolder
 from prsm.tokenomics.verify import verify
 
 PLAN = 'max_tokens = 24\n[[tasks]]\nname = "addition"\nlevels = [2]\nprompts = {prompts}\n'
@@ -227,3 +228,15 @@ async def test_a_run_that_has_failed_goes_on_once_it_is_resumed(world: World, tm
     await desk.book.resume(run.id)
     found = await desk.until(run.id, ended)
     assert (found.state, found.starts) == ("done", 1), found.reason
+
+
+async def test_the_nodes_own_ends_do_not_count_against_a_run(world: World, tmp_path: Path) -> None:
+    desk = Desk(world, tmp_path, price_micro=0)
+    run = await desk.submit(20_000)
+    step = 0
+    for _ in range(MAX_STARTS + 1):
+        supervisor = desk.another()
+        found = await desk.until(run.id, lambda run, last=step: run.report.get("step", 0) > last, supervisor=supervisor)
+        assert (found.state, found.starts) == ("running", 1), found.reason
+        await supervisor.close()
+        step = RunFolder(supervisor.folder_of(run.id)).reports()[-1]["step"]

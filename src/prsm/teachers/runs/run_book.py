@@ -128,12 +128,12 @@ class RunBook:
         )
         return [msgspec.json.decode(row["report"]) for row in rows]
 
-    async def started(self, run_id: UUID) -> None:
-        """A process was started for it."""
+    async def started(self, run_id: UUID, *, counts: bool = True) -> None:
+        """A process was started for it; one that goes on after an orderly end does not count."""
         await self._pool.execute(
-            "UPDATE training_runs SET state = 'running', starts = starts + 1, started_at = coalesce(started_at, now()) "
-            "WHERE id = $1 AND state IN ('queued', 'running')",
-            run_id,
+            "UPDATE training_runs SET state = 'running', starts = starts + $2::bool::int, "
+            "started_at = coalesce(started_at, now()) WHERE id = $1 AND state IN ('queued', 'running')",
+            *(run_id, counts),
         )
 
     async def note(self, run_id: UUID, facts: Mapping[str, Any], reports: Sequence[Mapping[str, Any]]) -> None:

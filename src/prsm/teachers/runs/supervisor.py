@@ -114,15 +114,16 @@ class Supervisor:
         ended = RunFolder(place).ended()
         if ended and ended.state != "done" and run.starts == 0:  # it was resumed since
             ended = None
-        if ended and (run.wants_stop or not ended.is_interrupted):
+        interrupted = ended is not None and ended.is_interrupted
+        if ended and (run.wants_stop or not interrupted):
             await self._end(run, ended.state, ended.reason or run.reason)
         elif run.wants_stop:
             await self._end(run, "stopped", run.reason)
-        elif run.starts >= MAX_STARTS:
+        elif run.starts >= MAX_STARTS and not interrupted:
             await self._end(run, "failed", f"Its process ended {MAX_STARTS} times; see {place / 'log.txt'}.")
         elif may_start and await self._hold(run):
             await asyncio.to_thread(self._start, run, place)
-            await self._book.started(run.id)
+            await self._book.started(run.id, counts=not interrupted)
             return True
         return False
 
