@@ -97,9 +97,9 @@ def _key_routes(router: APIRouter, node: Node, door: Door) -> None:
     async def create_key(new: NewKey, caller: Annotated[ApiKey, keys]) -> CreatedKey:
         grant = Grant(new.name, frozenset(new.scopes), new.expires_at, new.rate_limit_per_minute)
         owner = new.principal_id or caller.principal_id
-        cap = await _inherited_cap(node, caller, owner, new.cap_micro)
-        issued = await node.enrolment.key(owner, grant, actor=caller, cap_micro=cap)
-        return CreatedKey(**_shown(issued.key, Budget(cap, 0, 0)), token=issued.token)
+        issued = await node.enrolment.key(owner, grant, actor=caller, cap_micro=new.cap_micro)
+        budgets = await node.ledger.budgets([issued.key.id])
+        return CreatedKey(**_shown(issued.key, budgets.get(issued.key.id)), token=issued.token)
 
     @router.post("/keys/{key_id}/rotate", tags=["keys"], status_code=201, summary="Replace a key by a new one like it.")
     async def rotate_key(key_id: UUID, how: Rotation, caller: Annotated[ApiKey, keys]) -> CreatedKey:
@@ -198,17 +198,6 @@ def _search_route(router: APIRouter, node: Node, door: Door) -> None:
             FoundModel(model=model.name, similarity=round(similarity, 4), description=model.description)
             for model, similarity in found
         ]
-
-
-async def _inherited_cap(node: Node, caller: ApiKey, owner: UUID, wanted: int | None) -> int | None:
-    """A capped key cannot make one that may spend more than it has left itself."""
-    if caller.is_admin or owner != caller.principal_id:
-        return wanted
-    own = (await node.ledger.budgets([caller.id])).get(caller.id)
-    if own is None or own.cap_micro is None:
-        return wanted
-    left = max(0, own.cap_micro - own.spent_micro - own.held_micro)
-    return left if wanted is None else min(wanted, left)
 
 
 async def _check_cap_change(node: Node, caller: ApiKey, key: ApiKey, cap_micro: int | None) -> None:

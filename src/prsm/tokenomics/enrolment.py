@@ -42,13 +42,19 @@ class Enrolment:
                     raise
 
     async def key(self, principal_id: UUID, grant: Grant, *, actor: ApiKey | None, cap_micro: int | None) -> IssuedKey:
-        """A new key with its budget. A crash between the two leaves a key that cannot spend."""
+        """A new key with its budget; what a key that has a cap gives to another is taken out of its own.
+
+        A crash between the two steps leaves a key that cannot spend.
+        """
         issued = await self._identities.create_key(principal_id, grant, actor=actor)
-        await self._ledger.set_cap(issued.key.id, cap_micro)
+        if actor is None or actor.is_admin:
+            await self._ledger.set_cap(issued.key.id, cap_micro)
+        else:
+            await self._ledger.share_cap(actor.id, issued.key.id, cap_micro)
         return issued
 
     async def rotate(self, key_id: UUID, *, actor: ApiKey | None, grace_s: int) -> IssuedKey:
         """A new key like an old one; it inherits what the old key's cap had left, and no money is spent twice."""
         issued = await self._identities.rotate(key_id, actor=actor, grace_s=grace_s)
-        await self._ledger.hand_over_cap(key_id, issued.key.id)
+        await self._ledger.share_cap(key_id, issued.key.id, None)
         return issued

@@ -45,15 +45,16 @@ WHERE r.hold_id IS NULL AND h.expires_at > (SELECT swept_until FROM ledger_head 
 """
 _REFUSED = (asyncpg.PostgresError, ValueError, TypeError, OverflowError)
 """PostgreSQL undid the transaction, or the driver never sent it. After any other error the batch may have committed."""
-_HAND_OVER_CAP = """
-WITH old AS (
-    SELECT cap_micro, spent_micro + held_micro AS used FROM ledger_budgets WHERE api_key_id = $1 FOR UPDATE
-), emptied AS (
-    UPDATE ledger_budgets SET cap_micro = least(cap_micro, spent_micro + held_micro)
-    WHERE api_key_id = $1 AND cap_micro IS NOT NULL
+_SHARE_CAP = """
+WITH giver AS (
+    SELECT cap_micro, greatest(0, cap_micro - spent_micro - held_micro) AS left_micro
+    FROM ledger_budgets WHERE api_key_id = $1 FOR UPDATE
+), share AS (
+    SELECT CASE WHEN cap_micro IS NULL THEN $3 ELSE least($3, left_micro) END AS micro FROM giver
+), taken AS (
+    UPDATE ledger_budgets SET cap_micro = cap_micro - micro FROM share WHERE api_key_id = $1
 )
-INSERT INTO ledger_budgets (api_key_id, cap_micro)
-SELECT $2, CASE WHEN cap_micro IS NOT NULL THEN greatest(0, cap_micro - used) END FROM old
+INSERT INTO ledger_budgets (api_key_id, cap_micro) SELECT $2, micro FROM share
 """
 _TRANSIENT = (
     asyncpg.PostgresConnectionError,
@@ -246,13 +247,15 @@ class Ledger:
             cap_micro,
         )
 
-    async def hand_over_cap(self, old_key_id: UUID, new_key_id: UUID) -> None:
-        """Give a new key what is left of an old key's cap, and leave the old one none of it; one without cap has none.
+    async def share_cap(self, giver_id: UUID, new_key_id: UUID, wanted_micro: int | None) -> None:
+        """Give a new key a part of what is left of the giver's cap, all of it for None, and take it out of that cap.
 
-        One statement over the locked row, so that nothing spent meanwhile is counted as left. Without an old budget
-        the new key gets none and cannot spend.
+        What is left bounds the part; a giver without cap gives what is wanted, without a budget nothing, and then the
+        new key cannot spend. Between two batches, so that nothing spent meanwhile is counted as left.
         """
-        await self._pool.execute(_HAND_OVER_CAP, old_key_id, new_key_id)
+        async with self._pool.acquire() as connection, connection.transaction():
+            await connection.fetchval("SELECT position FROM ledger_head WHERE id = 1 FOR UPDATE")
+            await connection.execute(_SHARE_CAP, giver_id, new_key_id, wanted_micro)
 
     async def budgets(self, api_key_ids: Sequence[UUID]) -> dict[UUID, Budget]:
         """The budgets of keys."""

@@ -135,3 +135,54 @@ async def test_rotated_while_it_is_spending_two_keys_never_spend_more_than_one_c
         assert all(
             budget and budget.cap_micro is not None and budget.held_micro <= budget.cap_micro for budget in budgets
         )
+
+
+async def test_what_a_capped_key_gives_to_another_is_taken_out_of_its_own_cap(office: Office) -> None:
+    principal = await office.enrolment.principal("ada", "user")
+    parent = await office.enrolment.key(principal.id, Grant("k"), actor=None, cap_micro=100)
+    await office.world.ledger.capture(await office.hold(principal, parent.key.id, 10), pay(10))
+    await office.hold(principal, parent.key.id, 20)
+    for wanted, given, left in ((30, 30, 70), (50, 40, 30), (5, 0, 30), (None, 0, 30)):
+        child = await office.enrolment.key(principal.id, Grant("k"), actor=parent.key, cap_micro=wanted)
+        assert await office.budget(child.key.id) == Budget(given, 0, 0)
+        assert await office.budget(parent.key.id) == Budget(left, 10, 20)
+
+
+async def test_who_names_no_cap_gets_all_that_a_capped_key_has_left(office: Office) -> None:
+    principal = await office.enrolment.principal("ada", "user")
+    parent = await office.enrolment.key(principal.id, Grant("k"), actor=None, cap_micro=100)
+    child = await office.enrolment.key(principal.id, Grant("k"), actor=parent.key, cap_micro=None)
+    assert await office.budget(child.key.id) == Budget(100, 0, 0)
+    assert await office.budget(parent.key.id) == Budget(0, 0, 0)
+
+
+async def test_children_of_a_key_without_a_cap_get_what_is_wanted(office: Office) -> None:
+    principal = await office.enrolment.principal("ada", "user")
+    parent = await office.enrolment.key(principal.id, Grant("k"), actor=None, cap_micro=None)
+    for wanted in (None, 70, 70):
+        child = await office.enrolment.key(principal.id, Grant("k"), actor=parent.key, cap_micro=wanted)
+        assert await office.budget(child.key.id) == Budget(wanted, 0, 0)
+    assert await office.budget(parent.key.id) == Budget(None, 0, 0)
+
+
+async def test_a_key_whose_budget_was_never_made_makes_none_that_can_spend(office: Office) -> None:
+    principal = await office.enrolment.principal("ada", "user")
+    parent = await office.identities.create_key(principal.id, Grant("k"), actor=None)
+    child = await office.enrolment.key(principal.id, Grant("k"), actor=parent.key, cap_micro=None)
+    assert await office.budget(child.key.id) is None
+
+
+async def test_a_race_of_creations_and_spending_never_goes_beyond_one_cap(office: Office) -> None:
+    principal = await office.enrolment.principal("ada", "user")
+    await office.world.ledger.transfer(uuid4(), "issuance", account_of(principal.id), 10_000, "grant")
+    parent = await office.enrolment.key(principal.id, Grant("k"), actor=None, cap_micro=300)
+    spending = [asyncio.create_task(outcomes([office.hold(principal, parent.key.id, 1)])) for _ in range(100)]
+    children = await asyncio.gather(
+        *(office.enrolment.key(principal.id, Grant("k"), actor=parent.key, cap_micro=1) for _ in range(500))
+    )
+    await asyncio.gather(*spending)
+    await outcomes(office.hold(principal, child.key.id, 1) for child in children)
+    await outcomes(office.hold(principal, parent.key.id, 1) for _ in range(300))
+    budgets = await office.world.ledger.budgets([parent.key.id, *(child.key.id for child in children)])
+    assert sum(budget.cap_micro or 0 for budget in budgets.values()) == 300
+    assert sum(budget.held_micro for budget in budgets.values()) == 300
