@@ -104,6 +104,8 @@ def _key_routes(router: APIRouter, node: Node, door: Door) -> None:
     @router.post("/keys/{key_id}/rotate", tags=["keys"], status_code=201, summary="Replace a key by a new one like it.")
     async def rotate_key(key_id: UUID, how: Rotation, caller: Annotated[ApiKey, keys]) -> CreatedKey:
         old = await node.identities.key(key_id, actor=caller)
+        if old.id != caller.id:
+            await _check_no_cap(node, caller)
         issued = await node.enrolment.rotate(key_id, actor=caller, grace_s=how.grace_s)
         await spread_revocation(node, old.prefix)
         return CreatedKey(**_shown(issued.key, None), token=issued.token)
@@ -117,7 +119,9 @@ def _key_routes(router: APIRouter, node: Node, door: Door) -> None:
     @router.put("/keys/{key_id}/cap", tags=["keys"], summary="Change a key's spend cap; nobody changes their own.")
     async def set_cap(key_id: UUID, change: CapChange, caller: Annotated[ApiKey, keys]) -> Key:
         key = await node.identities.key(key_id, actor=caller)
-        await _check_cap_change(node, caller, key, change.cap_micro)
+        if key.id == caller.id and not caller.is_admin:
+            raise _cap_not_held()
+        await _check_no_cap(node, caller)
         await node.ledger.set_cap(key.id, change.cap_micro)
         return Key(**_shown(key, (await node.ledger.budgets([key.id]))[key.id]))
 
@@ -200,17 +204,20 @@ def _search_route(router: APIRouter, node: Node, door: Door) -> None:
         ]
 
 
-async def _check_cap_change(node: Node, caller: ApiKey, key: ApiKey, cap_micro: int | None) -> None:
-    if caller.is_admin:
-        return
+async def _check_no_cap(node: Node, caller: ApiKey) -> None:
+    """A key with a spend cap must not come by what another may spend; an admin's may."""
     own = (await node.ledger.budgets([caller.id])).get(caller.id)
-    if key.id == caller.id or (own is not None and own.cap_micro is not None):
-        raise PrsmError(
-            "A key with a spend cap cannot change caps, and no key its own.",
-            kind=Kind.FORBIDDEN,
-            code="cap_not_held",
-            remedy="Use another key of yours that has no cap, or ask an admin.",
-        )
+    if not caller.is_admin and own is not None and own.cap_micro is not None:
+        raise _cap_not_held()
+
+
+def _cap_not_held() -> PrsmError:
+    return PrsmError(
+        "A key with a spend cap cannot change caps or rotate other keys, and no key changes its own cap.",
+        kind=Kind.FORBIDDEN,
+        code="cap_not_held",
+        remedy="Use another key of yours that has no cap, or ask an admin.",
+    )
 
 
 def _shown(key: ApiKey, budget: Budget | None) -> dict[str, Any]:

@@ -682,3 +682,19 @@ async def test_no_key_grants_what_it_lacks(tmp_path: Path, fresh_database: str, 
             status, answer = await world.send("POST", "/node/v1/keys", role, {"name": "more", "scopes": scopes})
             assert status == 403, (role, scopes, answer)
         assert (await world.send("GET", "/node/v1/keys?limit=1000", "admin"))[1] == before
+
+
+async def test_a_capped_key_gets_no_further_by_other_keys(tmp_path: Path, fresh_database: str, valkey_url: str) -> None:
+    async with open_world(tmp_path / "home", fresh_database, valkey_url) as world:
+        node, grant = world.node, Grant("capped", frozenset({"keys"}))
+        capped = await node.enrolment.key(world.user, grant, actor=None, cap_micro=100)
+        free = await node.enrolment.key(world.user, grant, actor=None, cap_micro=None)
+        world.tokens["capped"] = capped.token
+        status, child = await world.send("POST", "/node/v1/keys", "capped", {"name": "child", "scopes": ["keys"]})
+        assert (status, child["budget"]["cap_micro"]) == (201, 100)
+        status, second = await world.send("POST", "/node/v1/keys", "capped", {"name": "child", "scopes": ["keys"]})
+        assert (status, second["budget"]["cap_micro"]) == (201, 0)
+        status, refused = await world.send("POST", f"/node/v1/keys/{free.key.id}/rotate", "capped", {})
+        assert (status, refused["error"]["code"]) == (403, "cap_not_held")
+        assert (await node.identities.key(free.key.id, actor=None)).revoked_at is None
+        assert (await world.send("POST", f"/node/v1/keys/{capped.key.id}/rotate", "capped", {}))[0] == 201
