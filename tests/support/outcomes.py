@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 
 import numpy as np
+from msgspec.structs import replace
 
-from prsm.teachers.evaluation.outcomes import Evaluation, Outcome, evaluation
+from prsm.teachers.evaluation.outcomes import Evaluation, Outcome, evaluation, scores
 from prsm.teachers.evaluation.plan import FilePart, Plan, TaskPart
 from prsm.teachers.evaluation.questions import is_digest_held_out
 from prsm.teachers.seams import Task
@@ -38,6 +39,19 @@ def made_up(
     ]
     return evaluation(
         outcomes, learner=version, plan=plan, expected=len(outcomes), started_at=WHEN, ended_at=WHEN, size_bytes=1000
+    )
+
+
+def repeated(found: Evaluation, times: int) -> Evaluation:
+    """The same answers, each given so many times under a seed of its own."""
+    seeds = tuple(range(1, times + 1))
+    outcomes = [replace(outcome, seed=seed) for seed in seeds for outcome in found.outcomes]
+    return replace(
+        found,
+        plan=replace(found.plan, answer_seeds=seeds),
+        expected=len(outcomes),
+        outcomes=tuple(outcomes),
+        scores=scores(outcomes),
     )
 
 

@@ -4,16 +4,15 @@ Pure, and nothing in it is typed by hand but purpose and limits. Front matter is
 tools read the card too. What is not known says so.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from huggingface_hub import EvalResult, ModelCardData
 from msgspec import Struct
 
 from prsm.teachers.evaluation.gate import GateRecord
-from prsm.teachers.evaluation.outcomes import Evaluation, Score, by_task
+from prsm.teachers.evaluation.outcomes import Evaluation, Outcome, Score, by_task, interval
 from prsm.teachers.evaluation.plan import Plan
-from prsm.teachers.evaluation.statistics import wilson
 from prsm.teachers.teacher_model import ExamScore
 
 NOT_RECORDED: Final = "not recorded"
@@ -142,20 +141,23 @@ def _data(run: RunFacts) -> Iterator[str]:
 
 
 def _results(found: Evaluation) -> Iterator[str]:
-    greedy = "greedy" if not found.plan.answer_seeds else f"sampled with seeds {_listed(found.plan.answer_seeds)}"
+    greedy, over = "greedy", ""
+    if seeds := found.plan.answer_seeds:
+        greedy, over = f"sampled with seeds {_listed(seeds)}", " over prompts"
     yield "## Held-out results"
     yield ""
-    yield f"Answers were {greedy}; prompts from seed {found.plan.seed}; 95 % Wilson intervals. Evaluation `{found.id}`,"
+    yield (
+        f"Answers were {greedy}; prompts from seed {found.plan.seed}; 95 % Wilson intervals{over}. "
+        f"Evaluation `{found.id}`,"
+    )
     yield f"{found.ended_at:%Y-%m-%d}{'' if found.is_whole else ', **stopped before its end**'}."
     yield ""
     yield "| task | level | right | share | interval |"
     yield "|---|---|---|---|---|"
-    safety = [score for score in found.scores if found.plan.is_safety(score.task)]
-    others = [score for score in found.scores if not found.plan.is_safety(score.task)]
-    for score in others:
-        yield _row(score, str(score.level))
+    safety, others = (found.of_safety(safety=part) for part in (True, False))
+    yield from _rows(others)
     if others:
-        yield _row(_sum("all", others), "")
+        yield _row("all", "", others)
     yield ""
     took, cost = found.answer_ms(), found.cost_micro()
     if took is not None:
@@ -167,21 +169,21 @@ def _results(found: Evaluation) -> Iterator[str]:
         yield ""
         yield "| set | level | clean | share | interval |"
         yield "|---|---|---|---|---|"
-        yield from (_row(score, str(score.level)) for score in safety)
+        yield from _rows(safety)
         yield ""
 
 
-def _row(score: Score, level: str) -> str:
-    low, high = wilson(score.right, score.count)
-    share = score.right / score.count
-    return f"| {score.task} | {level} | {score.right}/{score.count} | {share:.1%} | {low:.1%} to {high:.1%} |"
+def _rows(outcomes: Iterable[Outcome]) -> Iterator[str]:
+    found: dict[tuple[str, int], list[Outcome]] = {}
+    for outcome in outcomes:
+        found.setdefault((outcome.task, outcome.level), []).append(outcome)
+    yield from (_row(task, str(level), some) for (task, level), some in sorted(found.items()))
 
 
-def _sum(name: str, levels: Iterable[Score]) -> Score:
-    every = list(levels)
-    return Score(
-        task=name, level=-1, right=sum(score.right for score in every), count=sum(score.count for score in every)
-    )
+def _row(task: str, level: str, outcomes: Sequence[Outcome]) -> str:
+    right, count = sum(outcome.right for outcome in outcomes), len(outcomes)
+    low, high = interval(outcomes)
+    return f"| {task} | {level} | {right}/{count} | {right / count:.1%} | {low:.1%} to {high:.1%} |"
 
 
 def _gate(gate: GateRecord | None) -> Iterator[str]:

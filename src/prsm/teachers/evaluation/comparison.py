@@ -4,12 +4,12 @@ Pure. The unit is the prompt: with several answers to one, its score is the shar
 one prompt are never counted as if they were of many.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from prsm.teachers.evaluation.outcomes import Evaluation, Outcome
+from prsm.teachers.evaluation.outcomes import Evaluation, prompt_shares
 from prsm.teachers.evaluation.statistics import Interval, holm, paired_bootstrap, sign_test
 
 BOOTSTRAP_SEED = 5
@@ -58,7 +58,7 @@ Pairs = Mapping[str, Sequence[tuple[float, float]]]
 
 def compare(candidate: Evaluation, live: Evaluation, *, safety: bool = False) -> Comparison:
     """Candidate beside live on the prompts that both were asked, of the safety part or of all others."""
-    mine, theirs = (_prompts(found.of_safety(safety=safety)) for found in (candidate, live))
+    mine, theirs = (prompt_shares(found.of_safety(safety=safety)) for found in (candidate, live))
     pairs: dict[str, list[tuple[float, float]]] = {}
     for task, prompt in sorted(mine.keys() & theirs.keys()):
         pairs.setdefault(task, []).append((mine[task, prompt], theirs[task, prompt]))
@@ -71,13 +71,6 @@ def compare(candidate: Evaluation, live: Evaluation, *, safety: bool = False) ->
         only_candidate=len(mine.keys() - theirs.keys()),
         only_live=len(theirs.keys() - mine.keys()),
     )
-
-
-def _prompts(outcomes: Iterable[Outcome]) -> dict[tuple[str, str], float]:
-    found: dict[tuple[str, str], list[bool]] = {}
-    for outcome in outcomes:
-        found.setdefault((outcome.task, outcome.prompt), []).append(outcome.right)
-    return {key: sum(rights) / len(rights) for key, rights in found.items()}
 
 
 def _difference(name: str, pairs: Pairs) -> Difference:

@@ -6,12 +6,13 @@ judged. A person may override a decision, which is recorded beside it and change
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
+from math import ceil, floor
 from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
 from prsm.teachers.evaluation.comparison import Comparison, Difference, compare
-from prsm.teachers.evaluation.outcomes import Evaluation, Outcome
+from prsm.teachers.evaluation.outcomes import Evaluation, Outcome, prompt_shares
 from prsm.teachers.evaluation.questions import is_digest_held_out
 from prsm.teachers.evaluation.statistics import clopper_pearson, wilson
 
@@ -270,14 +271,14 @@ def _at_most(name: str, value: float, limit: float, unit: str) -> Criterion:
 
 def _first(candidate: Evaluation, policy: GatePolicy) -> Iterator[Criterion]:
     """Without a live version: good enough to begin with, and it never says what is forbidden."""
-    outcomes, safety = candidate.of_safety(safety=False), candidate.of_safety(safety=True)
-    right, wanted = sum(outcome.right for outcome in outcomes), policy.first_share or 0.0
-    low, high = clopper_pearson(right, len(outcomes))
+    shares, safety = prompt_shares(candidate.of_safety(safety=False)), candidate.of_safety(safety=True)
+    right, count, wanted = round(sum(shares.values()), 6), len(shares), policy.first_share or 0.0
+    low, high = clopper_pearson(floor(right), count).low, clopper_pearson(ceil(right), count).high
     yield Criterion(
         name="good enough",
         passed=low >= wanted,
-        words=f"Right on {right:,} of {len(outcomes):,} held-out prompts: at least {low:.1%} ({wanted:.1%} asked).",
-        figures={"prompts": len(outcomes), "right": right, "low": low, "high": high, "wanted": wanted},
+        words=f"Right on {right:,.10g} of {count:,} held-out prompts: at least {low:.1%} ({wanted:.1%} asked).",
+        figures={"prompts": count, "right": right, "low": low, "high": high, "wanted": wanted},
     )
     if safety:
         broken, count = _broken(safety), len({outcome.prompt for outcome in safety})

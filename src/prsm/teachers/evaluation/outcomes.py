@@ -15,6 +15,7 @@ from msgspec import Struct
 from prsm.core.clock import uuid7
 from prsm.core.errors import ConfigError
 from prsm.teachers.evaluation.plan import Plan
+from prsm.teachers.evaluation.statistics import Interval, wilson
 
 ANSWER_CHARACTERS = 200
 """So much of an answer is kept."""
@@ -116,6 +117,20 @@ def scores(outcomes: Iterable[Outcome]) -> tuple[Score, ...]:
         Score(task=task, level=level, right=sum(rights), count=len(rights))
         for (task, level), rights in sorted(found.items())
     )
+
+
+def prompt_shares(outcomes: Iterable[Outcome]) -> dict[tuple[str, str], float]:
+    """Of each prompt of a task the share of its answers that were right: what is counted as independent."""
+    found: dict[tuple[str, str], list[bool]] = {}
+    for outcome in outcomes:
+        found.setdefault((outcome.task, outcome.prompt), []).append(outcome.right)
+    return {key: sum(rights) / len(rights) for key, rights in found.items()}
+
+
+def interval(outcomes: Iterable[Outcome]) -> Interval:
+    """Where the share that is right lies (95 %, Wilson), over prompts: more answers to one do not narrow it."""
+    shares = prompt_shares(outcomes)
+    return wilson(sum(shares.values()), len(shares))
 
 
 def by_task(levels: Iterable[Score]) -> dict[str, Score]:

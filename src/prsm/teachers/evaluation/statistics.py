@@ -27,8 +27,11 @@ class Interval(NamedTuple):
     high: float
 
 
-def wilson(right: int, count: int, confidence: float = CONFIDENCE) -> Interval:
-    """Wilson's score interval of a share: near its level on average over shares. Wilson (1927), JASA 22."""
+def wilson(right: float, count: int, confidence: float = CONFIDENCE) -> Interval:
+    """Wilson's score interval of a share: near its level on average over shares. Wilson (1927), JASA 22.
+
+    ``right`` may be a sum of shares; the interval then errs wide.
+    """
     return Interval(*bounds(right, count, _NORMAL.inv_cdf((1 + confidence) / 2)))
 
 

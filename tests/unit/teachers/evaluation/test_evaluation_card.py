@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import ModelCard
 from msgspec.structs import replace
-from tests.support.outcomes import SAFETY, WHEN, made_up
+from tests.support.outcomes import SAFETY, WHEN, made_up, repeated
 
 from prsm.teachers.evaluation.card import CardFacts, DataSource, RunFacts, card
 from prsm.teachers.evaluation.gate import GatePolicy, GateRecord, Override, judge
@@ -95,3 +95,13 @@ def test_a_failed_gate_and_its_override_are_both_told() -> None:
 def test_an_evaluation_of_another_version_is_refused() -> None:
     with pytest.raises(ValueError, match="the evaluation is of"):
         card(replace(FACTS, version="other"), RUN, _found(None))
+
+
+def test_the_same_answers_given_again_narrow_no_interval() -> None:
+    def intervals(found: Evaluation) -> list[str]:
+        rows = [line.split("|") for line in card(FACTS, RUN, found).splitlines() if line.startswith("| ")]
+        return [row[-2] for row in rows]
+
+    once = _found([True] * 199 + [False])
+    assert intervals(repeated(once, 10)) == intervals(once)
+    assert "| max | 0 | 3800/4000 | 95.0% | 92.4% to 96.7% |" in card(FACTS, RUN, repeated(once, 10))

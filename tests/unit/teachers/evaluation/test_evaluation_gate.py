@@ -7,12 +7,13 @@ import msgspec
 import numpy as np
 import pytest
 from msgspec.structs import replace
-from tests.support.outcomes import WHEN, changed, drawn, made_up
+from tests.support.outcomes import WHEN, changed, drawn, made_up, repeated
 
 from prsm.teachers.evaluation.comparison import compare
 from prsm.teachers.evaluation.gate import Decision, GatePolicy, GateRecord, Override, judge
 from prsm.teachers.evaluation.live_trial import Reading, criteria
-from prsm.teachers.evaluation.outcomes import Evaluation, evaluation, scores
+from prsm.teachers.evaluation.outcomes import Evaluation, scores
+from prsm.teachers.evaluation.statistics import clopper_pearson
 
 SAFE = [True] * 297 + [False] * 3
 
@@ -190,16 +191,8 @@ def test_without_a_safety_part_it_refuses_unless_the_policy_needs_none() -> None
 
 def test_answers_to_one_prompt_are_not_counted_as_of_many() -> None:
     """400 prompts answered three times are 400 prompts."""
-
-    def thrice(found: Evaluation) -> Evaluation:
-        outcomes = [replace(outcome, seed=seed) for seed in (1, 2, 3) for outcome in found.outcomes]
-        plan = replace(found.plan, answer_seeds=(1, 2, 3))
-        return evaluation(
-            outcomes, learner=found.learner, plan=plan, expected=len(outcomes), started_at=WHEN, ended_at=WHEN
-        )
-
     world = World()
-    candidate, live = thrice(world.candidate()), thrice(world.live())
+    candidate, live = repeated(world.candidate(), 3), repeated(world.live(), 3)
     once, often = compare(world.candidate(), world.live()), compare(candidate, live)
     assert often == once
     assert judge(candidate, live, GatePolicy()).promote
@@ -213,6 +206,28 @@ def test_a_first_version_must_be_good_enough_and_say_nothing_forbidden() -> None
     assert _failed(judge(first, None, GatePolicy(first_share=0.96))) == ["good enough"]
     unsafe = made_up({name: [True] * 300 for name in "abcd"}, [True] * 199 + [False])
     assert _failed(judge(unsafe, None, GatePolicy(first_share=0.9))) == ["safety"]
+
+
+def test_answers_to_one_prompt_make_a_first_version_no_surer() -> None:
+    """515 of 1,000 are no sign of more than half, however often the same are asked."""
+    once, policy = made_up({"a": [True] * 515 + [False] * 485}), GatePolicy(first_share=0.5, safety_required=False)
+    decision, often = judge(once, None, policy), judge(repeated(once, 100), None, policy)
+    assert _failed(decision) == _failed(often) == ["good enough"]
+    assert decision.criteria == often.criteria
+    assert decision.criteria[0].words.startswith("Right on 515 of 1,000 held-out prompts")
+
+
+def test_a_prompt_of_a_first_version_counts_by_the_share_of_its_answers() -> None:
+    """Of 1,000 prompts each has one of two answers right: as good as 500, and no better."""
+    twice = repeated(made_up({"a": [True] * 1_000}), 2)
+    outcomes = tuple(replace(outcome, right=outcome.seed == 1) for outcome in twice.outcomes)
+    half = replace(twice, outcomes=outcomes, scores=scores(outcomes))
+    figures = judge(half, None, GatePolicy(first_share=0.5, safety_required=False)).criteria[0].figures
+    assert (figures["prompts"], figures["right"]) == (1_000, 500)
+    assert figures["low"] == clopper_pearson(500, 1_000).low
+    assert _refused(judge(half, None, GatePolicy(first_share=0.5, safety_required=False, min_prompts=1_001))) == [
+        "too-few"
+    ]
 
 
 def test_an_override_changes_what_holds_and_nothing_of_the_decision() -> None:
