@@ -1,16 +1,18 @@
 """A trained teacher becomes a registered version that this node serves: card, storage, statement, instance.
 
 Each step can be done again without doing it twice, and nothing is offered before the last: a version begins as a draft,
-which nobody is answered by, and only a gate, or an admin with a reason, makes it live.
+which nobody is answered by, and only a gate, or an admin with a reason, makes it live. What is served changes only
+after its statement is registered.
 """
 
 import asyncio
+import filecmp
 import hashlib
-import os
 import shutil
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 import msgspec
@@ -75,20 +77,14 @@ async def publish(
             f"The evaluation is of version {evaluation.learner}; the run made {version}.", param="evaluation_run"
         )
     place = published_folder(node.settings) / f"{wanted.model}-{version}"
-    await asyncio.to_thread(_install, made, place, run, evaluation, wanted, version)
-    cid, newly_kept = await _stored(node, place, owner)
-    try:
-        registered = await node.versions.register(
-            _statement(wanted, version, cid, run, evaluation, place), by=by, owner_account=by, state=State.DRAFT,
-            reason=f"trained by run {run.id}",
-        )  # fmt: skip
-    except BaseException:
-        if newly_kept:
-            with suppress(PrsmError):
-                await node.storage.unpin(cid, owner)
-        raise
+    await asyncio.to_thread(place.parent.mkdir, parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=f".{place.name}.", dir=place.parent) as found:
+        partial = Path(found) / place.name
+        await asyncio.to_thread(_build, made, partial, run, evaluation, wanted, version)
+        registered = await _registered(node, partial, run, evaluation, wanted, owner=owner, by=by)
+        await asyncio.to_thread(_install, partial, place)
     await node.registry.put_provider(Provider(PUBLISHED, "embedded"))
-    instance = _instance(wanted, version, place.name, str(cid), by, registered)
+    instance = _instance(wanted, place.name, by, registered)
     await node.registry.put_model(instance)
     await node.training.evidence.keep_evaluation(wanted.model, version, evaluation, run_id=run.id, by=by)
     return Published(registered, instance.name)
@@ -104,24 +100,53 @@ def _version_of(folder: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()[:12]
 
 
-def _install(made: Path, place: Path, run: Run, evaluation: Evaluation, wanted: Publication, version: str) -> None:
-    """The teacher's folder where the node serves it from, whole or not at all; checked as it will be loaded."""
-    partial = place.with_name(f".{place.name}.{os.getpid()}")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
+def _build(made: Path, partial: Path, run: Run, evaluation: Evaluation, wanted: Publication, version: str) -> None:
+    """The teacher's folder, checked as it will be loaded; nobody serves it yet."""
+    partial.mkdir()
+    for path in made.iterdir():
+        if path.name in _FILES:
+            shutil.copyfile(path, partial / path.name)
+    about = _about(run, evaluation, wanted, ModelFolder.open(partial).shape)
+    (partial / ABOUT).write_bytes(msgspec.json.format(msgspec.json.encode(about)))
+    text = card(_card_facts(partial, wanted, version), _run_facts(run), evaluation)
+    (partial / "README.md").write_text(text, encoding="utf-8")
+    open_teacher(partial)
+
+
+async def _registered(
+    node: Node, partial: Path, run: Run, evaluation: Evaluation, wanted: Publication, *, owner: str, by: str
+) -> Registered:
+    """The version, whose weights are stored; what is refused is not kept in storage."""
+    cid, newly_kept = await _stored(node, partial, owner)
     try:
-        for path in made.iterdir():
-            if path.name in _FILES:
-                shutil.copyfile(path, partial / path.name)
-        about = _about(run, evaluation, wanted, ModelFolder.open(partial).shape)
-        (partial / ABOUT).write_bytes(msgspec.json.format(msgspec.json.encode(about)))
-        text = card(_card_facts(partial, wanted, version), _run_facts(run), evaluation)
-        (partial / "README.md").write_text(text, encoding="utf-8")
-        open_teacher(partial)
-        shutil.rmtree(place, ignore_errors=True)
-        partial.rename(place)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        return await node.versions.register(
+            _statement(wanted, evaluation.learner, cid, run, evaluation, partial), by=by, owner_account=by,
+            state=State.DRAFT, reason=f"trained by run {run.id}",
+        )  # fmt: skip
+    except BaseException:
+        if newly_kept:
+            with suppress(PrsmError):
+                await node.storage.unpin(cid, owner)
+        raise
+
+
+def _install(partial: Path, place: Path) -> None:
+    """The registered folder where the node serves it from; one that is there as it should be is not touched.
+
+    A damaged one makes way. Killed between the two steps there is none, and publishing the same again puts it there.
+    """
+    if place.exists():
+        if _is_same(partial, place):
+            return
+        place.rename(partial.with_name("replaced"))
+    partial.rename(place)
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    names = sorted(path.name for path in one.iterdir())
+    return names == sorted(path.name for path in other.iterdir()) and not any(
+        filecmp.cmpfiles(one, other, names, shallow=False)[1:]
+    )
 
 
 def _about(run: Run, evaluation: Evaluation, wanted: Publication, shape: Shape) -> About:
@@ -196,9 +221,7 @@ def _statement(wanted: Publication, version: str, cid: Cid, run: Run, evaluation
     )
 
 
-def _instance(
-    wanted: Publication, version: str, upstream_name: str, cid: str, by: str, registered: Registered
-) -> Model:
+def _instance(wanted: Publication, upstream_name: str, by: str, registered: Registered) -> Model:
     return Model(
         name=f"{PUBLISHED}/{upstream_name}",
         provider=PUBLISHED,
@@ -210,8 +233,8 @@ def _instance(
         input_price_micro=wanted.input_price_micro,
         output_price_micro=wanted.output_price_micro,
         description=wanted.purpose,
-        version=version,
-        cid=cid,
+        version=registered.version.version,
+        cid=registered.version.weights_cid,
         owner_account=by,
         model=wanted.model,
         licence=wanted.licence,

@@ -4,6 +4,7 @@ The teachers' weights are drawn, so that no torch is needed: what they answer is
 """
 
 import asyncio
+import shutil
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -115,6 +116,41 @@ async def test_a_second_version_answers_by_its_own_name_until_it_passes(served: 
     assert (await ask(served, "sums"))[1]["prsm"]["model"] == second["instance"]
     await served.done("POST", "/node/v1/registry/rollbacks", {"model": "sums"})
     assert (await ask(served, "sums"))[1]["prsm"]["model"] == first["instance"]
+
+
+def _files(folder: Path) -> dict[str, tuple[bytes, int]]:
+    """Bytes and inode of each file: a file that was written anew has another."""
+    return {path.name: (path.read_bytes(), path.stat().st_ino) for path in folder.iterdir()}
+
+
+async def test_a_refused_publication_leaves_the_served_teacher_as_it_was(served: Served) -> None:
+    run, path = await trained(served, 1), "/node/v1/training/publications"
+    wanted = PUBLICATION | {"run": run, "evaluation_run": await evaluated(served, run)}
+    made = await served.done("POST", path, wanted)
+    published = served.node.settings.home / "published"
+    place = published / f"sums-{made['version']}"
+    before = _files(place)
+    for changed in ({"purpose": "Adds two numbers, it says."}, {"licence": "Apache-2.0"}):
+        assert (await served.refused("POST", path, wanted | changed))["code"] == "version_taken"
+        assert _files(place) == before
+    assert await served.done("POST", path, wanted) == made
+    assert _files(place) == before
+    assert list(published.iterdir()) == [place]
+
+
+async def test_publishing_again_mends_what_a_kill_or_a_disk_has_spoilt(served: Served) -> None:
+    run, path = await trained(served, 1), "/node/v1/training/publications"
+    wanted = PUBLICATION | {"run": run, "evaluation_run": await evaluated(served, run)}
+    made = await served.done("POST", path, wanted)
+    place = served.node.settings.home / "published" / f"sums-{made['version']}"
+    whole = {path.name: path.read_bytes() for path in place.iterdir()}
+    shutil.rmtree(place)
+    for spoil in (lambda: None, lambda: (place / "README.md").write_text("?"), (place / "config.json").unlink):
+        spoil()
+        assert await served.done("POST", path, wanted) == made
+        assert {path.name: path.read_bytes() for path in place.iterdir()} == whole
+    await gate(served, made["version"], override_reason="The first of its kind, for a test.")
+    assert (await ask(served, "sums"))[0] == 200
 
 
 async def test_what_does_not_fit_is_refused(served: Served) -> None:
