@@ -43,7 +43,7 @@ class NewDirectory(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    entries: list[NewEntry] = Field(max_length=100_000)
+    entries: list[NewEntry] = Field(max_length=enhanced_ipfs.MAX_DIRECTORY_PARTS)
     profile: ProfileName = ""
 
 

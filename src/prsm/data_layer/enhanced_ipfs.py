@@ -43,9 +43,12 @@ from prsm.data_layer.transfer.reading import Reader, StoredReader, following, op
 from prsm.data_layer.transfer.throttle import Bandwidth, Traffic
 from prsm.data_layer.transfer.transfers import Transfers
 from prsm.data_layer.transfer.upload_drain import Uploads
+from prsm.data_layer.transfer.walking import cancelled_after
 
 Answer = TypeVar("Answer")
 
+MAX_DIRECTORY_PARTS = 100_000
+"""Entries of a new directory and the folders that their paths imply, each of which is an object."""
 _REPORT_S = 0.25
 _ASKED_AT_ONCE = 1000
 _READS_COUNTED = 10_000
@@ -163,7 +166,9 @@ class EnhancedIPFS:
             await self._free(size_hint)
         with HeldFiles(self.files) as files:  # no collector comes before it is pinned
             # Renewed although it may be here: what is there was read and hashed some time ago, this one now.
-            take_in = partial(ingest, read_into, files, chosen, pace=self._unpaced(), size_hint=size_hint, replace=True)
+            take_in = partial(
+                ingest, read_into, files, chosen, pace=self._unpaced(self._closing), size_hint=size_hint, replace=True
+            )
             stored = await run_in(self._pools.taking_in, take_in)
             await self._record(stored)
             return await self._kept_now(stored, owner, limited=limited)
@@ -173,7 +178,8 @@ class EnhancedIPFS:
     ) -> Added:
         """Make a directory of objects that are here, by their paths below it, and keep all of it for ``owner``.
 
-        Raises NotStored, InvalidRequest for a bad path, PrsmError (``storage_quota_exceeded``).
+        Raises NotStored, InvalidRequest for a bad path or more than ``MAX_DIRECTORY_PARTS`` entries and folders of
+        their paths, PrsmError (``storage_quota_exceeded``).
         """
         chosen = self._profile(profile)
         cids = {cid for _, cid in entries}
@@ -183,8 +189,10 @@ class EnhancedIPFS:
                 if cid not in known or known[cid].state is State.MISSING:
                     raise not_here(cid)
             links = [(path, Built(cid, known[cid].dag_bytes)) for path, cid in entries]
-            with Intake(KeptFiles(self.catalog, holder), chosen) as intake:
-                made = await self._run(partial(intake.tree, links))
+            async with cancelled_after(self._closing, self._pools) as cancelled:
+                files = KeptFiles(self.catalog, holder)
+                with Intake(files, chosen, pace=self._unpaced(cancelled)) as intake:
+                    made = await self._run(partial(intake.tree, links, most=MAX_DIRECTORY_PARTS))
             for stored in made:
                 await self._record(stored)
             return await self._kept_now(made[-1], owner, limited=limited)
@@ -349,7 +357,7 @@ class EnhancedIPFS:
 
     async def verify(self, cid: Cid) -> Scrubbed:
         """Read an object from the disk and hash all of it; the catalog notes what was found. Raises NotStored."""
-        return await self._care.verify(cid, self._unpaced())
+        return await self._care.verify(cid, self._unpaced(self._closing))
 
     async def repair(self, cid: Cid) -> Fetched:
         """Fetch what is damaged of an object and of all under it, and only that. Raises NotStored, StorageFault."""
@@ -443,9 +451,9 @@ class EnhancedIPFS:
             )
         return profile
 
-    def _unpaced(self) -> Pace:
-        """Nothing to slow down, but to end when the node stops."""
-        return Bandwidth().pace(Traffic.INTERACTIVE, self._closing)
+    def _unpaced(self, cancelled: Cancellation) -> Pace:
+        """Nothing to slow down, but to end."""
+        return Bandwidth().pace(Traffic.INTERACTIVE, cancelled)
 
     def _count_read(self, cid: Cid, count: int = 1) -> None:
         if cid in self._reads or len(self._reads) < _READS_COUNTED:

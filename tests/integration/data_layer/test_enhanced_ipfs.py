@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -428,6 +429,40 @@ async def test_a_quota_holds_for_files_directories_and_pins_however_they_come(tm
         assert sum(isinstance(each, Cid) for each in both) <= 1
         assert await storage.catalog.pinned_bytes("me") <= 100_000
         assert await storage.quota_left("me") == 100_000 - await storage.catalog.pinned_bytes("me")
+
+
+async def test_the_folders_that_paths_imply_count_among_what_a_directory_may_have(tmp_path: Path, pool: Pool) -> None:
+    async with opened(storage_at(tmp_path, pool)) as storage:
+        cid = await add(storage, b"x")
+        deep = [(f"{number}/{'a/' * 126}x", cid) for number in range(2_000)]
+        async with asyncio.timeout(10):
+            with pytest.raises(InvalidRequest, match=r"at most 100,000 files and folders"):
+                await storage.add_directory(deep, OWNER)
+        assert [found.cid for found in storage.files.listing()] == [cid], "nothing was published"
+        assert (await storage.add_directory(deep[:2], OWNER)).fresh
+
+
+async def test_who_leaves_ends_the_making_of_his_directory(tmp_path: Path, pool: Pool) -> None:
+    async with opened(storage_at(tmp_path, pool)) as storage:
+        cid = await add(storage, b"x")
+
+        async def count() -> int:
+            return sum(1 for _ in storage.files.listing())
+
+        entries = [(f"{number}/{number}", cid) for number in range(5_000)]
+        making = asyncio.create_task(storage.add_directory(entries, OWNER))
+        await until(lambda: _passed(count, 10))
+        making.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await making
+        await asyncio.sleep(0.2)
+        made = await count()
+        await asyncio.sleep(0.5)
+        assert await count() == made < 5_000
+
+
+async def _passed(count: Callable[[], Awaitable[int]], least: int) -> bool:
+    return await count() > least
 
 
 async def test_what_is_pinned_must_be_here(tmp_path: Path, pool: Pool) -> None:

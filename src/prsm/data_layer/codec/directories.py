@@ -85,7 +85,7 @@ def build_tree(
         folder_at(root, split_path(path))
     for path, cid, dag_bytes in files:
         *above, name = split_path(path) or [""]
-        folder = folder_at(root, above)
+        folder, _ = folder_at(root, above)
         if fault := entry_name_fault(name):
             raise InvalidRequest(fault, param="path")
         if name in folder:
@@ -172,15 +172,19 @@ Folder = dict[str, "Link | Folder"]
 """Folders and what stands in them by name, while a tree is put together."""
 
 
-def folder_at(root: Folder, parts: Sequence[str]) -> Folder:
-    """The folder at a path below ``root``, made where it is missing. Raises InvalidRequest where a file is."""
-    folder = root
+def folder_at(root: Folder, parts: Sequence[str]) -> tuple[Folder, int]:
+    """The folder at a path below ``root``, and how many on the way were missing and are made.
+
+    Raises InvalidRequest where a file is.
+    """
+    folder, made = root, 0
     for part in parts:
+        made += part not in folder
         inner = folder.setdefault(part, {})
         if isinstance(inner, Link):
             raise InvalidRequest(f"{part[:80]!r} is given as a file and as a folder.", param="path")
         folder = inner
-    return folder
+    return folder, made
 
 
 def resolve(root: Cid, path: str, get_block: GetBlock) -> Cid:

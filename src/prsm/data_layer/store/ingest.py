@@ -82,30 +82,37 @@ class Intake:
         """Publish a directory of objects, ``size`` being the ``dag_bytes`` of each. Raises also InvalidRequest."""
         blocks: dict[Cid, bytes] = {}
         root = build_directory(entries, self.profile, blocks.__setitem__)
+        if self._pace:
+            self._pace.take(sum(map(len, blocks.values())))
         with self.files.incoming() as unnamed:
             unnamed.write_outboard(write_outboard(root.cid, blocks.get))
             fresh = self.files.publish(root.cid, unnamed, payload=False)
         return Stored(root.cid, ObjectKind.DIRECTORY, self.profile.name, 0, root.dag_bytes, fresh)
 
-    def tree(self, items: Iterable[tuple[str, ReadInto | Built | None]]) -> list[Stored]:
+    def tree(self, items: Iterable[tuple[str, ReadInto | Built | None]], *, most: int = MAX_ENTRIES) -> list[Stored]:
         """Take in a directory of ``(path, file)``; answers what it made, children first, the root last.
 
         A file is read, or with ``Built`` stands in the store already; a path with None is an empty folder. Each file
-        or folder is one object. Paths are relative, parts divided by ``/``. Raises as ``file``, and InvalidRequest for
-        a path that cannot be or stands twice; files that came before it are stored then.
+        or folder is one object, of which there are at most ``most`` below the root. Paths are relative, parts divided
+        by ``/``. Raises as ``file``, and InvalidRequest for too many or a path that cannot be or stands twice; files
+        that came before it are stored then.
         """
         stored: list[Stored] = []
         root: Folder = {}
-        for number, (path, content) in enumerate(items):
-            if number >= MAX_ENTRIES:
-                raise InvalidRequest(f"A directory has at most {MAX_ENTRIES:,} files.", param="path")
+        count = 0
+        for path, content in items:
             *above, name = split_path(path) or [""]
-            folder = folder_at(root, above)
+            if content is None and name:
+                above.append(name)
+            folder, made = folder_at(root, above)
+            count += made + (content is not None)
+            if count > most:
+                raise InvalidRequest(f"A directory has at most {most:,} files and folders below it.", param="path")
             if content is None:
-                folder_at(folder, [name] if name else [])
-            elif not name or name in folder:
+                continue
+            if not name or name in folder:
                 raise InvalidRequest(f"The path {path[:80]!r} is empty or given twice.", param="path")
-            elif isinstance(content, Built):
+            if isinstance(content, Built):
                 folder[name] = Link(content.cid, name, content.dag_bytes)
             else:
                 file = self._file_soon(content, stored)
