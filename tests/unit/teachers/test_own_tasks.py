@@ -71,6 +71,25 @@ def test_code_that_is_no_task_is_refused(tmp_path: Path, code: str, named: str) 
         code_task(tmp_path / "bad.py", QUICK)
 
 
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("ends", ["raise SystemExit", "import os; os._exit(0)"])
+def test_code_that_ends_before_it_has_answered_is_told_of(tmp_path: Path, ends: str) -> None:
+    with pytest.raises(CodeFailed, match="asked 1 times, gave 0 answers"):
+        CodeTask("t", 1, f"def verify(*asked):\n    {ends}\n".encode()).verify(Problem("t", 0, "p", "a", {}), "a")
+    with pytest.raises(CodeFailed, match="asked 64 times, gave 0 answers"):
+        CodeTask("t", 1, f"def generate(*asked):\n    {ends}\n".encode()).generate(0, 3)
+    (tmp_path / "bad.py").write_text(f"LEVELS = 1\n{ends}\n")
+    with pytest.raises(CodeFailed, match="asked 1 times, gave 0 answers"):
+        code_task(tmp_path / "bad.py", QUICK)
+
+
+def test_code_that_answers_more_than_it_was_asked_is_told_of() -> None:
+    code = b"import os\ndef verify(*asked):\n    [os.write(fd, b'true\\n') for fd in range(3, 9) if is_open(fd)]\n"
+    code += b"def is_open(fd):\n    try: return os.fstat(fd).st_mode & 0o010000\n    except OSError: return False\n"
+    with pytest.raises(CodeFailed, match="asked 1 times, gave 2 answers"):
+        CodeTask("t", 1, code).verify(Problem("t", 0, "p", "a", {}), "a")
+
+
 def _lines(path: Path, *lines: object) -> None:
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
 

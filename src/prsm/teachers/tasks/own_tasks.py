@@ -85,11 +85,12 @@ class CodeTask(Struct, frozen=True):
         ]
         found: list[bool] = []
         while len(found) < len(asked):
-            outcome = _asked(self.code, self.limits, {"verify": asked[len(found) :]})
-            found += _read(outcome, list[bool])
+            left = asked[len(found) :]
+            outcome = _asked(self.code, self.limits, {"verify": left})
+            found += _read(outcome, list[bool], len(left))
             if outcome.is_over_limit and len(found) < len(asked):  # on this one, or on all before it together
                 alone = _asked(self.code, self.limits, {"verify": [asked[len(found)]]})
-                found.append(alone.ended == "done" and _read(alone, list[bool])[0])
+                found.append(alone.ended == "done" and _read(alone, list[bool], 1)[0])
         return found
 
 
@@ -114,7 +115,7 @@ def written_task(path: Path) -> WrittenTask:
 def code_task(path: Path, limits: Limits = LIMITS) -> CodeTask:
     """The task of a Python file, named after it. Raises CodeFailed or SandboxRefused where it does not run."""
     code = path.read_bytes()
-    levels = _read(_done(_asked(code, limits, {"levels": True})), list[int])[0]
+    levels = _read(_done(_asked(code, limits, {"levels": True})), list[int], 1)[0]
     if not 1 <= levels <= _MAX_LEVEL:
         raise ConfigError(f"{path.name} must name 1 to {_MAX_LEVEL} LEVELS.", param="task")
     return CodeTask(path.stem, levels, code, limits)
@@ -124,7 +125,7 @@ def code_task(path: Path, limits: Limits = LIMITS) -> CodeTask:
 def _made(code: bytes, limits: Limits, level: int, block: int) -> list[tuple[str, str, dict[str, Any]]]:
     seeds = [block * _AT_ONCE + place for place in range(_AT_ONCE)]
     outcome = _done(_asked(code, limits, {"generate": [{"level": level, "seed": seed} for seed in seeds]}))
-    return _read(outcome, list[tuple[str, str, dict[str, Any]]])
+    return _read(outcome, list[tuple[str, str, dict[str, Any]]], len(seeds))
 
 
 def _asked(code: bytes, limits: Limits, request: Mapping[str, Any]) -> Outcome:
@@ -143,9 +144,11 @@ def _done(outcome: Outcome) -> Outcome:
     return outcome
 
 
-def _read(outcome: Outcome, kind: type[_Kind]) -> _Kind:
-    """The lines that it answered, a whole one each."""
+def _read(outcome: Outcome, kind: type[_Kind], asked: int) -> _Kind:
+    """The lines that it answered, a whole one each: as many as asked, or fewer where it exceeded a limit."""
     whole = outcome.stdout.rpartition(b"\n")[0].splitlines()
+    if len(whole) > asked or (len(whole) < asked and outcome.ended == "done"):
+        raise CodeFailed(f"The task's code was asked {asked} times, gave {len(whole)} answers and ended.")
     try:
         return msgspec.convert([msgspec.json.decode(line) for line in whole], kind)
     except msgspec.DecodeError as error:
