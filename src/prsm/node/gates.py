@@ -6,7 +6,6 @@ reason, which stands beside the decision for good.
 
 from prsm.core.clock import now
 from prsm.core.errors import Kind, PrsmError
-from prsm.federation.registry.lifecycle import State
 from prsm.node.catalogue import reload_models
 from prsm.node.parts import Node
 from prsm.teachers.evaluation.gate import GatePolicy, GateRecord, Override, judge
@@ -18,7 +17,8 @@ async def pass_gate(
 ) -> GateRecord:
     """Judge ``model@version`` and make it stable where it passes, or where ``override_reason`` says so.
 
-    Both versions are judged by their newest evaluations under one plan. Raises PrsmError where there is none.
+    Both versions are judged by their newest evaluations under one plan. Raises PrsmError where there is none, and where
+    the version cannot be moved: then no decision is kept either.
     """
     standing = await node.versions.standing(model)
     stable = standing.release.stable
@@ -28,9 +28,14 @@ async def pass_gate(
     decision = judge(candidate, live, policy)
     override = Override(who=by, reason=override_reason, promote=True, at=now()) if override_reason else None
     record = GateRecord(decision=decision, override=override)
-    number = await node.training.evidence.keep_decision(model, version, stable, record, by=by)
+    async with node.database.pool.acquire() as connection, connection.transaction():
+        number = await node.training.evidence.keep_decision(connection, model, version, stable, record, by=by)
+        if record.promoted:
+            reason = f"gate decision {number}"
+            await node.versions.promote_within(connection, (model, version), by=by, reason=reason)
     if record.promoted:
-        await _promote(node, model, version, by=by, reason=f"gate decision {number}")
+        node.outbox.hint()
+        await reload_models(node)
     return record
 
 
@@ -57,12 +62,3 @@ async def _evidence(node: Node, model: str, version: str, stable: str) -> tuple[
             remedy=f"Evaluate both by one plan: prsm train evaluate {model}@{stable} --plan PLAN.toml.",
         )
     return found
-
-
-async def _promote(node: Node, model: str, version: str, *, by: str, reason: str) -> None:
-    status = (await node.versions.standing(model)).statuses[version]
-    if status.state is State.DRAFT:
-        await node.versions.move((model, version), State.CANDIDATE, by=by, reason=reason)
-    await node.versions.promote(model, version, by=by, reason=reason)
-    node.outbox.hint()
-    await reload_models(node)

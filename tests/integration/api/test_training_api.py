@@ -118,6 +118,27 @@ async def test_a_second_version_answers_by_its_own_name_until_it_passes(served: 
     assert (await ask(served, "sums"))[1]["prsm"]["model"] == first["instance"]
 
 
+async def test_a_version_that_cannot_be_moved_is_not_recorded_as_promoted(served: Served) -> None:
+    made = await published(served, 1)
+    state = f"/node/v1/registry/states/sums@{made['version']}"
+    await served.done("PUT", state, {"state": "retired", "reason": "It is not wanted any more."})
+    asked = {"model": "sums", "version": made["version"], "policy": POLICY}
+    wanted = asked | {"override_reason": "The first of its kind, for a test."}
+    assert (await served.refused("POST", "/node/v1/training/gates", wanted))["code"] == "state_not_reachable"
+    assert await served.done("GET", "/node/v1/training/gates/sums") == []
+    assert (await gate(served, made["version"]))["promoted"] is False
+
+
+async def test_a_draft_that_no_instance_serves_stays_a_draft(served: Served) -> None:
+    made = await published(served, 1)
+    await served.done("DELETE", f"/node/v1/models/{made['instance']}")
+    asked = {"model": "sums", "version": made["version"], "policy": POLICY}
+    wanted = asked | {"override_reason": "The first of its kind, for a test."}
+    await served.refused("POST", "/node/v1/training/gates", wanted)
+    assert await served.done("GET", "/node/v1/training/gates/sums") == []
+    assert (await served.done("GET", f"/node/v1/registry/versions/sums@{made['version']}"))["state"] == "draft"
+
+
 def _files(folder: Path) -> dict[str, tuple[bytes, int]]:
     """Bytes and inode of each file: a file that was written anew has another."""
     return {path.name: (path.read_bytes(), path.stat().st_ino) for path in folder.iterdir()}

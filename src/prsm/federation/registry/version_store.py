@@ -128,6 +128,23 @@ class VersionStore:
             lambda s, served, at: releases.promoted(s, s.release.meaning(label), served, at, reason),
         )
 
+    async def promote_within(self, connection: Connection, ref: Ref, *, by: str, reason: str) -> None:
+        """Make a version stable, through the candidate's place where it is a draft, in the caller's transaction."""
+        model, label = ref
+        if (await read_standing(connection, model, lock=True)).statuses[label].state is State.DRAFT:
+            await self._changed(
+                connection,
+                model,
+                Act(f"moved to {State.CANDIDATE}", label, by, reason),
+                lambda s, _served, at: releases.shifted(s, label, State.CANDIDATE, at, reason),
+            )
+        await self._changed(
+            connection,
+            model,
+            Act("promoted", "", by, reason),
+            lambda s, served, at: releases.promoted(s, label, served, at, reason),
+        )
+
     async def roll_back(self, model: str, *, by: str, away_from: str = "", reason: str = "") -> Standing:
         """Go back to the last former stable version that can answer; see ``releases.rolled_back``."""
         return await self._change(
@@ -187,12 +204,15 @@ class VersionStore:
         return await read_history(self._pool, model, limit, before)
 
     async def _change(self, model: str, act: Act, rule: Rule) -> Standing:
-        check_reason(act.reason)
         async with self._pool.acquire() as connection, connection.transaction():
-            before = await read_standing(connection, model, lock=True)
-            at = self._clock()
-            after = rule(before, await self._served_labels(connection, before), at)
-            await write(connection, before, after, act, at)
+            return await self._changed(connection, model, act, rule)
+
+    async def _changed(self, connection: Connection, model: str, act: Act, rule: Rule) -> Standing:
+        check_reason(act.reason)
+        before = await read_standing(connection, model, lock=True)
+        at = self._clock()
+        after = rule(before, await self._served_labels(connection, before), at)
+        await write(connection, before, after, act, at)
         return after
 
     async def _retire(self, ref: Ref, by: str) -> bool:

@@ -11,7 +11,7 @@ from uuid import UUID
 import msgspec
 from msgspec import Struct
 
-from prsm.core.database import Pool
+from prsm.core.database import Connection, Pool
 from prsm.core.errors import Kind, PrsmError
 from prsm.teachers.evaluation.gate import GateRecord
 from prsm.teachers.evaluation.outcomes import Evaluation, encode
@@ -75,10 +75,12 @@ class EvidenceBook:
             raise PrsmError(f"There is no evaluation {digest[:64]}.", kind=Kind.NOT_FOUND, code="unknown_evaluation")
         return _kept(row)
 
-    async def keep_decision(self, model: str, version: str, against: str, record: GateRecord, *, by: str) -> int:
-        """Keep what a gate decided, overridden or not; its number."""
+    async def keep_decision(
+        self, connection: Connection, model: str, version: str, against: str, record: GateRecord, *, by: str
+    ) -> int:
+        """Keep what a gate decided, overridden or not, in the transaction that moves the version; its number."""
         override = record.override
-        return await self._pool.fetchval(
+        return await connection.fetchval(
             "INSERT INTO gate_decisions (model, version, against, passed, decision, by, override_reason) "
             "VALUES ($1, $2, $3, $4, $5::text::jsonb, $6, $7) RETURNING id",
             *(model, version, against, record.decision.promote, encode(record).decode(), by),
