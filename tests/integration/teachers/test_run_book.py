@@ -1,5 +1,6 @@
 """Runs of the trainer in PostgreSQL: what was asked for, said and charged stands, and nothing moves twice."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from uuid import uuid4
 
@@ -9,7 +10,7 @@ from prsm.core import database
 from prsm.core.database import Database
 from prsm.core.errors import InvalidRequest, PrsmError
 from prsm.core.subject_keys import SubjectKeys
-from prsm.teachers.runs.preference_book import PreferenceBook
+from prsm.teachers.runs.preference_book import Preference, PreferenceBook
 from prsm.teachers.runs.run_book import MAX_OPEN, Run, RunBook
 
 
@@ -141,6 +142,26 @@ async def test_preferences_are_their_givers(db: Database) -> None:
     await book.remove(first.id, mine)
     await book.remove(second.id, None)
     assert await book.of("jokes", limit=10) == []
+
+
+async def test_a_page_of_preferences_is_full_although_some_cannot_be_opened(db: Database) -> None:
+    keys = SubjectKeys(db.pool, b"s" * 32)
+    book, erased, other = PreferenceBook(db.pool, keys), uuid4(), uuid4()
+    for principal in (erased, other):
+        await db.pool.execute("INSERT INTO principals (id, name, role) VALUES ($1, 'x', 'user')", principal)
+    given: list[Preference] = []
+    for giver in (other, erased, erased, other, erased, other, other):
+        given.append(await book.add(giver, "jokes", "tell one", f"joke {len(given)}", "none"))
+        await asyncio.sleep(0.002)  # ids of one millisecond are in no order
+    whole = [each for each in given if each.principal_id == other]
+    await db.pool.execute("INSERT INTO privacy_erasures (subject_id, certificate) VALUES ($1, '')", erased)
+    keys.forget(erased)
+    altered = "UPDATE preferences SET chosen = 'sealed:v1:AAAA' WHERE id = $1"
+    await db.pool.execute(altered, whole.pop(1).id)
+    assert await book.of("jokes", limit=2) == whole[:2]
+    assert await book.of("jokes", limit=2, after=whole[1].id) == whole[2:]
+    assert await book.of("jokes", limit=1, after=whole[0].id) == whole[1:2]
+    assert await book.of("jokes", limit=3) == await book.of("jokes", limit=10) == whole
 
 
 @pytest.mark.parametrize(

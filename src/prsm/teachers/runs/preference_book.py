@@ -72,15 +72,21 @@ class PreferenceBook:
     ) -> list[Preference]:
         """The preferences of a collection, the oldest first; page by the last id seen.
 
-        Of all together (``principal_id`` None) without those of people who let nobody train on them.
+        Of all together (``principal_id`` None) without those of people who let nobody train on them. Fewer than
+        ``limit`` are the last: those that cannot be opened any more make room for later ones.
         """
-        rows = await self._pool.fetch(
-            f"{_SELECT} WHERE collection = $1 AND ($2::uuid IS NULL OR id > $2) "
-            f"AND ($3::uuid IS NULL OR principal_id = $3) AND ($3 IS NOT NULL OR {_MAY_TRAIN}) ORDER BY id LIMIT $4",
-            *(collection, after, principal_id, limit),
-        )
-        found = [await self._opened(row) for row in rows]
-        return [preference for preference in found if preference is not None]
+        found: list[Preference] = []
+        while True:
+            rows = await self._pool.fetch(
+                f"{_SELECT} WHERE collection = $1 AND ($2::uuid IS NULL OR id > $2) AND ($3::uuid IS NULL OR "
+                f"principal_id = $3) AND ($3 IS NOT NULL OR {_MAY_TRAIN}) ORDER BY id LIMIT $4",
+                *(collection, after, principal_id, limit),
+            )
+            opened = [await self._opened(row) for row in rows]
+            found += [preference for preference in opened if preference is not None]
+            if len(rows) < limit or len(found) >= limit:
+                return found[:limit]
+            after = rows[-1]["id"]
 
     async def _opened(self, row: Any) -> Preference | None:
         """A preference as it was given; None where its giver's key is gone."""
