@@ -76,6 +76,7 @@ async def publish(
         raise InvalidRequest(
             f"The evaluation is of version {evaluation.learner}; the run made {version}.", param="evaluation_run"
         )
+    await node.training.evidence.check_evaluation(wanted.model, version, evaluation)
     place = published_folder(node.settings) / f"{wanted.model}-{version}"
     await asyncio.to_thread(place.parent.mkdir, parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=f".{place.name}.", dir=place.parent) as found:

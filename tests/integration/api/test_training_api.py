@@ -174,6 +174,22 @@ async def test_publishing_again_mends_what_a_kill_or_a_disk_has_spoilt(served: S
     assert (await ask(served, "sums"))[0] == 200
 
 
+async def test_an_evaluation_is_evidence_of_one_model(served: Served) -> None:
+    run, path = await trained(served, 1), "/node/v1/training/evaluations"
+    exam = await evaluated(served, run)
+    wanted = PUBLICATION | {"run": run, "evaluation_run": exam}
+    made = await served.done("POST", "/node/v1/training/publications", wanted)
+    again = await served.refused("POST", "/node/v1/training/publications", wanted | {"model": "more-sums"})
+    assert (again["status"], again["code"]) == (409, "evaluation_taken")
+    assert f"sums@{made['version']}" in again["message"]
+    assert not list((served.node.settings.home / "published").glob("more-sums*"))
+    other = {"model": "more-sums", "version": made["version"], "state": "draft"}
+    await served.done("POST", "/node/v1/registry/versions", other)  # nothing was registered before
+    refused = await served.refused("POST", path, {"run": exam, "model": "more-sums"})
+    assert (refused["status"], refused["code"]) == (409, "evaluation_taken")
+    assert (await served.done("POST", path, {"run": exam, "model": "sums"}))["model"] == "sums"
+
+
 async def test_what_does_not_fit_is_refused(served: Served) -> None:
     run, other = await trained(served, 1), await trained(served, 2)
     exam = await evaluated(served, run)
