@@ -6,6 +6,7 @@ import os
 import random
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -156,6 +157,56 @@ async def test_one_collects_at_a_time(catalog: Catalog, pool: Pool) -> None:
     assert [result.objects for result in results if result.elsewhere] == [0, 0]
     assert (await collectors[0].evict(0)).elsewhere is False
     assert await here(catalog) == set()
+
+
+async def test_it_is_alone_for_longer_than_a_transaction_may_be_idle(
+    catalog: Catalog, pool: Pool, database_url: str
+) -> None:
+    found = ingest(io.BytesIO(b"unknown").readinto, catalog.files, PROFILE).cid
+    name = database_url.rpartition("?")[0].rpartition("/")[2] or database_url.rpartition("/")[2]
+    await pool.execute(f'ALTER DATABASE "{name}" SET idle_in_transaction_session_timeout = 200')
+    db = await database.connect(database_url, pool_size=4, timeout_ms=20_000)
+    pace = HeldUp()
+    try:
+        slow = Collector(db.pool, Catalog(db.pool, catalog.files))
+        working = asyncio.create_task(slow.reconcile(pace=pace))
+        await asyncio.to_thread(pace.began.wait, 10)
+        await asyncio.sleep(0.6)
+        assert (await Collector(pool, catalog).collect_garbage()).elsewhere
+        pace.go_on.set()
+        done = await working
+        assert done is not None
+        assert done.adopted == 1
+        assert await here(catalog) == {found}
+        assert not (await Collector(pool, catalog).collect_garbage()).elsewhere, "and it has let go"
+    finally:
+        pace.go_on.set()
+        await pool.execute(f'ALTER DATABASE "{name}" RESET idle_in_transaction_session_timeout')
+        await db.close()
+
+
+async def test_one_that_is_cancelled_lets_the_next_one_collect(catalog: Catalog, pool: Pool) -> None:
+    ingest(io.BytesIO(b"unknown").readinto, catalog.files, PROFILE)
+    pace = HeldUp()
+    working = asyncio.create_task(Collector(pool, catalog).reconcile(pace=pace))
+    await asyncio.to_thread(pace.began.wait, 10)
+    working.cancel()
+    pace.go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await working
+    while (await Collector(pool, catalog).collect_garbage()).elsewhere:
+        await asyncio.sleep(0.01)  # the server sees a moment later that the connection has ended
+
+
+class HeldUp:
+    """A pace that stands still until it is told to go on."""
+
+    def __init__(self) -> None:
+        self.began, self.go_on = threading.Event(), threading.Event()
+
+    def take(self, size_bytes: int) -> None:
+        self.began.set()
+        self.go_on.wait(30)
 
 
 async def test_what_begins_to_be_kept_during_a_collection_stays(

@@ -183,10 +183,19 @@ class Collector:
 
     @asynccontextmanager
     async def _alone(self) -> AsyncGenerator[bool]:
-        """Whether it is this worker's turn to collect, for the time of the context."""
-        async with self._pool.acquire() as connection, connection.transaction():
-            turn: bool = await connection.fetchval("SELECT pg_try_advisory_xact_lock($1)", _COLLECTOR_LOCK)
-            yield turn
+        """Whether it is this worker's turn to collect, for the time of the context.
+
+        The lock is the session's: the server ends a transaction that is idle for as long as a collection may last.
+        """
+        async with self._pool.acquire() as connection:
+            try:
+                turn: bool = await connection.fetchval("SELECT pg_try_advisory_lock($1)", _COLLECTOR_LOCK)
+                yield turn
+                if turn:
+                    await connection.execute("SELECT pg_advisory_unlock($1)", _COLLECTOR_LOCK)
+            except BaseException:
+                connection.terminate()  # and the lock goes with it, in whatever moment this was
+                raise
 
     async def _snapshot(self) -> Snapshot:
         rows = await self._pool.fetch(
