@@ -291,6 +291,24 @@ def test_damage_is_told_on_every_way_to_read(node: StartedNode) -> None:
     assert status(node)["damaged"] == 0, f"no file is held any more: {collected}"
 
 
+def test_one_caller_verifies_one_object_at_once_and_who_leaves_ends_it(node: StartedNode, cid: str) -> None:
+    key = user(node)
+    entries = {"entries": [{"path": f"{uuid4()}/{number}", "cid": cid} for number in range(600)]}
+    directory = node.call("POST", "/node/v1/storage/directories", entries)["cid"]
+    below = {each["cid"] for each in node.call("GET", f"{OBJECTS}/{directory}/entries")}
+    before = [node.call("GET", f"{OBJECTS}/{each}")["verified_at"] for each in sorted(below)[::6]]
+    path = f"{OBJECTS}/{directory}/verify"
+    with socket.create_connection(("127.0.0.1", node.port), 30) as wire:
+        wire.sendall(authorized(node, f"POST {path}", "Content-Length: 0"))
+        until(lambda: send(node, "POST", f"{OBJECTS}/{cid}/verify").status == 503, 2)
+        refused = send(node, "POST", f"{OBJECTS}/{cid}/verify")
+        assert (refused.code, "retry-after" in refused.headers) == ("overloaded", True)
+        assert send(node, "POST", f"{OBJECTS}/{cid}/verify", key=key).status == 200, "another may"
+    until(lambda: send(node, "POST", f"{OBJECTS}/{cid}/verify").status == 200)
+    after = [node.call("GET", f"{OBJECTS}/{each}")["verified_at"] for each in sorted(below)[::6]]
+    assert sum(one != two for one, two in zip(before, after, strict=True)) < len(before), "the rest was left"
+
+
 def spoil(path: Path, at: int) -> None:
     path.chmod(0o600)
     with path.open("r+b") as file:

@@ -5,13 +5,12 @@ only read gets what is here; a key that may have objects fetched is served by th
 """
 
 import asyncio
-from collections import Counter
-from collections.abc import AsyncGenerator, Generator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator
 from typing import Any, cast
 from urllib.parse import parse_qs
 
 from prsm.api.body_pipe import BodyPipe
+from prsm.api.bounded_work import Turns
 from prsm.api.byte_range import Span
 from prsm.api.door import Door
 from prsm.api.http_exchange import Headers
@@ -25,7 +24,6 @@ from prsm.api.streamed import (
     guarded,
     not_cached,
     only_if_cached,
-    overloaded,
     part_of,
     send,
     unchanged,
@@ -58,7 +56,7 @@ class StorageContent:
         self._node = node
         self._door = door
         self._gateway = StorageGateway(node)
-        self._adding: Counter[str] = Counter()
+        self._adding = Turns(_MAX_ADDING, _MAX_ADDING_OF_ONE, "objects are being added")
 
     def handler(self, path: str) -> Serve | None:
         """Who serves a path, if it is one of these."""
@@ -79,7 +77,7 @@ class StorageContent:
         limit = await room_bytes(storage, caller)
         if size > limit:
             raise too_large(storage, limit)
-        with self._one_more(owner):
+        with self._adding.one_more(owner):
             async with self._body(incoming, limit) as body:
                 made = await storage.add(body.read_into, owner, profile, size, limited=is_limited(caller))
         self._node.metrics.storage_moved("added", made.size_bytes)
@@ -92,17 +90,6 @@ class StorageContent:
             too_large=too_large(self._node.storage, limit_bytes),
             idle_s=self._node.settings.body_timeout_s,
         )
-
-    @contextmanager
-    def _one_more(self, owner: str) -> Generator[None]:
-        if self._adding.total() >= _MAX_ADDING or self._adding[owner] >= _MAX_ADDING_OF_ONE:
-            raise overloaded(f"{self._adding.total()} objects are being added already, {self._adding[owner]} by you.")
-        self._adding[owner] += 1
-        try:
-            yield
-        finally:
-            self._adding[owner] -= 1
-            self._adding += Counter()  # drops who adds nothing now
 
     async def _read(self, incoming: Incoming) -> None:
         exchange = incoming.exchange

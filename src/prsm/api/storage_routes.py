@@ -8,9 +8,10 @@ from collections.abc import AsyncGenerator
 from typing import Annotated, Any
 
 import msgspec
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
+from prsm.api.bounded_work import Turns, while_there
 from prsm.api.door import Door
 from prsm.api.schemas import Refusal
 from prsm.api.storage_keeping import is_limited, owner_of
@@ -51,6 +52,8 @@ from prsm.tokenomics.enrolment import account_of
 
 _NDJSON = "application/x-ndjson"
 _MAX_NAMED_LEAVES = 1000
+# Each takes a thread of those that also probe endpoints, open models and verify by themselves.
+_MAX_VERIFYING = 2
 
 
 def storage_routes(node: Node, door: Door) -> APIRouter:
@@ -95,9 +98,10 @@ def _object_routes(router: APIRouter, node: Node, door: Door) -> None:
         ]
 
     @router.post("/directories", status_code=201, summary="A directory of objects that are here.")
-    async def add_directory(new: NewDirectory, caller: Annotated[ApiKey, door.of(STORAGE)]) -> Added:
+    async def add_directory(new: NewDirectory, request: Request, caller: Annotated[ApiKey, door.of(STORAGE)]) -> Added:
         entries = [(entry.path, Cid.parse(entry.cid)) for entry in new.entries]
-        return added(await storage.add_directory(entries, owner_of(caller), new.profile, limited=is_limited(caller)))
+        making = storage.add_directory(entries, owner_of(caller), new.profile, limited=is_limited(caller))
+        return added(await while_there(request, making))
 
 
 def _keeping_routes(router: APIRouter, node: Node, door: Door) -> None:
@@ -144,6 +148,7 @@ def _fetch_route(router: APIRouter, node: Node, door: Door) -> None:
 
 def _care_routes(router: APIRouter, node: Node, door: Door) -> None:
     storage, admin = node.storage, door.of(ADMIN)
+    verifying = Turns(_MAX_VERIFYING, 1, "objects are being verified")
 
     @router.get("/status", summary="What is stored, what moves, and how each endpoint does.")
     async def status(_caller: Annotated[ApiKey, door.of(READ)]) -> StorageStatus:
@@ -168,8 +173,10 @@ def _care_routes(router: APIRouter, node: Node, door: Door) -> None:
         )
 
     @router.post("/objects/{cid}/verify", summary="Read an object whole and check every block.")
-    async def verify(cid: str, _caller: Annotated[ApiKey, door.of(STORAGE)]) -> VerifyReport:
-        return await verified(storage, Cid.parse(cid))
+    async def verify(cid: str, request: Request, caller: Annotated[ApiKey, door.of(STORAGE)]) -> VerifyReport:
+        root = Cid.parse(cid)
+        with verifying.one_more(owner_of(caller)):
+            return await while_there(request, verified(storage, root))
 
     @router.post("/objects/{cid}/repair", summary="Verify an object; fetch anew what is damaged.")
     async def repair(cid: str, _caller: Annotated[ApiKey, admin]) -> RepairReport:

@@ -357,7 +357,8 @@ class EnhancedIPFS:
 
     async def verify(self, cid: Cid) -> Scrubbed:
         """Read an object from the disk and hash all of it; the catalog notes what was found. Raises NotStored."""
-        return await self._care.verify(cid, self._unpaced(self._closing))
+        async with cancelled_after(self._closing, self._pools) as cancelled:
+            return await self._care.verify(cid, self._unpaced(cancelled))
 
     async def repair(self, cid: Cid) -> Fetched:
         """Fetch what is damaged of an object and of all under it, and only that. Raises NotStored, StorageFault."""
