@@ -79,6 +79,14 @@ async def test_another_nodes_runs_are_read_and_not_taken(book: RunBook, db: Data
     assert [run.id for run in await book.runs(limit=1, before=mine.id)] == [other.id]
 
 
+async def test_another_nodes_run_is_asked_to_stop(book: RunBook, db: Database) -> None:
+    theirs = RunBook(db.pool, "node-2")
+    other = await submitted(theirs)
+    await theirs.started(other.id)
+    await book.ask_stop(other.id, "enough")
+    assert [(run.state, run.wants_stop) for run in await theirs.open_runs()] == [("running", True)]
+
+
 async def test_a_slice_is_charged_with_what_was_said_first(book: RunBook) -> None:
     run = await submitted(book, budget_micro=1000)
     assert await book.open_slice(run, 600, 5000) == 1

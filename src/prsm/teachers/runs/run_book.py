@@ -59,7 +59,7 @@ class Run(Struct, frozen=True, kw_only=True):
 
 
 class RunBook:
-    """The runs of one node, ``node`` being its id; those of others on the database are read and never moved."""
+    """The runs of one node, ``node`` being its id; others' on the database are read, and at most asked to stop."""
 
     def __init__(self, pool: Pool, node: str) -> None:
         self._pool = pool
