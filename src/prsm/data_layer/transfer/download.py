@@ -9,6 +9,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from graphlib import TopologicalSorter
 
 from prsm.core.errors import InvalidRequest
 from prsm.data_layer.codec.cid import Cid, Codec
@@ -60,6 +61,7 @@ class Download:
         self._allowance = Allowance(supply.limits)
         self._publishing = Publishing()
         self._seen: set[Cid] = set()
+        self._folders: dict[Cid, set[Cid]] = {}  # those that have come and are not published, and what stands in them
         self._changed = threading.Condition()
         self._coming: tuple[Part, Fetching] | None = None
         self._readers = 0
@@ -78,7 +80,7 @@ class Download:
         """
         try:
             with self._publishing:
-                kind, fresh = self._object(self.root, self._supply, 0, follow=True)
+                kind, fresh = self._object(self.root, self._supply)
         except BaseException as error:
             self._error = error
             raise
@@ -158,12 +160,11 @@ class Download:
         with self._changed:
             self._changed.notify_all()
 
-    def _object(
-        self, cid: Cid, supply: Supply, depth: int, *, follow: bool = False, later: "list[_Folder] | None" = None
-    ) -> tuple[ObjectKind, bool]:
+    def _object(self, cid: Cid, supply: Supply, later: list[Link] | None = None) -> tuple[ObjectKind, bool]:
         """Have this object and all under it here; its kind, and whether anything of it was missing.
 
-        With ``later`` a file is published meanwhile, and a folder only noted there: what is in it is for the caller.
+        With ``later``, as for all but the root, a file is published meanwhile and a folder at the end; what stands in
+        the folder is added there, for the caller to have here.
         """
         supply.cancelled.check()
         repair = self._repair and cid == self.root
@@ -174,25 +175,26 @@ class Download:
         if kind is ObjectKind.DIRECTORY:
             links = [Link(child, name, _SMALL_BYTES + 1) for name, child in read_index(self._files, cid).children()]
             if later is not None:
-                later.append(_Folder(cid, links, here=True))
+                later += links
                 return kind, False
-            return kind, self._entries(links, supply, depth)
+            return kind, self._all_below(links)
         with ExitStack() as stack:
             limits = DagLimits(size_bytes=supply.limits.total_bytes)
             part = stack.enter_context(begin(self._files, cid, limits, repair=repair))
             salvage = partial(self._salvage, part) if repair else None
             fetching = Fetching(part, supply, self._meter, self._allowance, salvage)
             try:
-                with self._open_to_readers(part, fetching, follow):
+                with self._open_to_readers(part, fetching, follow=later is None):
                     fetching.run()
                     if later is not None:
                         if part.kind is ObjectKind.DIRECTORY:
-                            later.append(_Folder(cid, part.entries, here=False))
+                            self._folders[cid] = {link.cid for link in part.entries}
+                            later += part.entries
                         else:
                             self._publishing.soon(partial(self._publish, part), stack.pop_all())
                         return part.kind or ObjectKind.FILE, True
                     if part.kind is ObjectKind.DIRECTORY:
-                        self._entries(part.entries, supply, depth)
+                        self._all_below(part.entries)
                     part.publish(replace=repair)
             except (BadBlock, TooLarge):
                 part.discard()  # no later attempt could end otherwise
@@ -213,7 +215,7 @@ class Download:
             part.salvage(damaged)
 
     @contextmanager
-    def _open_to_readers(self, part: Part, fetching: Fetching, follow: bool) -> Generator[None]:
+    def _open_to_readers(self, part: Part, fetching: Fetching, *, follow: bool) -> Generator[None]:
         if not follow:
             yield
             return
@@ -237,8 +239,21 @@ class Download:
         self._allowance.admit(cid, ObjectKind.FILE, size_bytes)
         self._meter.add(total_bytes=size_bytes, done_bytes=size_bytes, files=1, files_done=1)
 
+    def _all_below(self, links: Iterable[Link]) -> bool:
+        """Have everything here that stands under the root, and published; whether anything was missing."""
+        missed = self._entries(links, self._supply, 0)
+        order = TopologicalSorter({cid: below & self._folders.keys() for cid, below in self._folders.items()})
+        order.prepare()
+        while ready := order.get_ready():
+            for cid in ready:
+                self._supply.cancelled.check()
+                self._publishing.soon(partial(self._publish_folder, cid), ExitStack())
+            self._publishing.wait()
+            order.done(*ready)
+        return missed
+
     def _entries(self, links: Iterable[Link], supply: Supply, depth: int) -> bool:
-        """Have everything here that stands in a directory; whether anything was missing."""
+        """Have everything here that stands in directories and under them, no folder published; as ``_all_below``."""
         if depth >= supply.limits.folders_deep:
             raise InvalidRequest(
                 f"The directories of {self.root} are more than {supply.limits.folders_deep} deep.", param="cid"
@@ -249,50 +264,27 @@ class Download:
         small = {cid for cid, link in new.items() if cid.codec is Codec.RAW or link.size <= _SMALL_BYTES}
         stop = Cancellation(supply.cancelled)
         missed: list[Cid] = []
-        folders: list[_Folder] = []
+        below: list[Link] = []
         alone = replace(supply, cancelled=stop, limits=replace(supply.limits, workers=1))
         coming = iter(small)
         if small:
             threads = range(min(supply.limits.workers, len(small)))
-            work_together(partial(self._small, coming, alone, depth, missed, folders), threads, stop)
+            work_together(partial(self._small, coming, alone, missed, below), threads, stop)
         for cid in new:
-            if cid not in small and self._object(cid, supply, depth + 1)[1]:
+            if cid not in small and self._object(cid, supply, below)[1]:
                 missed.append(cid)
         self._publishing.wait()
-        if folders:  # all at once: one after another, each of them would wait for its last file
-            below = self._entries([link for folder in folders for link in folder.links], supply, depth + 1)
-            for folder in folders:
-                if not folder.here:
-                    self._publishing.soon(partial(self._publish_folder, folder.cid), ExitStack())
-            self._publishing.wait()
-            return below or bool(missed)
-        return bool(missed)
+        # Those of all folders at once: one after another, each folder would wait for its last file.
+        return bool(below and self._entries(below, supply, depth + 1)) or bool(missed)
 
-    def _small(
-        self,
-        coming: Iterator[Cid],
-        supply: Supply,
-        depth: int,
-        missed: list[Cid],
-        folders: "list[_Folder]",
-        _: int,
-    ) -> None:
+    def _small(self, coming: Iterator[Cid], supply: Supply, missed: list[Cid], below: list[Link], _: int) -> None:
         while True:
             with self._changed:
                 cid = next(coming, None)
             if cid is None:
                 return
-            if self._object(cid, supply, depth + 1, later=folders)[1]:
+            if self._object(cid, supply, below)[1]:
                 missed.append(cid)
-
-
-@dataclass(frozen=True, slots=True)
-class _Folder:
-    """A folder whose own blocks have come, or were here; not what is in it."""
-
-    cid: Cid
-    links: list[Link]
-    here: bool
 
 
 def download(
