@@ -121,9 +121,10 @@ def _keeping_routes(router: APIRouter, node: Node, door: Door) -> None:
         return Unpinned(unpinned=await storage.unpin_all(cids, owner_of(caller)))
 
     @router.post("/objects/{cid}/publish", summary="Upload an object to the node's own IPFS nodes, when they answer.")
-    async def publish(cid: str, _caller: Annotated[ApiKey, keeper]) -> list[UploadShown]:
+    async def publish(cid: str, caller: Annotated[ApiKey, keeper]) -> list[UploadShown]:
         try:
-            return [shown_upload(each) for each in await storage.publish(Cid.parse(cid))]
+            queued = await storage.publish(Cid.parse(cid), owner_of(caller), limited=is_limited(caller))
+            return [shown_upload(each) for each in queued]
         except Unavailable as error:
             if error.code != "no_own_node":
                 raise

@@ -28,7 +28,7 @@ from prsm.data_layer.store.keeping import HeldFiles, KeptFiles, kept
 from prsm.data_layer.store.listings import Listings
 from prsm.data_layer.store.object_files import NotStored, ObjectKind, StoredFile
 from prsm.data_layer.store.object_index import Damaged, kind_on_disk, read_index
-from prsm.data_layer.store.pins import Pins, not_here
+from prsm.data_layer.store.pins import Pins, not_here, not_pinned
 from prsm.data_layer.store.pools import Pools, run_in
 from prsm.data_layer.store.scrub import Scrubbed
 from prsm.data_layer.store.uploads import Upload
@@ -338,8 +338,12 @@ class EnhancedIPFS:
 
     # Sending
 
-    async def publish(self, cid: Cid) -> list[Upload]:
-        """Queue an object that is here for every node of one's own; answers what the queue has of it."""
+    async def publish(self, cid: Cid, owner: str, *, limited: bool = False) -> list[Upload]:
+        """Queue an object that is here for every node of one's own; answers what the queue has of it.
+
+        It waits as long as somebody keeps it; who is ``limited`` must do so himself. Raises NotStored, Unavailable
+        (``no_own_node``), PrsmError (``not_pinned``).
+        """
         nodes = self._neighbours.nodes
         if not nodes:
             raise Unavailable(
@@ -347,10 +351,11 @@ class EnhancedIPFS:
                 code="no_own_node",
                 remedy="Set PRSM_STORAGE_NODES to the address of its RPC API, as http://127.0.0.1:5001.",
             )
-        async with kept(self.catalog, cid, why="publish"):  # the queue keeps it from then on
-            await self.object(cid)
-            for name in nodes:
-                await self.uploads.queue.add([cid], name)
+        await self.object(cid)
+        if limited and owner not in {pin.name for pin in await self.catalog.pins(cid)}:
+            raise not_pinned(cid)
+        for name in nodes:
+            await self.uploads.queue.add([cid], name)
         return await self.uploads.queue.entries(cid=cid)
 
     # Care

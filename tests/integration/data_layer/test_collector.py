@@ -81,17 +81,20 @@ async def test_garbage_is_all_that_nothing_keeps(catalog: Catalog, collector: Co
         tree = [each.cid for each in intake.tree((name, io.BytesIO(name.encode()).readinto) for name in ("a", "b/c"))]
     for cid in tree:
         await catalog.record(read_index(catalog.files, cid))
-    pinned, leased, waiting, opened, garbage, over = [await add(catalog, 9000) for _ in range(6)]
+    pinned, leased, sent, waiting, opened, garbage, over = [await add(catalog, 9000) for _ in range(7)]
     await catalog.pin(tree[-1])
     await catalog.pin(pinned, "model")
     await catalog.lease([leased], Lease("reader", 60))
     await catalog.lease([over], Lease("reader", -1))
-    await UploadQueue(pool).add([waiting], "kubo")
+    queue = UploadQueue(pool)
+    await queue.add([sent], "kubo")
+    assert await queue.claim(["kubo"], seconds=60)
+    await queue.add([waiting], "kubo")
     with catalog.files.open(opened):
         taken = await collector.collect_garbage()
-    assert (taken.objects, taken.busy) == (2, 2), "one is open, one is leased"
-    assert taken.freed_bytes > 18_000
-    assert await here(catalog) == {*tree, pinned, leased, waiting, opened}
+    assert (taken.objects, taken.busy) == (3, 2), "one is open, one is leased"
+    assert taken.freed_bytes > 27_000
+    assert await here(catalog) == {*tree, pinned, leased, sent, opened}
     assert await catalog.get(garbage) is None
     assert await pool.fetchval("SELECT count(DISTINCT object_id) FROM storage_blocks") == len(await here(catalog))
     await catalog.unpin(tree[-1])

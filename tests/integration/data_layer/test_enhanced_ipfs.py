@@ -468,7 +468,7 @@ async def _passed(count: Callable[[], Awaitable[int]], least: int) -> bool:
 async def test_what_is_pinned_must_be_here(tmp_path: Path, pool: Pool) -> None:
     async with opened(storage_at(tmp_path, pool)) as storage:
         nowhere = Cid.of(Codec.RAW, b"nowhere")
-        for refused in (storage.pin(nowhere, OWNER), storage.publish(nowhere), storage.verify(nowhere)):
+        for refused in (storage.pin(nowhere, OWNER), storage.publish(nowhere, OWNER), storage.verify(nowhere)):
             with pytest.raises(PrsmError):
                 await refused
         assert await storage.catalog.pins() == []

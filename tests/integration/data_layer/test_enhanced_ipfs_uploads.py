@@ -14,7 +14,7 @@ from tests.support.storage_nodes import OWNER, add, content, gated, opened, stor
 from tests.support.transfers import object_of, random_bytes
 
 from prsm.core.database import Pool
-from prsm.core.errors import Unavailable
+from prsm.core.errors import PrsmError, Unavailable
 from prsm.data_layer.codec.cid import Cid, Codec
 from prsm.data_layer.enhanced_ipfs import EnhancedIPFS
 from prsm.data_layer.store.catalog import State
@@ -47,7 +47,7 @@ async def test_what_is_published_arrives_whole_and_is_pinned_there(tmp_path: Pat
             files = {f"d/{number}.bin": random_bytes(300_000, number) for number in range(3)}
             cids = {name: await add(storage, data) for name, data in files.items()}
             root = (await storage.add_directory(list(cids.items()), OWNER)).cid
-            assert len(await storage.publish(root)) == 2
+            assert len(await storage.publish(root, OWNER)) == 2
             entries = await drained(storage)
             assert [entry.state for entry in entries] == ["done", "done"]
             assert [entry.attempts for entry in entries] == [0, 0], "none failed"
@@ -64,22 +64,41 @@ async def test_uploads_wait_while_the_node_is_away_keep_their_object_and_go_by_t
             gate.turn("shut")
             cids = [await add(storage, random_bytes(50_000, number)) for number in range(3)]
             for cid in cids:
-                await storage.publish(cid)
-                await storage.unpin(cid, OWNER)
+                await storage.publish(cid, OWNER)
             await storage.meet()
             asked = gate.met["shut"]
             for _ in range(5):
                 await storage.uploads.drain()
                 assert not storage.uploads.running
             assert gate.met["shut"] == asked > 0, "a node that is away is left alone"
-            assert (await storage.collect()).objects == 0, "what waits to be sent is kept"
+            assert (await storage.collect()).objects == 0, "what waits to be sent is kept by its pin"
             gate.turn("open")
             await storage.meet()
             entries = await drained(storage)
             assert {entry.state for entry in entries} == {"done"}
             assert {entry.attempts for entry in entries} == {0}, "nothing was tried in vain"
             assert node.pins == set(cids)
-            assert (await storage.collect()).objects == 3
+
+
+async def test_nobody_keeps_more_than_the_quota_by_having_it_wait_to_be_sent(tmp_path: Path, pool: Pool) -> None:
+    with kubo_rpc_server() as node:
+        async with gated(node.url) as gate, opened(storage_at(tmp_path, pool, nodes=[gate.url])) as storage:
+            gate.turn("shut")
+            foreign = await add(storage, b"of another", "another")
+            with pytest.raises(PrsmError, match="not pinned by you"):
+                await storage.publish(foreign, OWNER, limited=True)
+            assert await states(storage) == []
+            for number in range(3):
+                cid = await add(storage, random_bytes(50_000, number), limited=True)
+                await storage.publish(cid, OWNER, limited=True)
+                await storage.unpin(cid, OWNER)
+            assert await storage.quota_left(OWNER) == storage.policy.quota_bytes
+            assert (await storage.collect()).objects == 3, "who keeps nothing has nothing kept"
+            gate.turn("open")
+            await storage.meet()
+            entries = await drained(storage)
+            assert {entry.state for entry in entries} == {"failed"}
+            assert all("not in this node's storage" in entry.last_error for entry in entries)
 
 
 async def test_a_node_that_goes_in_the_midst_of_it_gets_the_rest_later(tmp_path: Path, pool: Pool) -> None:
@@ -90,7 +109,7 @@ async def test_a_node_that_goes_in_the_midst_of_it_gets_the_rest_later(tmp_path:
             async with opened(storage):
                 cid = await add(storage, data)
                 await storage.meet()
-                await storage.publish(cid)
+                await storage.publish(cid, OWNER)
                 await storage.uploads.drain()
                 await until(lambda: value(node.calls["dag/import"]))
                 gate.turn("nowhere")
@@ -124,14 +143,14 @@ async def test_a_node_that_is_taken_from_the_peers_file_ends_its_upload_and_is_g
             async with opened(storage):
                 cid = await add(storage, random_bytes(1_000_000, 1))
                 await storage.meet()
-                await storage.publish(cid)
+                await storage.publish(cid, OWNER)
                 await storage.uploads.drain()
                 await until(lambda: value(node.calls["block/stat"]))
                 peers.write_text("# nobody any more\n")
                 await storage.meet()
                 await until(lambda: value(not storage.uploads.running), within_s=60)
                 with pytest.raises(Unavailable):
-                    await storage.publish(cid)
+                    await storage.publish(cid, OWNER)
                 await storage.uploads.tidy()
                 assert await states(storage) == ["waiting"], "it may come back"
                 await pool.execute("UPDATE storage_uploads SET next_try_at = now() - interval '25 hours'")
@@ -156,7 +175,7 @@ async def test_closing_hands_an_upload_back_and_one_of_a_dead_worker_is_taken_up
         async with gated(node.url) as gate:
             first = storage_at(tmp_path, pool, nodes=[gate.url])
             cid = await add(first, random_bytes(200_000, 1))
-            await first.publish(cid)
+            await first.publish(cid, OWNER)
             gate.turn("nowhere")
             await first.uploads.drain()
             await until(lambda: value(gate.met["nowhere"]))
@@ -180,7 +199,7 @@ async def test_two_workers_send_each_object_once(tmp_path: Path, pool: Pool) -> 
         async with opened(one), opened(two):
             cids = [await add(one, random_bytes(20_000, number)) for number in range(12)]
             for cid in cids:
-                await one.publish(cid)
+                await one.publish(cid, OWNER)
 
             async def step() -> bool:
                 await asyncio.gather(one.uploads.drain(), two.uploads.drain(), one.uploads.drain())
@@ -196,13 +215,13 @@ async def test_what_is_not_whole_is_given_up_with_a_reason(tmp_path: Path, pool:
     with kubo_rpc_server() as node:
         async with opened(storage_at(tmp_path, pool, nodes=[node.url])) as storage:
             cid = await add(storage, b"soon gone")
-            await storage.publish(cid)
+            await storage.publish(cid, OWNER)
             storage.files.remove(cid)
             (entry,) = await drained(storage)
             assert entry.state == "failed"
             assert "not in this node's storage" in entry.last_error
             await add(storage, b"soon gone")
-            await storage.publish(cid)
+            await storage.publish(cid, OWNER)
             (entry,) = await drained(storage)
             assert entry.state == "done"
 
@@ -214,7 +233,7 @@ async def test_a_claim_that_another_worker_has_ends_the_upload(tmp_path: Path, p
             neighbours, queue = storage._neighbours, storage.uploads.queue
             uploads = Uploads(queue, storage.files, neighbours, storage._bandwidth, claim_s=0.6)
             cid = await add(storage, random_bytes(1_000_000, 1))
-            await storage.publish(cid)
+            await storage.publish(cid, OWNER)
             await uploads.drain()
             await until(lambda: value(node.calls["block/stat"]))
             await pool.execute("UPDATE storage_uploads SET claims = claims + 1")  # another worker's claim

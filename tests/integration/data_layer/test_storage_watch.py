@@ -10,7 +10,7 @@ import pytest_asyncio
 from tests.support.gateway_server import gateway_server
 from tests.support.kubo_rpc_server import kubo_rpc_server
 from tests.support.servers import new_database
-from tests.support.storage_nodes import opened, until
+from tests.support.storage_nodes import OWNER, opened, until
 from tests.support.transfers import object_of, random_bytes
 
 from prsm.core import database
@@ -46,7 +46,7 @@ async def test_all_that_came_and_went_is_counted_once(tmp_path: Path, pool: Pool
             await storage.meet()  # what came from an endpoint that is gone counts too
             await watch.refresh()
             assert moved == {"fetched": dag_bytes, "uploaded": 0}
-            await storage.publish(cid)
+            await storage.publish(cid, OWNER)
 
             async def sent() -> bool:
                 await storage.uploads.drain()

@@ -36,14 +36,17 @@ KEPT = """
     WITH RECURSIVE kept(cid) AS (
         (SELECT cid FROM storage_pins
          UNION SELECT cid FROM storage_leases WHERE until > now()
-         UNION SELECT cid FROM storage_uploads WHERE state IN ('waiting', 'running'))
+         UNION SELECT cid FROM storage_uploads WHERE state = 'running')
         UNION
         SELECT l.child_cid FROM kept k
         JOIN storage_objects o ON o.cid = k.cid
         JOIN storage_links l ON l.parent_id = o.id
     )
 """
-"""The CIDs that nobody may take away: pinned, leased or waiting to be sent, and everything under those."""
+"""The CIDs that nobody may take away: pinned, leased or being sent, and everything under those.
+
+What waits to be sent stays by its pin, which counts in a quota; without one it may go, and then its upload fails.
+"""
 
 
 class State(StrEnum):

@@ -1,6 +1,6 @@
 """What leaves the disk, and how disk and catalog come together again: garbage, eviction, reconciliation.
 
-Nothing that is kept (pinned, leased, waiting to be sent, or under such a directory) and nothing that is open anywhere
+Nothing that is kept (pinned, leased, being sent, or under such a directory) and nothing that is open anywhere
 is ever taken. What keeps an object is read anew under the catalog's lock for every few objects; rows go in the
 transaction that sees the files go, and a crash between the two is mended by ``reconcile``.
 """

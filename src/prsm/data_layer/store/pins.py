@@ -46,6 +46,16 @@ def not_here(cid: Cid) -> NotStored:
     return NotStored(f"{cid} is not in this node's storage.", remedy=f"Fetch it with: prsm storage get {cid}")
 
 
+def not_pinned(cid: Cid) -> PrsmError:
+    """The refusal to send what somebody does not keep."""
+    return PrsmError(
+        f"{cid} is not pinned by you, and only what is can be published.",
+        kind=Kind.CONFLICT,
+        code="not_pinned",
+        remedy=f"Keep it first: prsm storage pin {cid}",
+    )
+
+
 def quota_exceeded(left_bytes: int, size_bytes: int | None = None) -> PrsmError:
     """The refusal of what does not fit; without ``size_bytes`` of what is larger, and not known how large."""
     these = "more" if size_bytes is None else f"{size_bytes:,}"
