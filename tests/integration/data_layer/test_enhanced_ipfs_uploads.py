@@ -154,8 +154,16 @@ async def test_a_node_that_is_taken_from_the_peers_file_ends_its_upload_and_is_g
                 await storage.uploads.tidy()
                 assert await states(storage) == ["waiting"], "it may come back"
                 await pool.execute("UPDATE storage_uploads SET next_try_at = now() - interval '25 hours'")
+                await pool.execute(  # more that have failed than a page has, and longer ago
+                    "INSERT INTO storage_uploads (cid, node, state, next_try_at, updated_at) "
+                    "SELECT $1, 'node ' || n, 'failed', now(), now() - interval '9 days' "
+                    "FROM generate_series(1, 1001) n",
+                    str(cid),
+                )
                 await storage.uploads.tidy()
-                assert await states(storage) == ["failed"]
+                ended = await storage.uploads.queue.entries(limit=2000)
+                assert {entry.state for entry in ended} == {"failed"}
+                assert "no node of one's own" in ended[-1].last_error
 
 
 async def test_one_bad_line_of_the_peers_file_does_not_take_the_others(tmp_path: Path, pool: Pool) -> None:

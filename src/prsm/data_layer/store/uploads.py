@@ -88,6 +88,16 @@ class UploadQueue:
         """It failed and trying again would not help."""
         return await self._end(upload, "state = 'failed', attempts = attempts + 1, last_error = $4", error[:2000])
 
+    async def give_up_others(self, nodes: Sequence[str], *, older_s: float) -> None:
+        """Give up what has been due so long for nodes that are not among these."""
+        await self._pool.execute(
+            "UPDATE storage_uploads SET state = 'failed', updated_at = now(), "
+            "last_error = node || ' is no node of one''s own any more.' WHERE state IN ('waiting', 'running') "
+            "AND node <> ALL($1::text[]) AND next_try_at < now() - make_interval(secs => $2)",
+            list(nodes),
+            older_s,
+        )
+
     async def hasten(self, node: str) -> None:
         """A node is back: what waits for it is due now."""
         await self._pool.execute(

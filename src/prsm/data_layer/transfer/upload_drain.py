@@ -11,13 +11,11 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
 from functools import partial
 from typing import Any
 
 import structlog
 
-from prsm.core.clock import now
 from prsm.core.database import UNREACHABLE
 from prsm.core.errors import PrsmError
 from prsm.data_layer.network.kubo import KuboNode
@@ -33,7 +31,7 @@ from prsm.data_layer.transfer.upload_queue import Outcome, outcome_of, pause_s
 
 _PROBE_S = 5.0
 _DONE_KEPT_S = 7 * 86_400.0
-_GONE_AFTER = timedelta(days=1)
+_GONE_AFTER_S = 86_400.0
 _NODES = 64
 _log: Any = structlog.get_logger("storage")
 
@@ -98,12 +96,7 @@ class Uploads:
     async def tidy(self) -> None:
         """Forget uploads that ended well long ago, and give up those for nodes that are long gone from the settings."""
         await self.queue.forget_done(_DONE_KEPT_S)
-        nodes = self._neighbours.nodes
-        for entry in await self.queue.entries():
-            waiting = entry.state in ("waiting", "running")
-            if waiting and entry.node not in nodes and entry.next_try_at < now() - _GONE_AFTER:
-                for claimed in await self.queue.claim([entry.node], seconds=self._claim_s):
-                    await self.queue.give_up(claimed, f"{claimed.node} is no node of one's own any more.")
+        await self.queue.give_up_others(list(self._neighbours.nodes), older_s=_GONE_AFTER_S)
 
     async def aclose(self) -> None:
         """End all uploads; they go on from where they were at the next start."""
