@@ -160,7 +160,7 @@ def _care_routes(router: APIRouter, node: Node, door: Door) -> None:
             objects=usage.objects,
             stored_bytes=usage.stored_bytes,
             limit_bytes=storage.policy.limit_bytes,
-            free_bytes=storage.files.free_bytes(),
+            free_bytes=await storage.free_bytes(),
             pinned=usage.pinned,
             leased=usage.leased,
             damaged=usage.damaged,
