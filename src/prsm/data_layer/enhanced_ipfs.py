@@ -179,7 +179,7 @@ class EnhancedIPFS:
         """Make a directory of objects that are here, by their paths below it, and keep all of it for ``owner``.
 
         Raises NotStored, InvalidRequest for a bad path or more than ``MAX_DIRECTORY_PARTS`` entries and folders of
-        their paths, PrsmError (``storage_quota_exceeded``).
+        their paths, PrsmError (``storage_quota_exceeded``, ``size_unknown``).
         """
         chosen = self._profile(profile)
         cids = {cid for _, cid in entries}
@@ -301,7 +301,7 @@ class EnhancedIPFS:
     async def pin(self, cid: Cid, owner: str, *, limited: bool = False) -> bool:
         """Keep an object that is here for ``owner``, ``limited`` by the quota; False when he kept it before.
 
-        Raises NotStored, PrsmError (``storage_quota_exceeded``).
+        Raises NotStored, PrsmError (``storage_quota_exceeded``, ``size_unknown``).
         """
         return await self._pins.add(cid, owner, limited=limited)
 

@@ -9,12 +9,16 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from tests.support.gateway_server import gateway_server
+from tests.support.memory_dag import MemoryDag
 from tests.support.storage_nodes import OWNER, TABLES, add, opened, storage_at
-from tests.support.transfers import random_bytes
+from tests.support.transfers import SMALL, random_bytes
 
 from prsm.core.database import Pool
 from prsm.core.errors import InvalidRequest, PrsmError
 from prsm.data_layer.codec.cid import Cid, Codec
+from prsm.data_layer.codec.dag_pb import Link
+from prsm.data_layer.codec.directories import build_directory
 from prsm.data_layer.store.catalog import MAX_NAME_CHARS
 from prsm.data_layer.store.object_files import NotStored
 
@@ -78,6 +82,34 @@ async def test_the_quota_is_never_passed_however_many_come_and_go(tmp_path: Path
                 assert await storage.catalog.pinned_bytes("me") <= 100_000
 
         await asyncio.gather(*(come_and_go() for _ in range(6)))
+
+
+async def test_what_is_not_here_passes_no_quota_by_being_fetched_after_its_directory_was_pinned(
+    tmp_path: Path, pools: list[Pool]
+) -> None:
+    dag = MemoryDag()
+    large = dag.add_file(BytesIO(random_bytes(150_000)), SMALL)
+    inline = Link(Cid(Codec.RAW, b"inline", identity=True), "inline", 6)
+    inner = build_directory([Link(large.cid, "large", large.dag_bytes), inline], SMALL, dag.blocks.__setitem__)
+    root = build_directory([Link(inner.cid, "inner", inner.dag_bytes)], SMALL, dag.blocks.__setitem__).cid
+    with gateway_server(dag.blocks) as gateway:
+        async with opened(storage_at(tmp_path, pools[0], gateways=[gateway.url], quota_bytes=100_000)) as storage:
+            await storage.fetch(root)
+            await pools[0].execute("DELETE FROM storage_leases")
+            await pools[0].execute("DELETE FROM storage_objects WHERE cid = $1", str(large.cid))
+            storage.files.remove(large.cid)  # as a collector does
+            for owner in ("me", "another"):
+                with pytest.raises(PrsmError, match=f"{large.cid}, a part of {root}, is not here"):
+                    await storage.pin(root, owner, limited=True)
+                with pytest.raises(PrsmError, match="is not here, so nobody"):
+                    await storage.add_directory([("a", root)], owner, limited=True)
+            assert await storage.catalog.pins() == []
+            await storage.fetch(root)
+            with pytest.raises(PrsmError, match=r"may keep 100,000 bytes more here; these are 150,006"):
+                await storage.pin(root, "me", limited=True)
+            assert await storage.pin(root, "me")
+        async with opened(storage_at(tmp_path, pools[0], quota_bytes=200_000)) as storage:
+            assert await storage.pin(root, "another", limited=True), "all of it is here"
 
 
 async def test_what_is_kept_stays_kept_where_the_quota_was_lowered(tmp_path: Path, pools: list[Pool]) -> None:

@@ -93,11 +93,15 @@ class Pin:
 
 @dataclass(frozen=True, slots=True)
 class Keep:
-    """What came of keeping an object; ``size_bytes`` is all that its name would pin, or 0 where nothing limits that."""
+    """What came of keeping an object; ``size_bytes`` is all that its name would pin, or 0 where nothing limits that.
+
+    ``unknown`` is one of those under it of which nothing says how large they are, where that kept it from being pinned.
+    """
 
     here: bool
     before: bool
     size_bytes: int
+    unknown: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -408,7 +412,7 @@ class Catalog:
             yield connection
 
     async def keep(self, cid: Cid, name: str, *, most_bytes: int | None = None) -> Keep:
-        """Pin an object that is here, unless all that ``name`` pins is more than ``most_bytes`` then.
+        """Pin an object that is here, unless all that ``name`` pins is more than ``most_bytes`` then, or may be.
 
         Those of one name take turns, in whatever worker: of two that do not fit together, the first is kept. Raises
         InvalidRequest for a bad name.
@@ -427,16 +431,28 @@ class Catalog:
                     UNION SELECT l.child_cid FROM under u JOIN storage_objects o ON o.cid = u.cid
                     JOIN storage_links l ON l.parent_id = o.id
                 ),
+                tree(cid) AS (
+                    SELECT cid FROM here UNION SELECT l.child_cid FROM tree t JOIN storage_objects o ON o.cid = t.cid
+                    JOIN storage_links l ON l.parent_id = o.id
+                ),
+                free AS (SELECT $3::bigint IS NULL OR EXISTS (SELECT FROM before) AS of_limits),
                 total AS (
-                    SELECT CASE WHEN $3::bigint IS NULL OR EXISTS (SELECT FROM before) THEN 0
+                    SELECT CASE WHEN of_limits THEN 0
                     ELSE (SELECT coalesce(sum(o.size_bytes), 0) FROM under JOIN storage_objects o USING (cid)) END
-                    ::bigint AS size_bytes
+                    ::bigint AS size_bytes,
+                    -- Not here, or found so damaged that its row says nothing.
+                    CASE WHEN NOT of_limits THEN
+                        (SELECT cid FROM tree LEFT JOIN storage_objects o USING (cid)
+                         WHERE o.state IS DISTINCT FROM 'whole' AND coalesce(o.dag_bytes, 0) = 0 LIMIT 1)
+                    END AS unknown
+                    FROM free
                 ),
                 pinned AS (
                     INSERT INTO storage_pins (cid, name) SELECT here.cid, $2 FROM here, total
-                    WHERE total.size_bytes <= coalesce($3, 0) ON CONFLICT DO NOTHING
+                    WHERE total.size_bytes <= coalesce($3, 0) AND total.unknown IS NULL ON CONFLICT DO NOTHING
                 )
-                SELECT EXISTS (SELECT FROM here) AS here, EXISTS (SELECT FROM before) AS before, size_bytes FROM total
+                SELECT EXISTS (SELECT FROM here) AS here, EXISTS (SELECT FROM before) AS before, size_bytes, unknown
+                FROM total
                 """,
                 str(cid),
                 name,

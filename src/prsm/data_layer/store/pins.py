@@ -21,11 +21,13 @@ class Pins:
     async def add(self, cid: Cid, owner: str, *, limited: bool) -> bool:
         """Keep an object that is here, ``limited`` by the quota; False when ``owner`` kept it before.
 
-        Raises NotStored, PrsmError (``storage_quota_exceeded``).
+        Raises NotStored, PrsmError (``storage_quota_exceeded``, ``size_unknown``).
         """
         kept = await self.catalog.keep(cid, owner, most_bytes=self.quota_bytes if limited else None)
         if not kept.here:
             raise not_here(cid)
+        if kept.unknown is not None:
+            raise size_unknown(cid, kept.unknown)
         if kept.size_bytes > self.quota_bytes:
             before = await self.catalog.pinned_bytes(owner)
             raise quota_exceeded(max(0, self.quota_bytes - before), kept.size_bytes - before)
@@ -53,6 +55,16 @@ def not_pinned(cid: Cid) -> PrsmError:
         kind=Kind.CONFLICT,
         code="not_pinned",
         remedy=f"Keep it first: prsm storage pin {cid}",
+    )
+
+
+def size_unknown(cid: Cid, unknown: str) -> PrsmError:
+    """The refusal of what may turn out larger than the quota when it is whole."""
+    return PrsmError(
+        f"{unknown}, a part of {cid}, is not here, so nobody can say how much you would keep.",
+        kind=Kind.CONFLICT,
+        code="size_unknown",
+        remedy=f"Fetch all of it first: prsm storage get {cid}",
     )
 
 
