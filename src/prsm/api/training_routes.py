@@ -30,6 +30,19 @@ class NewRun(BaseModel):
     budget_micro: int = Field(ge=0, le=MAX_AMOUNT_MICRO, description="The most that it may cost the caller's account.")
 
 
+class Resumption(BaseModel):
+    """How a run is to go on."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    budget_micro: int | None = Field(
+        default=None,
+        ge=0,
+        le=MAX_AMOUNT_MICRO,
+        description="The most that the whole run may cost, what it has cost included; as before where none is given.",
+    )
+
+
 class RunShown(BaseModel):
     """A run as it stands: ``report`` is the last line of its metrics, ``facts`` what was recorded at its beginning."""
 
@@ -93,8 +106,14 @@ def training_routes(node: Node, door: Door) -> APIRouter:
         return _shown(await book.ask_stop(run_id, f"Stopped by principal:{caller.principal_id}."))
 
     @router.post("/runs/{run_id}/resume", summary="Let a run that was stopped or has failed go on.")
-    async def resume(run_id: UUID, _caller: Annotated[ApiKey, admin]) -> RunShown:
-        return _shown(await book.resume(run_id))
+    async def resume(run_id: UUID, caller: Annotated[ApiKey, admin], how: Resumption | None = None) -> RunShown:
+        run = await book.resume(
+            run_id,
+            budget_micro=how.budget_micro if how else None,
+            account=account_of(caller.principal_id),
+            api_key_id=caller.id,
+        )
+        return _shown(run)
 
     return router
 

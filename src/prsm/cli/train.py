@@ -95,9 +95,16 @@ def stop(run: Annotated[str, typer.Argument(help="A run's id.")]) -> None:
 
 
 @app.command()
-def resume(run: Annotated[str, typer.Argument(help="A run's id.")]) -> None:
-    """Let a run that was stopped, or has failed, go on from its last checkpoint."""
-    found = context.client.call("POST", f"{RUNS}/{find_run(run)['id']}/resume")
+def resume(
+    run: Annotated[str, typer.Argument(help="A run's id.")],
+    budget: Annotated[str, typer.Option(help="The most that it may cost in all, in FTNS; default: as before.")] = "",
+) -> None:
+    """Let a run that was stopped, or has failed, go on from its last checkpoint.
+
+    Example, where its budget is used up: prsm train resume 0195 --budget 20
+    """
+    how = {"budget_micro": parse_ftns(budget)} if budget else None
+    found = context.client.call("POST", f"{RUNS}/{find_run(run)['id']}/resume", how)
     print(f"{found['name']} is {found['state']}")
 
 

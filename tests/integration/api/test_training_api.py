@@ -15,6 +15,8 @@ import pytest
 from tests.support.drawn_teachers import write_teacher
 from tests.support.served_node import Served, serve_node
 
+from prsm.teachers.runs.run_book import RunBook
+
 PUBLICATION = {
     "model": "sums",
     "title": "Sums",
@@ -188,6 +190,33 @@ async def test_an_evaluation_is_evidence_of_one_model(served: Served) -> None:
     refused = await served.refused("POST", path, {"run": exam, "model": "more-sums"})
     assert (refused["status"], refused["code"]) == (409, "evaluation_taken")
     assert (await served.done("POST", path, {"run": exam, "model": "sums"}))["model"] == "sums"
+
+
+async def test_a_run_whose_budget_is_used_up_is_resumed_with_a_larger_one(served: Served) -> None:
+    pool = served.node.database.pool
+    book = RunBook(pool, "none")  # so that nobody begins it
+    run = await book.submit("train", "sums", "-", account=served.admin_account, api_key_id=None, budget_micro=1000)
+    await book.end(run.id, "stopped", "The budget is used up.")
+    await pool.execute("UPDATE training_runs SET charged_micro = 900 WHERE id = $1", run.id)
+    path = f"/node/v1/training/runs/{run.id}/resume"
+    assert (await served.refused("POST", path, {"budget_micro": 900}))["code"] == "not_resumable"  # another node's
+    mine = await served.node.training.book.submit(
+        "train", "other", "-", account=served.admin_account, api_key_id=None, budget_micro=0
+    )
+    await pool.execute("UPDATE training_runs SET node = $2 WHERE id = $1", run.id, mine.node)
+    less = await served.refused("POST", path, {"budget_micro": 899})
+    assert (less["status"], less["param"]) == (400, "budget_micro")
+    assert "0.0009 FTNS" in less["message"]
+    assert (await served.refused("POST", path, {"budget_micro": -1}))["status"] == 400
+    await pool.execute("UPDATE training_runs SET account = 'principal:other' WHERE id = $1", run.id)
+    assert (await served.refused("POST", path, {"budget_micro": 2000}))["code"] == "not_your_run"
+    assert (await book.run(run.id)).money.budget_micro == 1000
+    await pool.execute("UPDATE training_runs SET account = $2 WHERE id = $1", run.id, served.admin_account)
+    code, said, _ = await served.cli("train", "resume", str(run.id), "--budget", "0.002")
+    assert (code, said) == (0, "sums is queued\n")
+    found = await book.run(run.id)
+    assert (found.money.budget_micro, found.money.charged_micro) == (2000, 900)
+    assert found.api_key_id is not None  # the key that gave the money
 
 
 async def test_what_does_not_fit_is_refused(served: Served) -> None:

@@ -103,6 +103,15 @@ async def test_a_slice_is_charged_with_what_was_said_first(book: RunBook) -> Non
     assert (await book.run(run.id)).money.charged_micro == 400
 
 
+async def test_a_new_budget_pays_for_what_is_held_still(book: RunBook) -> None:
+    run = await submitted(book)
+    await book.open_slice(run, 600, 0)
+    await book.end(run.id, "stopped", "")
+    with pytest.raises(InvalidRequest, match=r"0\.0006 FTNS"):
+        await book.resume(run.id, budget_micro=599, account=run.account)
+    assert (await book.resume(run.id, budget_micro=600, account=run.account)).money.budget_micro == 600
+
+
 async def test_an_ended_run_with_an_open_slice_is_not_forgotten(book: RunBook) -> None:
     run = await submitted(book)
     await book.open_slice(run, 600, 0)

@@ -14,7 +14,7 @@ from msgspec import Struct
 from prsm.core.clock import uuid7
 from prsm.core.database import Pool
 from prsm.core.errors import InvalidRequest, Kind, PrsmError
-from prsm.core.money import MAX_AMOUNT_MICRO
+from prsm.core.money import MAX_AMOUNT_MICRO, format_ftns
 from prsm.teachers.runs.slices import Money
 
 RunKind = Literal["train", "rlvr", "distil", "evaluate"]
@@ -22,6 +22,7 @@ State = Literal["queued", "running", "done", "failed", "stopped"]
 OPEN: Final = ("queued", "running")
 MAX_OPEN: Final = 100
 MAX_RECIPE_BYTES: Final = 256 * 1024
+_BUDGET: Final = "budget_micro"
 _SELECT = """
 SELECT id, kind, name, node, account, api_key_id, recipe, state, wants_stop, reason, created_at, started_at,
     ended_at, starts, budget_micro, charged_micro, slices, slice_held_micro, slice_cpu_ms, slice_at, capturing_micro,
@@ -73,8 +74,7 @@ class RunBook:
             raise InvalidRequest("A run's name has 1 to 200 characters, and no NUL stands in it.", param="name")
         if len(recipe.encode()) > MAX_RECIPE_BYTES:
             raise InvalidRequest(f"A recipe has at most {MAX_RECIPE_BYTES:,} bytes.", param="recipe")
-        if not 0 <= budget_micro <= MAX_AMOUNT_MICRO:
-            raise InvalidRequest("A budget is not negative and within the amounts of the ledger.", param="budget_micro")
+        _check_budget(budget_micro)
         run_id = uuid7()
         row = await self._pool.fetchrow(
             "INSERT INTO training_runs (id, kind, name, node, account, api_key_id, recipe, budget_micro) "
@@ -165,18 +165,25 @@ class RunBook:
         )
         return await self.run(run_id)
 
-    async def resume(self, run_id: UUID) -> Run:
-        """Queue a run that was stopped or has failed again: it goes on from its last checkpoint. Raises CONFLICT."""
+    async def resume(
+        self, run_id: UUID, *, budget_micro: int | None = None, account: str = "", api_key_id: UUID | None = None
+    ) -> Run:
+        """Queue a run that was stopped or has failed again: it goes on from its last checkpoint. Raises CONFLICT.
+
+        A new budget is of the whole run, and only for ``account`` to give that pays for it; what is held from now on
+        counts for the key that gave it. Raises InvalidRequest for less than is spent, FORBIDDEN for another's run.
+        """
+        _check_budget(budget_micro or 0)
         found = await self._pool.fetchval(
-            "UPDATE training_runs SET state = 'queued', wants_stop = false, reason = '', ended_at = NULL, starts = 0 "
-            "WHERE id = $1 AND node = $2 AND state IN ('stopped', 'failed') RETURNING id",
-            *(run_id, self._node),
+            "UPDATE training_runs SET state = 'queued', wants_stop = false, reason = '', ended_at = NULL, starts = 0, "
+            "budget_micro = coalesce($3::bigint, budget_micro), "
+            "api_key_id = CASE WHEN $3::bigint IS NULL THEN api_key_id ELSE $5 END "
+            "WHERE id = $1 AND node = $2 AND state IN ('stopped', 'failed') "
+            "AND ($3::bigint IS NULL OR charged_micro + slice_held_micro <= $3::bigint AND account = $4) RETURNING id",
+            *(run_id, self._node, budget_micro, account, api_key_id),
         )
         if found is None:
-            state = (await self.run(run_id)).state
-            raise PrsmError(
-                f"A run that is {state}, or another node's, is not resumed.", kind=Kind.CONFLICT, code="not_resumable"
-            )
+            raise self._not_resumed(await self.run(run_id), budget_micro, account)
         return await self.run(run_id)
 
     async def end(self, run_id: UUID, state: State, reason: str) -> None:
@@ -210,8 +217,28 @@ class RunBook:
             *(run_id, captured),
         )
 
+    def _not_resumed(self, run: Run, budget_micro: int | None, account: str) -> PrsmError:
+        """Why a run was not queued again."""
+        if run.state not in ("stopped", "failed") or run.node != self._node or budget_micro is None:
+            text = f"A run that is {run.state}, or another node's, is not resumed."
+            return PrsmError(text, kind=Kind.CONFLICT, code="not_resumable")
+        if run.account != account:
+            return PrsmError(
+                "Only the account that pays for a run gives it another budget.",
+                kind=Kind.FORBIDDEN,
+                code="not_your_run",
+                remedy="Resume it without a budget.",
+            )
+        spent = format_ftns(run.money.charged_micro + run.money.held_micro)
+        return InvalidRequest(f"{spent} FTNS of the run are spent or held; a budget is that or more.", param=_BUDGET)
+
     async def _read(self, where: str, *values: Any) -> list[Run]:
         return [_run(row) for row in await self._pool.fetch(f"{_SELECT} {where}", *values)]
+
+
+def _check_budget(budget_micro: int) -> None:
+    if not 0 <= budget_micro <= MAX_AMOUNT_MICRO:
+        raise InvalidRequest("A budget is not negative and within the amounts of the ledger.", param=_BUDGET)
 
 
 def _run(row: Any) -> Run:

@@ -116,7 +116,7 @@ class Supervisor:
             ended = None
         interrupted = ended is not None and ended.is_interrupted
         if ended and (run.wants_stop or not interrupted):
-            await self._end(run, ended.state, ended.reason or run.reason)
+            await self._end(run, ended.state, run.reason if interrupted else ended.reason)
         elif run.wants_stop:
             await self._end(run, "stopped", run.reason)
         elif run.starts >= MAX_STARTS and not interrupted:
@@ -158,7 +158,8 @@ class Supervisor:
             return True
         amount_micro = to_hold_micro(run.money, self._price_micro)
         if not amount_micro:
-            await self._book.ask_stop(run.id, "The budget is used up; resume the run with a larger one.")
+            how = f"prsm train resume {run.id} --budget FTNS"
+            await self._book.ask_stop(run.id, f"The budget is used up; resume the run with a larger one: {how}.")
             return False
         number = await self._book.open_slice(run, amount_micro, _cpu_ms(run))
         try:
