@@ -11,7 +11,7 @@ from huggingface_hub import EvalResult, ModelCardData
 from msgspec import Struct
 
 from prsm.teachers.evaluation.gate import GateRecord
-from prsm.teachers.evaluation.outcomes import Evaluation, Outcome, Score, by_task, interval
+from prsm.teachers.evaluation.outcomes import Evaluation, Outcome, Score, by_level, by_task, interval
 from prsm.teachers.evaluation.plan import Plan
 from prsm.teachers.teacher_model import ExamScore
 
@@ -174,10 +174,7 @@ def _results(found: Evaluation) -> Iterator[str]:
 
 
 def _rows(outcomes: Iterable[Outcome]) -> Iterator[str]:
-    found: dict[tuple[str, int], list[Outcome]] = {}
-    for outcome in outcomes:
-        found.setdefault((outcome.task, outcome.level), []).append(outcome)
-    yield from (_row(task, str(level), some) for (task, level), some in sorted(found.items()))
+    yield from (_row(task, str(level), some) for (task, level), some in by_level(outcomes).items())
 
 
 def _row(task: str, level: str, outcomes: Sequence[Outcome]) -> str:

@@ -108,14 +108,19 @@ def evaluation(
     )
 
 
+def by_level(outcomes: Iterable[Outcome]) -> dict[tuple[str, int], list[Outcome]]:
+    """The outcomes of each task and level, in the order of their names."""
+    found: dict[tuple[str, int], list[Outcome]] = {}
+    for outcome in outcomes:
+        found.setdefault((outcome.task, outcome.level), []).append(outcome)
+    return dict(sorted(found.items()))
+
+
 def scores(outcomes: Iterable[Outcome]) -> tuple[Score, ...]:
     """Right answers of each task and level, in the order of their names."""
-    found: dict[tuple[str, int], list[bool]] = {}
-    for outcome in outcomes:
-        found.setdefault((outcome.task, outcome.level), []).append(outcome.right)
     return tuple(
-        Score(task=task, level=level, right=sum(rights), count=len(rights))
-        for (task, level), rights in sorted(found.items())
+        Score(task=task, level=level, right=sum(outcome.right for outcome in some), count=len(some))
+        for (task, level), some in by_level(outcomes).items()
     )
 
 

@@ -6,15 +6,16 @@ from rich.text import Text
 
 from prsm.teachers.evaluation.comparison import Comparison, Difference
 from prsm.teachers.evaluation.gate import Decision
-from prsm.teachers.evaluation.outcomes import Evaluation, interval
+from prsm.teachers.evaluation.outcomes import Evaluation, by_level, interval
 from prsm.teachers.evaluation.statistics import needed_prompts
 
 
 def evaluation_table(found: Evaluation) -> RenderableType:
     """Right answers of each task and level with 95 % Wilson intervals over prompts."""
     table = _table("task", "level", "right", "share", "95 %")
+    some = by_level(found.outcomes)
     for score in found.scores:
-        low, high = interval(each for each in found.outcomes if (each.task, each.level) == (score.task, score.level))
+        low, high = interval(some[score.task, score.level])
         task = f"{score.task} (safety)" if found.plan.is_safety(score.task) else score.task
         share = f"{score.right / score.count:.1%}"
         table.add_row(task, str(score.level), f"{score.right}/{score.count}", share, f"{low:.1%} to {high:.1%}")

@@ -51,18 +51,22 @@ class EvidenceBook:
         self, model: str, version: str, evaluation: Evaluation, *, run_id: UUID | None, by: str
     ) -> str:
         """Keep an evaluation; its digest. Keeping it again changes nothing. Raises CONFLICT as ``check_evaluation``."""
-        body, digest = encode(evaluation), _digest(evaluation)
+        body = encode(evaluation)
+        digest = hashlib.sha256(body).hexdigest()
         await self._pool.execute(
             "INSERT INTO evaluations (id, model, version, run_id, by, body) VALUES ($1, $2, $3, $4, $5, $6) "
             "ON CONFLICT DO NOTHING",
             *(digest, model, version, run_id, by, body),
         )
-        await self.check_evaluation(model, version, evaluation)
+        await self._check_kept(digest, model, version)
         return digest
 
     async def check_evaluation(self, model: str, version: str, evaluation: Evaluation) -> None:
         """Raise CONFLICT where it is kept as another model's: an evaluation is evidence of one version."""
-        row = await self._pool.fetchrow("SELECT model, version FROM evaluations WHERE id = $1", _digest(evaluation))
+        await self._check_kept(hashlib.sha256(encode(evaluation)).hexdigest(), model, version)
+
+    async def _check_kept(self, digest: str, model: str, version: str) -> None:
+        row = await self._pool.fetchrow("SELECT model, version FROM evaluations WHERE id = $1", digest)
         if row is not None and (row["model"], row["version"]) != (model, version):
             raise PrsmError(
                 f"This evaluation is kept of {row['model']}@{row['version']}, and not of {model}@{version}.",
@@ -106,10 +110,6 @@ class EvidenceBook:
             *(model, limit),
         )
         return [_decided(row) for row in rows]
-
-
-def _digest(evaluation: Evaluation) -> str:
-    return hashlib.sha256(encode(evaluation)).hexdigest()
 
 
 def _kept(row: Any) -> KeptEvaluation:
