@@ -115,35 +115,18 @@ class VersionStore:
         self, ref: Ref, to: State, *, by: str, reason: str = "", retire_at: datetime | None = None
     ) -> Standing:
         """Move a version within its life, but not to live; see ``releases.shifted``."""
-        act = Act(f"moved to {to}", ref[1], by, reason)
-        return await self._change(
-            ref[0], act, lambda s, _served, at: releases.shifted(s, ref[1], to, at, reason, retire_at)
-        )
+        return await self._change(ref[0], *_moved(ref[1], to, by, reason, retire_at))
 
     async def promote(self, model: str, label: str = CANDIDATE, *, by: str, reason: str = "") -> Standing:
         """Make a version stable (default: the candidate); see ``releases.promoted``."""
-        return await self._change(
-            model,
-            Act("promoted", "", by, reason),
-            lambda s, served, at: releases.promoted(s, s.release.meaning(label), served, at, reason),
-        )
+        return await self._change(model, *_promoted(label, by, reason))
 
     async def promote_within(self, connection: Connection, ref: Ref, *, by: str, reason: str) -> None:
         """Make a version stable, through the candidate's place where it is a draft, in the caller's transaction."""
         model, label = ref
         if (await read_standing(connection, model, lock=True)).statuses[label].state is State.DRAFT:
-            await self._changed(
-                connection,
-                model,
-                Act(f"moved to {State.CANDIDATE}", label, by, reason),
-                lambda s, _served, at: releases.shifted(s, label, State.CANDIDATE, at, reason),
-            )
-        await self._changed(
-            connection,
-            model,
-            Act("promoted", "", by, reason),
-            lambda s, served, at: releases.promoted(s, label, served, at, reason),
-        )
+            await self._changed(connection, model, *_moved(label, State.CANDIDATE, by, reason))
+        await self._changed(connection, model, *_promoted(label, by, reason))
 
     async def roll_back(self, model: str, *, by: str, away_from: str = "", reason: str = "") -> Standing:
         """Go back to the last former stable version that can answer; see ``releases.rolled_back``."""
@@ -276,3 +259,13 @@ class VersionStore:
         ]
         publisher = version.publisher or self._signer.public_key_hex
         return tidy(replace(version, publisher=publisher, parents=tuple(parents)))
+
+
+def _moved(label: str, to: State, by: str, reason: str, retire_at: datetime | None = None) -> tuple[Act, Rule]:
+    act = Act(f"moved to {to}", label, by, reason)
+    return act, lambda s, _served, at: releases.shifted(s, label, to, at, reason, retire_at)
+
+
+def _promoted(label: str, by: str, reason: str) -> tuple[Act, Rule]:
+    act = Act("promoted", "", by, reason)
+    return act, lambda s, served, at: releases.promoted(s, s.release.meaning(label), served, at, reason)
