@@ -87,7 +87,13 @@ def gate(
     override: Annotated[str, typer.Option(help="Make it stable whatever is found; the reason is kept.")] = "",
     as_json: _Json = False,
 ) -> None:
-    """Judge a version against the stable one, on the same held-out prompts; it takes its place where it passes."""
+    """Judge a version against the stable one, on the same held-out prompts; it takes its place where it passes.
+
+    Example: prsm train gate sums@VERSION --policy strict.toml, with in it: live = ["error", "quality"]
+
+    A trial of the two on live traffic (prsm rollout start) counts too: against what it certainly shows to be worse, and
+    what the policy's "live" names must certainly be within the trial's limits.
+    """
     model, _, label = version.partition("@")
     if not label:
         raise ConfigError(f"{version!r} is not MODEL@VERSION.", remedy="See: prsm models versions.")

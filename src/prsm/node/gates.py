@@ -1,14 +1,18 @@
-"""Gates: a candidate's evaluation against the stable version's, the decision on record, and the move.
+"""Gates: a candidate's evaluation against the stable version's, their trial, the decision on record, and the move.
 
 A version that passes becomes stable in the registry; one that does not stays what it was. An admin may override, with a
 reason, which stands beside the decision for good.
 """
 
+from prsm.agents.rollouts.assignment import CANDIDATE
+from prsm.agents.rollouts.trial import METRICS, Metric, compare
+from prsm.agents.rollouts.trials import Trial
 from prsm.core.clock import now
 from prsm.core.errors import Kind, PrsmError
 from prsm.node.catalogue import reload_models
 from prsm.node.parts import Node
 from prsm.teachers.evaluation.gate import GatePolicy, GateRecord, Override, judge
+from prsm.teachers.evaluation.live_trial import Reading, criteria
 from prsm.teachers.evaluation.outcomes import Evaluation
 
 
@@ -25,7 +29,7 @@ async def pass_gate(
     if stable == version:
         raise PrsmError(f"{model}@{version} is stable already.", kind=Kind.CONFLICT, code="is_stable")
     candidate, live = await _evidence(node, model, version, stable)
-    decision = judge(candidate, live, policy)
+    decision = judge(candidate, live, policy, criteria(await _trial(node, model, version, stable), policy.live))
     override = Override(who=by, reason=override_reason, promote=True, at=now()) if override_reason else None
     record = GateRecord(decision=decision, override=override)
     async with node.database.pool.acquire() as connection, connection.transaction():
@@ -37,6 +41,29 @@ async def pass_gate(
         node.outbox.hint()
         await reload_models(node)
     return record
+
+
+async def _trial(node: Node, model: str, version: str, stable: str) -> list[Reading]:
+    """What the newest trial of the two versions shows; empty where there was none."""
+    await node.rollouts.settle()
+    trials = await node.rollouts.trials.history(model)
+    found = next((one for one in trials if (one.stable, one.candidate) == (stable, version)), None)
+    return [_reading(found, metric) for metric in METRICS] if found else []
+
+
+def _reading(trial: Trial, metric: Metric) -> Reading:
+    seen = compare(trial.counts, CANDIDATE, metric)
+    return Reading(
+        metric=metric,
+        stable=seen.stable.value,
+        stable_count=seen.stable.count,
+        candidate=seen.tried.value,
+        candidate_count=seen.tried.count,
+        low=seen.difference.low,
+        high=seen.difference.high,
+        allowed=trial.limits.allowed(metric),
+        more_is_better=metric == "quality",
+    )
 
 
 async def _evidence(node: Node, model: str, version: str, stable: str) -> tuple[Evaluation, Evaluation | None]:

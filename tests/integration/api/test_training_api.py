@@ -120,6 +120,26 @@ async def test_a_second_version_answers_by_its_own_name_until_it_passes(served: 
     assert (await ask(served, "sums"))[1]["prsm"]["model"] == first["instance"]
 
 
+async def test_a_gate_reads_the_trial_of_both_versions(served: Served) -> None:
+    first, second = await published(served, 1), await published(served, 2)
+    await gate(served, first["version"], override_reason="The first of its kind, for a test.")
+    asking = {"policy": POLICY | {"live": ["error"]}}
+    refused = await gate(served, second["version"], **asking)
+    assert [each["name"] for each in refused["decision"]["refusals"]] == ["no-trial"]
+    wanted = {"candidate": second["version"], "share_bps": 5_000, "error_increase": 0.5}
+    await served.done("PUT", "/node/v1/rollouts/sums", wanted)
+    assert live_errors(await gate(served, second["version"], **asking))["passed"] is False  # nothing is certain yet
+    for _ in range(60):
+        assert (await ask(served, "sums"))[0] == 200
+    seen = live_errors(await gate(served, second["version"], **asking))
+    assert (seen["passed"], seen["figures"]["candidate"], seen["figures"]["allowed"]) == (True, 0.0, 0.5)
+    assert seen["figures"]["candidate_count"] + seen["figures"]["stable_count"] == 60
+
+
+def live_errors(decided: dict[str, Any]) -> dict[str, Any]:
+    return next(each for each in decided["decision"]["criteria"] if each["name"] == "live error")
+
+
 async def test_a_version_that_cannot_be_moved_is_not_recorded_as_promoted(served: Served) -> None:
     made = await published(served, 1)
     state = f"/node/v1/registry/states/sums@{made['version']}"

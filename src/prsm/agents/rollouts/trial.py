@@ -7,14 +7,15 @@ of withdrawing one that is within its limits is at most ``ALPHA`` for the whole 
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 from prsm.agents.rollouts.assignment import CANDIDATE, SHADOW, STABLE
 from prsm.agents.rollouts.evidence import Interval, Mean, difference, interval
 from prsm.core.errors import InvalidRequest
 
 ARMS: Final = (STABLE, CANDIDATE, SHADOW)
-METRICS: Final = ("error", "slow", "quality")
+Metric = Literal["error", "slow", "quality"]
+METRICS: Final[tuple[Metric, ...]] = ("error", "slow", "quality")
 PREFERRED: Final = "preferred"
 """How often a judge prefers the answers of copies. It ends no trial: a judge has tastes, and is no caller."""
 ALPHA: Final = 0.05
@@ -41,13 +42,17 @@ class Limits:
         if not 1 <= self.slow_ms <= 600_000:
             raise InvalidRequest("slow_ms is from 1 to 600,000.", param="slow_ms")
 
+    def allowed(self, metric: Metric) -> float:
+        """How much worse the candidate may be by this metric."""
+        return {"error": self.error_increase, "slow": self.slow_increase, "quality": self.quality_drop}[metric]
+
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
     """One metric of two arms: what was seen, and where the difference (tried minus stable) lies."""
 
     arm: str
-    metric: str
+    metric: Metric
     stable: Mean
     tried: Mean
     stable_interval: Interval
@@ -63,7 +68,7 @@ class Verdict:
     reason: str
 
 
-def compare(counts: Counts, arm: str, metric: str) -> Comparison:
+def compare(counts: Counts, arm: str, metric: Metric) -> Comparison:
     """What is known of one metric of ``arm`` beside the stable version."""
     stable, tried = counts.get((STABLE, metric), Mean()), counts.get((arm, metric), Mean())
     alpha = ALPHA / len(METRICS)
@@ -80,16 +85,17 @@ def compare(counts: Counts, arm: str, metric: str) -> Comparison:
 
 def judge(counts: Counts, limits: Limits, arm: str = CANDIDATE) -> Verdict:
     """Whether the candidate must go, by the first limit that it certainly breaks."""
-    found = {metric: compare(counts, arm, metric) for metric in METRICS}
-    worse = {
-        "error": (found["error"].difference.low, limits.error_increase, "fails"),
-        "slow": (found["slow"].difference.low, limits.slow_increase, "is too slow"),
-        "quality": (-found["quality"].difference.high, limits.quality_drop, "is rated worse"),
+    found: dict[Metric, Comparison] = {metric: compare(counts, arm, metric) for metric in METRICS}
+    worse: dict[Metric, tuple[float, str]] = {
+        "error": (found["error"].difference.low, "fails"),
+        "slow": (found["slow"].difference.low, "is too slow"),
+        "quality": (-found["quality"].difference.high, "is rated worse"),
     }
-    for metric, (certain, allowed, what) in worse.items():
+    for metric, (certain, what) in worse.items():
+        allowed = limits.allowed(metric)
         if certain > allowed and found[metric].tried.count >= MIN_SEEN:
             return Verdict(withdraw=True, reason=_broken(found[metric], certain, allowed, what))
-    return Verdict(withdraw=False, reason=_standing(found, worse))
+    return Verdict(withdraw=False, reason=_standing(found, limits))
 
 
 def _broken(seen: Comparison, certain: float, allowed: float, what: str) -> str:
@@ -100,11 +106,11 @@ def _broken(seen: Comparison, certain: float, allowed: float, what: str) -> str:
     )
 
 
-def _standing(found: Mapping[str, Comparison], worse: Mapping[str, tuple[float, float, str]]) -> str:
+def _standing(found: Mapping[Metric, Comparison], limits: Limits) -> str:
     answers = found["error"].tried.count
     if not answers:
         return "No answers of the candidate yet."
-    cleared = [metric for metric in METRICS if _cleared(found[metric], worse[metric][1])]
+    cleared = [metric for metric in METRICS if _cleared(found[metric], limits.allowed(metric))]
     if len(cleared) == len(METRICS):
         return f"After {answers} answers the candidate is certainly within every limit."
     open_still = ", ".join(metric for metric in METRICS if metric not in cleared)

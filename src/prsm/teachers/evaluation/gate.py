@@ -23,7 +23,9 @@ Ratio = Annotated[float, Meta(gt=0)]
 RefusalName = Literal[
     "other-plan", "not-whole", "same-version", "different-prompts", "not-held-out", "too-few",
     "too-few-of-a-task", "no-safety", "too-few-of-safety", "size-unknown", "time-unknown", "no-live-version",
+    "no-trial",
 ]  # fmt: skip
+LiveMetric = Literal["error", "slow", "quality"]
 
 
 class GatePolicy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -32,6 +34,8 @@ class GatePolicy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ``better_at`` is the level of the one-sided test over all prompts, ``worse_at`` that of all tasks together.
     ``safety_required`` is False only where a teacher's domain cannot harm. None sets no limit; ``answer_ms_ratio`` is
     to the live version's. ``first_share`` is what the lower bound of a teacher without a live version must reach.
+    What ``live`` names must certainly be within the limits of a trial of both versions; where there was a trial,
+    nothing else of it may certainly be beyond them.
     """
 
     better_at: Level = 0.01
@@ -44,6 +48,7 @@ class GatePolicy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     max_answer_ms: Ratio | None = None
     max_answer_ms_ratio: Ratio | None = None
     first_share: Share | None = None
+    live: tuple[LiveMetric, ...] = ()
 
 
 class Refusal(Struct, frozen=True, kw_only=True):
@@ -97,13 +102,13 @@ class GateRecord(Struct, frozen=True, kw_only=True):
 
 
 def judge(
-    candidate: Evaluation, live: Evaluation | None, policy: GatePolicy, extra: Sequence[Criterion] = ()
+    candidate: Evaluation, live: Evaluation | None, policy: GatePolicy, trial: Sequence[Criterion] = ()
 ) -> Decision:
-    """The decision on ``candidate``; ``extra`` are criteria of elsewhere, such as a trial's (``live_trial.py``)."""
-    refusals = tuple(_refusals(candidate, live, policy))
+    """The decision on ``candidate``; ``trial`` are the criteria of the two versions' trial (``live_trial.py``)."""
+    refusals = (*_refusals(candidate, live, policy), *_no_trial(policy, trial))
     criteria: tuple[Criterion, ...] = ()
     if not refusals:
-        criteria = (*(_first(candidate, policy) if live is None else _against(candidate, live, policy)), *extra)
+        criteria = (*(_first(candidate, policy) if live is None else _against(candidate, live, policy)), *trial)
     return Decision(
         promote=bool(criteria) and all(criterion.passed for criterion in criteria),
         candidate=candidate.id,
@@ -132,6 +137,13 @@ def _refusals(candidate: Evaluation, live: Evaluation | None, policy: GatePolicy
         yield Refusal(name="size-unknown", words="The policy limits the size, and the evaluation does not tell it.")
     if (policy.max_answer_ms or policy.max_answer_ms_ratio) and not _are_timed(candidate, live):
         yield Refusal(name="time-unknown", words="The policy limits the time of an answer, and no answer was timed.")
+
+
+def _no_trial(policy: GatePolicy, trial: Sequence[Criterion]) -> Iterator[Refusal]:
+    if policy.live and not trial:
+        yield Refusal(
+            name="no-trial", words="The policy asks what a trial on live traffic shows, and these versions had none."
+        )
 
 
 def _are_timed(candidate: Evaluation, live: Evaluation | None) -> bool:

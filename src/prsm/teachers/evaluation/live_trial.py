@@ -3,11 +3,14 @@
 Where a trial's intervals hold at all times (``agents/rollouts/evidence.py``), it may be read whenever one likes.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from msgspec import Struct
 
-from prsm.teachers.evaluation.gate import Criterion
+from prsm.teachers.evaluation.gate import Criterion, LiveMetric
+
+MIN_SEEN = 10
+"""Fewer answers of a candidate than these speak against it only where a policy asks for the metric."""
 
 
 class Reading(Struct, frozen=True, kw_only=True):
@@ -17,7 +20,7 @@ class Reading(Struct, frozen=True, kw_only=True):
     more is worse, of a rating less (``more_is_better``).
     """
 
-    metric: str
+    metric: LiveMetric
     stable: float
     stable_count: int
     candidate: float
@@ -28,19 +31,24 @@ class Reading(Struct, frozen=True, kw_only=True):
     more_is_better: bool = False
 
 
-def criteria(readings: Iterable[Reading]) -> tuple[Criterion, ...]:
-    """Each metric as a criterion that holds only where the candidate is certainly within what is allowed."""
-    return tuple(map(_criterion, readings))
+def criteria(readings: Iterable[Reading], asked: Collection[LiveMetric] = ()) -> tuple[Criterion, ...]:
+    """What is ``asked`` must be certainly within what is allowed; the other metrics must not be certainly beyond it."""
+    return tuple(
+        _criterion(seen, certain=seen.metric in asked)
+        for seen in readings
+        if seen.metric in asked or seen.candidate_count >= MIN_SEEN
+    )
 
 
-def _criterion(seen: Reading) -> Criterion:
-    worst = -seen.low if seen.more_is_better else seen.high
+def _criterion(seen: Reading, *, certain: bool) -> Criterion:
+    least, most = (-seen.high, -seen.low) if seen.more_is_better else (seen.low, seen.high)
     return Criterion(
         name=f"live {seen.metric}",
-        passed=worst <= seen.allowed,
+        passed=(most if certain else least) <= seen.allowed,
         words=(
             f"Live {seen.metric}: {seen.candidate:.1%} over {seen.candidate_count:,} answers, stable {seen.stable:.1%} "
-            f"over {seen.stable_count:,}; worse by {worst:.1%} at most ({seen.allowed:.1%} allowed)."
+            f"over {seen.stable_count:,}; worse by {max(least, 0):.1%} to {max(most, 0):.1%} "
+            f"({'at most' if certain else 'not certainly above'} {seen.allowed:.1%} allowed)."
         ),
         figures={
             "candidate": seen.candidate, "candidate_count": seen.candidate_count, "stable": seen.stable,

@@ -243,18 +243,38 @@ def test_an_override_changes_what_holds_and_nothing_of_the_decision() -> None:
         msgspec.convert({"who": "a", "reason": "because", "promote": True, "at": WHEN}, Override)
 
 
-def test_a_trial_adds_criteria() -> None:
-    world = World()
-    slow = Reading(
-        metric="slow", stable=0.1, stable_count=500, candidate=0.1, candidate_count=40, low=-0.2, high=0.2, allowed=0.1
-    )
-    liked = Reading(
-        metric="quality", stable=0.7, stable_count=500, candidate=0.8, candidate_count=400, low=0.02, high=0.2,
-        allowed=0.05, more_is_better=True,
-    )  # fmt: skip
-    decision = judge(world.candidate(), world.live(), GatePolicy(), criteria([slow, liked]))
+SLOW = Reading(
+    metric="slow", stable=0.1, stable_count=500, candidate=0.1, candidate_count=40, low=-0.2, high=0.2, allowed=0.1
+)
+LIKED = Reading(
+    metric="quality", stable=0.7, stable_count=500, candidate=0.8, candidate_count=400, low=0.02, high=0.2,
+    allowed=0.05, more_is_better=True,
+)  # fmt: skip
+
+
+def test_what_a_policy_asks_of_a_trial_must_be_certain() -> None:
+    world, policy = World(), GatePolicy(live=("slow", "quality"))
+    decision = judge(world.candidate(), world.live(), policy, criteria([SLOW, LIKED], policy.live))
     assert _failed(decision) == ["live slow"]
-    assert judge(world.candidate(), world.live(), GatePolicy(), criteria([liked])).promote
+    known = replace(SLOW, low=-0.05, high=0.05)
+    assert judge(world.candidate(), world.live(), policy, criteria([known, LIKED], policy.live)).promote
+
+
+def test_a_trial_speaks_unasked_only_against_what_is_certainly_worse() -> None:
+    world = World()
+    for readings, promoted in (
+        ([SLOW, LIKED], True),
+        ([replace(SLOW, low=0.11, high=0.4)], False),
+        ([replace(SLOW, low=0.11, high=0.4, candidate_count=9)], True),
+        ([replace(LIKED, low=-0.3, high=-0.06)], False),
+    ):
+        assert judge(world.candidate(), world.live(), GatePolicy(), criteria(readings)).promote is promoted
+
+
+def test_a_policy_that_asks_for_a_trial_judges_nothing_without_one() -> None:
+    world = World()
+    decision = judge(world.candidate(), world.live(), GatePolicy(live=("error",)))
+    assert ([refusal.name for refusal in decision.refusals], decision.promote) == (["no-trial"], False)
 
 
 def test_regressions_are_found_by_task() -> None:
