@@ -38,3 +38,4 @@ def _judge(found: dict[str, Any]) -> None:
     assert found["stopped_at"] < found["steps"]
     assert found["loss_difference"] < 1e-4
     assert found["same_again"]
+    assert found["same_loss_again"]

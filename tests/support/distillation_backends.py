@@ -40,6 +40,8 @@ def check_backend(name: str, folder: Path) -> dict[str, Any]:
     student.learn(Kept(LESSONS, 4, 0), Hard(), PLAN, folder / "whole", lambda: False)
     student.export(folder / "student")
     found["written"] = student.write(PROMPTS, max_tokens=12)
+    done_again = backend.build(SHAPE, 1).learn(Kept(LESSONS, 4, 0), Hard(), PLAN, folder / "whole", lambda: False)
+    found["same_loss_again"] = done_again.loss == RunFolder(folder / "whole").reports()[-1]["loss"]
     found["score"] = sum(said == lesson.said for said, lesson in zip(found["written"], LESSONS, strict=True)) / 4
     drawn = [student.write(PROMPTS * 8, max_tokens=6, temperature=2.0, seed=seed) for seed in (1, 1, 2)]
     found["same_again"] = drawn[0] == drawn[1] != drawn[2]
@@ -62,7 +64,7 @@ def _source(method: Method, student: Any) -> LessonSource:
             return OnPolicyLessons(Kept(LESSONS, 4, 0), panel, student, method, max_tokens=8, seed=0)
 
 
-def _trained(backend: Backend, method: Method, folder: Path) -> tuple[float, float]:
+def _trained(backend: Backend, method: Method, folder: Path) -> tuple[float, float | None]:
     student = backend.build(SHAPE, 0)
     learnt = student.learn(_source(method, student), method, PLAN, folder, lambda: False)
     return RunFolder(folder).reports()[0]["loss"], learnt.loss
@@ -107,6 +109,7 @@ def _loss_difference(backend: Backend, method: Method, folder: Path) -> float:
     plan = replace(PLAN, steps=1, report_every_steps=1)
     learnt = student.learn(Once(), method, plan, folder / f"once-{METHODS.index(method)}", lambda: False)
     taught = int((lessons.targets != NOTHING).sum())
+    assert learnt.loss is not None
     return abs(learnt.loss - plain_total(method, logits, lessons) / taught)
 
 

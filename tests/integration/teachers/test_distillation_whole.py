@@ -21,12 +21,13 @@ from prsm.teachers.distillation.analysis import draw_problems
 from prsm.teachers.distillation.backends.choosing import BackendMissing, open_backend
 from prsm.teachers.distillation.design import Design
 from prsm.teachers.distillation.folder import read_shape
-from prsm.teachers.distillation.job import Stage, Standing, begun, resumed, write_job
+from prsm.teachers.distillation.job import Stage, Standing, begun, read_job, resumed, write_job
 from prsm.teachers.distillation.recipe import Amounts, Distillation, Limits
 from prsm.teachers.distillation.running import Watch, run
 from prsm.teachers.distillation.stages import Distiller, Verdict
 from prsm.teachers.distillation.teaching import kept_lessons
 from prsm.teachers.training.plan import TrainingPlan
+from prsm.teachers.training.run_folder import RunFolder
 
 TEACHERS = {
     "reverser": KnowingTeacher(lambda question: question.split()[-1][::-1]),
@@ -136,6 +137,22 @@ def test_a_signal_leaves_the_job_running(tmp_path: Path) -> None:
     job = run(tmp_path, works | {Stage.TRAIN: signalled}, Paid())
     assert (job.standing, job.stage, job.is_settled) == (Standing.RUNNING, Stage.TRAIN, False)
     assert run(tmp_path, distiller(published).works(), Paid()).standing is Standing.DONE
+
+
+def test_a_job_killed_between_its_training_and_the_record_of_it_goes_on(tmp_path: Path) -> None:
+    published: list[Path] = []
+    works = distiller(published).works()
+
+    def killed(watch: Watch) -> Any:
+        works[Stage.TRAIN](watch)
+        raise SystemExit
+
+    write_job(tmp_path, begun("job", "hold", 10**9, 1, clock.now()))
+    with pytest.raises(SystemExit):
+        run(tmp_path, works | {Stage.TRAIN: killed}, Paid())
+    job = run(tmp_path, distiller(published).works(), Paid())
+    assert job.results[Stage.TRAIN]["loss"] == RunFolder(tmp_path / "run").reports()[-1]["loss"]
+    assert read_job(tmp_path) == job
 
 
 def test_a_back_end_that_is_not_there_is_told() -> None:

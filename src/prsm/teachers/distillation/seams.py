@@ -77,10 +77,10 @@ class Teacher(Writer, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Learnt:
-    """How a training went: updates in all, the last reported loss, and whether ``stop`` ended it early."""
+    """How a training went: updates in all, the last reported loss, if any, and whether ``stop`` ended it early."""
 
     steps: int
-    loss: float
+    loss: float | None
     stopped: bool
 
 

@@ -113,6 +113,10 @@ class RunFolder:
         """All whole lines of metrics, in order."""
         return [json.loads(line) for line in self._metrics().split(b"\n")[:-1]]
 
+    def last_loss(self) -> float | None:
+        """The loss of the last line of metrics; None where none has one."""
+        return next((line["loss"] for line in reversed(self.reports()) if "loss" in line), None)
+
     def metrics_bytes(self) -> int:
         """How long the metrics are: kept with a checkpoint."""
         return len(self._metrics())

@@ -206,7 +206,7 @@ class _Loop:
         """Do what is left of the plan."""
         self.run_folder.begin({"plan": msgspec.to_builtins(self.plan), "method": msgspec.to_builtins(self.method)})
         self._resume()
-        begun, before, loss, stopped = time.process_time(), self.cpu_s, float("nan"), False
+        begun, before, loss, stopped = time.process_time(), self.cpu_s, self.run_folder.last_loss(), False
         while not stopped and (done := progress(self.plan, self.step, self.cpu_s)) < 1:
             rate = self.plan.rate * rate_share(self.plan, self.step, done)
             loss = self._update(rate)

@@ -20,6 +20,7 @@ from prsm.teachers.shape import Shape
 from prsm.teachers.training.loop import train
 from prsm.teachers.training.objective import Batch
 from prsm.teachers.training.plan import TrainingPlan
+from prsm.teachers.training.run_folder import RunFolder
 from prsm.teachers.training.small_teacher import load_teacher, save_teacher
 
 
@@ -102,16 +103,14 @@ def learnt(
     stop: Callable[[], bool],
 ) -> Learnt:
     """Train any network by the room's loop on lessons."""
-    losses = [float("nan")]
 
-    def watch(metrics: Any) -> str | None:
-        losses.append(metrics["loss"])
+    def watch(_metrics: Any) -> str | None:
         return "The job asked to stop." if stop() else None
 
     end = train(network, TensorSource(source), objective(method), plan, folder, watch=watch)
     if end.state == "failed":
         raise TrainingFailed(end.reason)
-    return Learnt(end.step, losses[-1], end.state == "stopped")
+    return Learnt(end.step, RunFolder(folder).last_loss(), end.state == "stopped")
 
 
 class TensorSource:
