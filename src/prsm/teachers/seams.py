@@ -95,6 +95,10 @@ class Teacher(Protocol):
         """How many tokens it reads for ``text``; 0 where it does not understand it."""
         ...
 
+    def room(self, text: str) -> int:
+        """The most tokens it writes for ``text``, which it understands; fewer than its limit where its context ends."""
+        ...
+
     def answer(self, text: str, max_tokens: int) -> Iterator[Piece]:
         """A piece a token, as it is written, greedily. Raises InvalidRequest where it does not understand ``text``."""
         ...

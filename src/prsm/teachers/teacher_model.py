@@ -102,6 +102,10 @@ class FolderTeacher:
         """How many tokens it reads for ``text``; 0 where it does not understand it."""
         return len(text.strip()) + 1 if self.understands(text) else 0
 
+    def room(self, text: str) -> int:
+        """The most tokens it writes for ``text``."""
+        return min(self.max_tokens, self.model.shape.context_tokens - self.count_tokens(text))
+
     def answer(self, text: str, max_tokens: int) -> Iterator[Piece]:
         """A piece a token, greedily: the scratchpad, then the answer. Raises InvalidRequest where not understood."""
         if not self.understands(text):

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.support.small_teachers import write_teacher
+from tests.support.small_teachers import small_shape, write_teacher
 
 from prsm.agents.call import ChatCall, Delta, EmbedCall, Target
 from prsm.agents.executors.embedded import EmbeddedExecutor, question_of
@@ -243,4 +243,17 @@ async def test_a_teacher_whose_folder_breaks_says_so(tmp_path: Path) -> None:
     with pytest.raises(UpstreamError, match="changed") as caught:
         await executor.chat(Target("local/sums", "sums", "local", "embedded"), _call("12 + 30"))
     assert (caught.value.code, caught.value.kind) == ("teacher_broken", Kind.UNAVAILABLE)
+    await executor.aclose()
+
+
+async def test_an_answer_that_fills_the_networks_context_ends_with_length(tmp_path: Path) -> None:
+    folder = write_teacher(tmp_path / "any", small_shape(context_tokens=32), questions=[])
+    teacher = FolderTeacher.load(folder)
+    executor = EmbeddedExecutor({"any": teacher}, _encode, len)
+    for question in ("2" * room for room in range(20, 31)):
+        pieces = list(teacher.answer(question, 20))
+        completion = await executor.chat(Target("local/any", "any", "local", "embedded"), _call(question))
+        is_full = len(question) + 1 + len(pieces) == 32
+        assert completion.choices[0].finish_reason == ("length" if is_full or len(pieces) == 20 else "stop")
+    assert is_full
     await executor.aclose()

@@ -68,7 +68,8 @@ class EmbeddedExecutor:
             message = f"{target.name} is no longer inside this node."
             raise UpstreamError(message, retryable=False, kind=Kind.UNAVAILABLE, code="teacher_gone")
         question = _question(teacher, call)
-        limit = min(call.max_output_tokens or teacher.max_tokens, target.max_output_tokens, teacher.max_tokens)
+        room = teacher.room(question)
+        limit = min(call.max_output_tokens or room, target.max_output_tokens, room)
         stops = _StopFilter(_stop_sequences(call.options))
         generation = _Generation(teacher, question, limit)
         future = self._answering.submit(generation.run)

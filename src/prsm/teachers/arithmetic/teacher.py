@@ -58,6 +58,10 @@ class ArithmeticTeacher:
         problem = read(text)
         return len(encode(problem.canonical)) if problem else 0
 
+    def room(self, text: str) -> int:
+        """The most tokens it writes for ``text``."""
+        return min(MAX_OUTPUT_TOKENS, self._decoder.shape.context_tokens - self.count_tokens(text))
+
     def answer(self, text: str, max_tokens: int = MAX_OUTPUT_TOKENS) -> Iterator[Piece]:
         """One piece per generated token, as it is generated. Raises InvalidRequest when not understood."""
         problem = read(text)
