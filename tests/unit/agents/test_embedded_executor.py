@@ -257,3 +257,24 @@ async def test_an_answer_that_fills_the_networks_context_ends_with_length(tmp_pa
         assert completion.choices[0].finish_reason == ("length" if is_full or len(pieces) == 20 else "stop")
     assert is_full
     await executor.aclose()
+
+
+async def test_who_waits_when_the_node_ends_is_told_and_not_given_an_empty_answer(
+    executor: EmbeddedExecutor, teacher: CountingTeacher
+) -> None:
+    teacher.gate = threading.Event()
+    first, second = (asyncio.create_task(executor.chat(TARGET, _call("1 + 1"))) for _ in range(2))
+    while teacher.generated < 3:
+        await asyncio.sleep(0.001)
+    closing = asyncio.create_task(executor.aclose())
+    await asyncio.sleep(0.1)  # the line is closed by another thread
+    teacher.gate.set()
+    with pytest.raises(UpstreamError) as caught:
+        await second
+    assert (caught.value.code, caught.value.kind) == ("node_ending", Kind.UNAVAILABLE)
+    assert (await first).choices[0].content == "2"
+    await closing
+    for late in (executor.chat(TARGET, _call("1 + 1")), executor.embed(TARGET, EmbedCall(uuid7(), ["x"], "e"))):
+        with pytest.raises(UpstreamError) as caught:
+            await late
+        assert caught.value.code == "node_ending"

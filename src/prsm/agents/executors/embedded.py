@@ -145,19 +145,30 @@ class _Line:
     def __init__(self, name: str, max_calls: int) -> None:
         self._places = threading.BoundedSemaphore(max_calls)
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
+        self._is_closed = False
 
     def submit(self, work: Callable[[], _Result]) -> Future[_Result]:
-        """Lines ``work`` up. Raises UpstreamError (retryable) when the line is full."""
+        """Lines ``work`` up. Raises UpstreamError (retryable) when the line is full or closed."""
         if not self._places.acquire(blocking=False):
             message = "The embedded model has as many calls waiting as it may hold."
             raise UpstreamError(message, retryable=True, kind=Kind.UNAVAILABLE, code="overloaded", retry_after_s=1.0)
-        future = self._worker.submit(work)
+        try:
+            future = self._worker.submit(self._done, work)
+        except RuntimeError:  # it was shut down
+            self._places.release()
+            raise _ending() from None
         future.add_done_callback(lambda _: self._places.release())
         return future
 
     def close(self) -> None:
-        """Blocks until the running call has ended; those waiting are cancelled."""
-        self._worker.shutdown(cancel_futures=True)
+        """Blocks until the running call has ended; those waiting end with an UpstreamError."""
+        self._is_closed = True
+        self._worker.shutdown()
+
+    def _done(self, work: Callable[[], _Result]) -> _Result:
+        if self._is_closed:
+            raise _ending()
+        return work()
 
 
 class _Generation:
@@ -243,6 +254,10 @@ def _deltas(pieces: list[Piece], stops: _StopFilter) -> list[Delta]:
 def _stop_sequences(options: Json) -> tuple[str, ...]:
     stop: Any = options.get("stop")
     return tuple(filter(None, [stop] if isinstance(stop, str) else stop or ()))
+
+
+def _ending() -> UpstreamError:
+    return UpstreamError("The node is ending.", retryable=True, kind=Kind.UNAVAILABLE, code="node_ending")
 
 
 def _refusal(message: str, code: str) -> UpstreamError:
