@@ -26,6 +26,7 @@ from prsm.teachers.distillation.teaching import (
 )
 from prsm.teachers.seams import Problem
 from prsm.teachers.tasks.held_out import is_held_out
+from prsm.teachers.tasks.own_tasks import WrittenTask
 
 ADDITION, REVERSAL = Addition(), Reversal()
 PROBLEMS = [Problem("addition", 0, "1+2", "3"), Problem("reversal", 0, "reverse abc", "cba")]
@@ -175,3 +176,9 @@ def test_teachers_are_measured_on_what_is_held_out() -> None:
     problems = draw_problems(ADDITION, 4, 0, held_out=True)
     shown = [Lesson("addition", [1], answer_ids("", problem.answer)) for problem in problems]
     assert measured(ADDITION, problems, shown).right == 4
+
+
+def test_every_problem_of_a_file_is_drawn_however_many_levels_it_has() -> None:
+    levels = [[Problem("own", level, f"{level} {number}", "a") for number in range(100)] for level in range(2)]
+    drawn = [draw_problems(WrittenTask("own", levels), 1000, 7, held_out=held) for held in (False, True)]
+    assert sum(map(len, drawn)) == 200

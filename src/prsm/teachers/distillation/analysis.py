@@ -67,7 +67,8 @@ def draw_problems(task: Task, count: int, seed: int, *, held_out: bool) -> list[
     """
     found: dict[str, Problem] = {}
     for number in range(_DRAWS_PER_PROBLEM * count):
-        problem = task.generate(number % task.levels, seed + number)
+        turn, level = divmod(number, task.levels)
+        problem = task.generate(level, seed + turn)
         if is_held_out(problem.prompt) == held_out:
             found.setdefault(problem.prompt, problem)
         if len(found) == count:
