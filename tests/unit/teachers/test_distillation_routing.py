@@ -69,11 +69,13 @@ def test_the_largest_student_within_every_limit_is_chosen() -> None:
 
 def test_lessons_and_steps_are_what_budget_recipe_and_plan_allow() -> None:
     asked = Amounts(lessons_per_family=1000, passes=2, batch=50, training_share=0.5)
-    assert amounts(asked, 10**6, 2, 1.0, 10**9) == (1000, 80)
-    assert amounts(asked, 10, 2, 1.0, 10**9) == (125, 10)
-    assert amounts(asked, 10**6, 2, 1000.0, 1000) == (250, 20)
-    with pytest.raises(ConfigError, match="budget pays for 10 lessons"):
-        amounts(asked, 10**6, 2, 1000.0, 20)
+    assert amounts(asked, TrainingPlan(steps=10**6), 2, 1.0, 10**9) == (1000, 80)
+    assert amounts(asked, TrainingPlan(steps=10), 2, 1.0, 10**9) == (125, 10)
+    assert amounts(asked, TrainingPlan(steps=10**6), 2, 1000.0, 1000) == (250, 20)
+    assert amounts(asked, TrainingPlan(steps=10**6, accumulate=4), 2, 1.0, 10**9) == (1000, 20)
+    assert amounts(asked, TrainingPlan(steps=10, accumulate=4), 2, 1.0, 10**9) == (500, 10)
+    with pytest.raises(ConfigError, match="budget pays for 10 lessons; one step takes 50"):
+        amounts(asked, TrainingPlan(steps=10**6), 2, 1000.0, 20)
 
 
 def test_a_lesson_costs_what_its_method_does_with_it() -> None:

@@ -60,7 +60,7 @@ def design(recipe: Distillation, analysis: Analysis, backend: Backend, vocabular
 
     shape = fitting(ladder(vocabulary, context), recipe.limits, together, token_us)
     us = lesson_us(recipe, analysis, routing, pace[shape])
-    lessons, steps = amounts(recipe.amounts, recipe.plan.steps, len(routing), us, left_cpu_ms)
+    lessons, steps = amounts(recipe.amounts, recipe.plan, len(routing), us, left_cpu_ms)
     return Design(
         routing=routing,
         shape=shape,
@@ -145,15 +145,16 @@ def lesson_us(
     return write + recipe.amounts.passes * once
 
 
-def amounts(asked: Amounts, most_steps: int, families: int, us_a_lesson: float, left_cpu_ms: int) -> tuple[int, int]:
+def amounts(asked: Amounts, plan: TrainingPlan, families: int, us_a_lesson: float, left_cpu_ms: int) -> tuple[int, int]:
     """Lessons a family, and steps, that the budget and the plan allow. Raises ConfigError where it pays for no step."""
+    a_step = asked.batch * plan.accumulate
     affordable = int(1000 * left_cpu_ms * asked.training_share / us_a_lesson)
-    total = min(affordable, asked.lessons_per_family * families, most_steps * asked.batch // asked.passes)
+    total = min(affordable, asked.lessons_per_family * families, plan.steps * a_step // asked.passes)
     each = total // families
-    steps = each * families * asked.passes // asked.batch
+    steps = each * families * asked.passes // a_step
     if steps < 1:
         raise ConfigError(
-            f"The budget pays for {affordable} lessons; one step takes {asked.batch}.",
+            f"The budget pays for {affordable} lessons; one step takes {a_step}.",
             param="budget_micro_ftns",
             remedy="Give more, or make the batch or the teachers smaller.",
         )
