@@ -3,6 +3,8 @@
 import itertools
 import os
 import signal
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +21,16 @@ from prsm.core.errors import ConfigError
 from prsm.teachers.alphabet import prompt_ids
 from prsm.teachers.distillation.analysis import draw_problems
 from prsm.teachers.distillation.backends.choosing import BackendMissing, open_backend
+from prsm.teachers.distillation.backends.torch_decoder import DecoderStudent, TorchDecoder
 from prsm.teachers.distillation.design import Design
 from prsm.teachers.distillation.folder import read_shape
 from prsm.teachers.distillation.job import Stage, Standing, begun, read_job, resumed, write_job
-from prsm.teachers.distillation.recipe import Amounts, Distillation, Limits
+from prsm.teachers.distillation.recipe import Amounts, Distillation, Limits, Method
 from prsm.teachers.distillation.running import Watch, run
+from prsm.teachers.distillation.seams import Learnt, LessonSource
 from prsm.teachers.distillation.stages import Distiller, Verdict
 from prsm.teachers.distillation.teaching import kept_lessons
+from prsm.teachers.shape import Shape
 from prsm.teachers.training.plan import TrainingPlan
 from prsm.teachers.training.run_folder import RunFolder
 
@@ -136,6 +141,32 @@ def test_a_signal_leaves_the_job_running(tmp_path: Path) -> None:
     write_job(tmp_path, begun("job", "hold", 10**9, 1, clock.now()))
     job = run(tmp_path, works | {Stage.TRAIN: signalled}, Paid())
     assert (job.standing, job.stage, job.is_settled) == (Standing.RUNNING, Stage.TRAIN, False)
+    assert run(tmp_path, distiller(published).works(), Paid()).standing is Standing.DONE
+
+
+class Told(DecoderStudent):
+    """The real student, told to end while it learns."""
+
+    def learn(
+        self, source: LessonSource, method: Method, plan: TrainingPlan, folder: Path, stop: Callable[[], bool]
+    ) -> Learnt:
+        def told() -> bool:
+            os.kill(os.getpid(), signal.SIGTERM)
+            return stop()
+
+        return super().learn(source, method, plan, folder, told)
+
+
+class TellingBackend(TorchDecoder):
+    def build(self, shape: Shape, seed: int) -> DecoderStudent:
+        return Told(super().build(shape, seed).network)
+
+
+def test_a_signal_while_a_student_is_measured_leaves_the_job_running(tmp_path: Path) -> None:
+    published: list[Path] = []
+    write_job(tmp_path, begun("job", "hold", 10**9, 1, clock.now()))
+    job = run(tmp_path, replace(distiller(published), backend=TellingBackend()).works(), Paid())
+    assert (job.standing, job.stage, job.is_settled) == (Standing.RUNNING, Stage.DESIGN, False)
     assert run(tmp_path, distiller(published).works(), Paid()).standing is Standing.DONE
 
 

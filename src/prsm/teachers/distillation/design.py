@@ -16,6 +16,7 @@ from prsm.core.errors import ConfigError
 from prsm.teachers.distillation.analysis import Analysis
 from prsm.teachers.distillation.recipe import Amounts, Distillation, Hard, Limits, OnPolicy
 from prsm.teachers.distillation.routing import route
+from prsm.teachers.distillation.running import Interrupted
 from prsm.teachers.distillation.seams import Backend
 from prsm.teachers.distillation.teaching import Kept, Lesson
 from prsm.teachers.shape import Shape
@@ -107,7 +108,10 @@ def fitting(
 
 
 def student_pace(backend: Backend, shape: Shape, recipe: Distillation, lesson_tokens: int) -> StudentPace:
-    """Measure a fresh student on lessons of the usual length, without the first steps: they compile and allocate."""
+    """Measure a fresh student on lessons of the usual length, without the first steps: they compile and allocate.
+
+    Raises Interrupted where the process is told to end meanwhile.
+    """
     student = backend.build(shape, recipe.plan.seed)
     chance = np.random.default_rng(recipe.plan.seed)
     half = max(2, lesson_tokens // 2)
@@ -121,7 +125,9 @@ def student_pace(backend: Backend, shape: Shape, recipe: Distillation, lesson_to
         return False
 
     with tempfile.TemporaryDirectory() as folder:
-        student.learn(Kept(lessons, len(lessons), 0), Hard(), plan, Path(folder), stop)
+        learnt = student.learn(Kept(lessons, len(lessons), 0), Hard(), plan, Path(folder), stop)
+    if learnt.stopped:  # by a signal, as ``stop`` never asks for it
+        raise Interrupted
     learn_us = 1e6 * float(np.median(np.diff(moments)[1:])) / (len(lessons) * plan.accumulate)
     begun = time.process_time()
     written = student.write([lesson.prompt for lesson in lessons], max_tokens=half, temperature=1.0)
