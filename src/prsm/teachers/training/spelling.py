@@ -46,9 +46,13 @@ class TokenizerSpelling:
         return self.tokenizer.encode(text, add_special_tokens=False)
 
     def pair(self, prompt: str, answer: str, scratchpad: str = "") -> Pair:
-        """The prompt as a user's message; the scratchpad before the answer on a line of its own; then the end."""
+        """The prompt as a user's message; the scratchpad before the answer on a line of its own; then the end.
+
+        A prompt of no tokens is read as the beginning of a text. Encoders end with their separator.
+        """
         said = self.text(f"{scratchpad}\n{answer}" if scratchpad else answer)
-        return Pair(self._prompt(prompt), [*said, self.tokenizer.eos_token_id])
+        end = self._mark("eos_token_id", "sep_token_id")
+        return Pair(self._prompt(prompt) or [self._mark("bos_token_id", "eos_token_id", "cls_token_id")], [*said, end])
 
     def _prompt(self, prompt: str) -> list[int]:
         if not self.tokenizer.chat_template:
@@ -56,6 +60,14 @@ class TokenizerSpelling:
         messages = [{"role": "user", "content": prompt}]
         written = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
         return self.text(written)
+
+    def _mark(self, *names: str) -> int:
+        """The first of these tokens that the tokenizer has."""
+        found = (getattr(self.tokenizer, name) for name in names)
+        mark = next((each for each in found if each is not None), None)
+        if mark is None:
+            raise ConfigError("The model's tokenizer has no token for the end of a text.", param="model.name")
+        return mark
 
 
 def _readable(text: str) -> str:
