@@ -80,6 +80,14 @@ def advantages(rewards: Sequence[float], *, by_deviation: bool) -> list[float]:
     return [each / deviation for each in apart] if by_deviation and deviation else apart
 
 
+def check_practised(task: Task, level: int, drawn: Sequence[Problem]) -> None:
+    """Raises ConfigError where no problem of a level could be drawn, or one that a small teacher cannot read."""
+    if not drawn:
+        raise ConfigError(f"All prompts of level {level} of {task.name} are held out.", param="tasks")
+    if not all(is_readable(problem.prompt) for problem in drawn):
+        raise ConfigError(f"A prompt of {task.name} has characters that a small teacher cannot read.", param="tasks")
+
+
 def improve(
     network: Decoder,
     tasks: Mapping[str, Task],
@@ -198,12 +206,9 @@ class Rollouts:
         name, level = chosen(self._curriculum_plan, self.curriculum, draw.random())
         seed = draw.getrandbits(48)
         drawn = (self._tasks[name].generate(level, number) for number in range(seed, seed + _TRIES))
-        problem = next((each for each in drawn if not is_held_out(each.prompt)), None)
-        if problem is None:
-            raise ConfigError(f"All prompts of level {level} of {name} are held out.", param="tasks")
-        if not is_readable(problem.prompt):
-            raise ConfigError(f"A prompt of {name} has characters that a small teacher cannot read.", param="tasks")
-        return problem
+        practised = list(itertools.islice((each for each in drawn if not is_held_out(each.prompt)), 1))
+        check_practised(self._tasks[name], level, practised)
+        return practised[0]
 
 
 def _answered(prompt: list[int], said: list[Said], rewards: list[float], plan: RlvrPlan) -> list[Answered]:

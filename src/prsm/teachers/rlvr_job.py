@@ -19,7 +19,7 @@ from prsm.teachers.alphabet import prompt_ids
 from prsm.teachers.curriculum import Standing
 from prsm.teachers.networks.decoder import Decoder
 from prsm.teachers.networks.sampling import sample
-from prsm.teachers.rlvr_engine import improve, rewards
+from prsm.teachers.rlvr_engine import check_practised, improve, rewards
 from prsm.teachers.rlvr_plan import RlvrRecipe
 from prsm.teachers.seams import Task
 from prsm.teachers.tasks.held_out import problems
@@ -30,6 +30,7 @@ from prsm.teachers.training.run_folder import Ended, RunFolder
 from prsm.teachers.training.small_teacher import load_teacher, save_teacher
 
 _MEASURED: Final = 100
+_SEEDS_A_PROMPT: Final = 20
 _MEASURED_FROM: Final = 2 * 10**12
 """The seeds of what is measured: far from those of training and of exams."""
 
@@ -52,7 +53,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def measured(network: Decoder, tasks: Mapping[str, Task], recipe: RlvrRecipe) -> dict[str, dict[int, Standing]]:
-    """How many of some prompts of each level are answered exactly right, greedily."""
+    """How many of some prompts of each level are answered exactly right, greedily.
+
+    Raises ConfigError for a level that cannot be practised.
+    """
     return {
         name: {level: _standing(network, tasks[name], level, recipe.rlvr.max_tokens) for level in range(levels)}
         for name, levels in recipe.tasks.items()
@@ -60,7 +64,9 @@ def measured(network: Decoder, tasks: Mapping[str, Task], recipe: RlvrRecipe) ->
 
 
 def _standing(network: Decoder, asked: Task, level: int, max_tokens: int) -> Standing:
-    drawn = list(islice(problems(asked, level, _MEASURED_FROM, held_out=False), _MEASURED))
+    practised = problems(asked, level, _MEASURED_FROM, held_out=False, seeds=_SEEDS_A_PROMPT * _MEASURED)
+    drawn = list(islice(practised, _MEASURED))
+    check_practised(asked, level, drawn)
     said = sample(network, [prompt_ids(problem.prompt) for problem in drawn], max_tokens=max_tokens)
     return Standing(round(sum(rewards(asked, drawn, [each.ids for each in said]))), len(drawn))
 

@@ -18,10 +18,10 @@ def is_held_out(prompt: str) -> bool:
     return int.from_bytes(hashlib.sha256(prompt.encode()).digest(), "big") % HELD_OUT_MODULUS == 0
 
 
-def problems(task: Task, level: int, seed: int, *, held_out: bool) -> Iterator[Problem]:
-    """The problems of one level on one side of the split, without end, from the seeds ``seed``, ``seed + 1``, ...
+def problems(task: Task, level: int, seed: int, *, held_out: bool, seeds: int | None = None) -> Iterator[Problem]:
+    """The problems of one level on one side of the split, from the seeds ``seed``, ``seed + 1``, ...
 
-    A level whose few prompts all lie on the other side gives nothing for ever: bound the search where that may be.
+    Of so many ``seeds``, or without end: a level whose prompts all lie on the other side then gives nothing for ever.
     """
-    drawn = (task.generate(level, number) for number in itertools.count(seed))
+    drawn = (task.generate(level, number) for number in itertools.islice(itertools.count(seed), seeds))
     return (problem for problem in drawn if is_held_out(problem.prompt) == held_out)
