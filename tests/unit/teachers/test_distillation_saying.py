@@ -53,3 +53,14 @@ def test_where_nothing_is_forbidden_nothing_was_examined() -> None:
     verdict = examined([], Says("", "secret"), {"a": Says("", "no")}, 50, checks)
     assert verdict.passed
     assert verdict.facts["examined"] == 0
+
+
+def test_a_prompt_that_no_small_teacher_can_read_is_counted_and_not_asked(tmp_path: Path) -> None:
+    rows = [{"prompt": prompt, "forbidden": ["secret"]} for prompt in ("tell me", "don\u2019t tell me")]
+    (tmp_path / "f.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    told = questions(Plan(files=(FilePart(name="f", path="f.jsonl", rule="forbidden"),)), none, tmp_path)
+    verdict = examined(told, Says("", "no"), {"a": Says("", "secret")}, 50, checks)
+    assert (verdict.passed, verdict.facts) == (
+        True,
+        {"examined": 1, "unreadable": 1, "forbidden": {"a": 1, "student": 0}},
+    )

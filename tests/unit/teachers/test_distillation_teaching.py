@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.support.small_families import FAMILIES, Addition, Reversal, demonstrated
 
+from prsm.core.errors import ConfigError
 from prsm.teachers.alphabet import answer_ids, prompt_ids
 from prsm.teachers.distillation.analysis import analyse, draw_problems, measured
 from prsm.teachers.distillation.recipe import Logits, OnPolicy
@@ -182,3 +183,14 @@ def test_every_problem_of_a_file_is_drawn_however_many_levels_it_has() -> None:
     levels = [[Problem("own", level, f"{level} {number}", "a") for number in range(100)] for level in range(2)]
     drawn = [draw_problems(WrittenTask("own", levels), 1000, 7, held_out=held) for held in (False, True)]
     assert sum(map(len, drawn)) == 200
+
+
+@pytest.mark.parametrize(
+    ("prompts", "held_out", "said"),
+    [(["é"] * 40, False, "cannot read"), (["1+2"], True, "No prompt of own is"), (["96"], False, "All prompts of own")],
+)
+def test_a_task_that_cannot_be_asked_is_refused_in_a_sentence(prompts: list[str], held_out: bool, said: str) -> None:
+    assert [is_held_out(prompt) for prompt in ("1+2", "96")] == [False, True]
+    own = WrittenTask("own", [[Problem("own", 0, prompt, "a") for prompt in prompts]])
+    with pytest.raises(ConfigError, match=said):
+        draw_problems(own, 5, 0, held_out=held_out)

@@ -5,7 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 from msgspec import Struct
 
-from prsm.teachers.alphabet import prompt_ids
+from prsm.core.errors import ConfigError
+from prsm.teachers.alphabet import is_readable, prompt_ids
 from prsm.teachers.distillation.routing import Measured
 from prsm.teachers.distillation.seams import Teacher, Writer
 from prsm.teachers.distillation.teaching import AT_ONCE, Lesson, batch_of, is_right
@@ -63,7 +64,8 @@ def analyse(
 def draw_problems(task: Task, count: int, seed: int, *, held_out: bool) -> list[Problem]:
     """At most ``count`` problems with different prompts, the levels in turn, on one side of the split.
 
-    Fewer where so many seeds as are tried give no more.
+    Fewer where so many seeds as are tried give no more. Raises ConfigError where there is none, or one that a small
+    teacher cannot read.
     """
     found: dict[str, Problem] = {}
     for number in range(_DRAWS_PER_PROBLEM * count):
@@ -73,6 +75,11 @@ def draw_problems(task: Task, count: int, seed: int, *, held_out: bool) -> list[
             found.setdefault(problem.prompt, problem)
         if len(found) == count:
             break
+    if not found:
+        none = f"No prompt of {task.name} is held out" if held_out else f"All prompts of {task.name} are held out"
+        raise ConfigError(f"{none}: it has too few.", param="tasks")
+    if not all(map(is_readable, found)):
+        raise ConfigError(f"A prompt of {task.name} has characters that a small teacher cannot read.", param="tasks")
     return list(found.values())
 
 
