@@ -20,6 +20,7 @@ from prsm.teachers.feedback.preferences import (
     preference_probabilities,
     reliability,
     split,
+    temperature,
     validated,
 )
 from prsm.teachers.tasks.held_out import is_held_out
@@ -92,6 +93,13 @@ def test_a_boastful_model_is_cooled_and_a_perfect_one_stays_finite() -> None:
     assert found.calibrated < found.brier - 0.01
     perfect = validated(pairs, [3.0] * len(pairs), [0.0] * len(pairs))
     assert 0.1 < perfect.temperature < 1
+
+
+def test_where_no_pair_says_how_sure_rewards_should_be_they_stay_as_they_are() -> None:
+    pairs = [pair for pair in _generated(40) if temperature([pair], [1.0], [0.0]) == 1.0]
+    assert 10 < len(pairs) < 30, "one half of the prompts is for it"
+    assert validated(pairs[:3], [2.0] * 3, [0.5] * 3).temperature == 1.0
+    assert validated(_generated(9), [0.0] * 9, [0.0] * 9).temperature == 1.0
 
 
 def test_a_model_that_likes_length_is_as_good_as_the_baseline_and_no_better() -> None:

@@ -118,12 +118,14 @@ def temperature(pairs: Sequence[Compared], chosen: Sequence[float], rejected: Se
     """What rewards are to be divided by to be as sure as they are right (Guo et al. 2017, arXiv:1706.04599).
 
     The likeliest for the half of the pairs that ``validated`` does not judge by. One pair more that it puts last keeps
-    it finite where a model puts all of them first.
+    it finite where a model puts all of them first. 1 where that half has no pair, or none that the rewards tell apart.
     """
     margins = [
         ours - theirs for pair, ours, theirs in zip(pairs, chosen, rejected, strict=True) if _bit(pair.prompt, 1)
     ]
-    margins.append(-sum(map(abs, margins)) / max(len(margins), 1))
+    if not any(margins):
+        return 1.0
+    margins.append(-sum(map(abs, margins)) / len(margins))
     low, high = -_LOG_HEAT, _LOG_HEAT  # of the natural logarithm of what margins are multiplied by
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
