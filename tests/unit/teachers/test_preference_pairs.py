@@ -102,6 +102,14 @@ def test_where_no_pair_says_how_sure_rewards_should_be_they_stay_as_they_are() -
     assert validated(_generated(9), [0.0] * 9, [0.0] * 9).temperature == 1.0
 
 
+def test_more_pairs_of_the_same_prompts_make_nobody_surer() -> None:
+    pairs = _generated(100)
+    margins = [float(place % 4 > 0) - 0.5 for place in range(100)]
+    once, often = (validated(pairs * times, margins * times, [0.0] * 100 * times) for times in (1, 5))
+    assert often.model == once.model._replace(pairs=500)
+    assert often.longer == once.longer._replace(pairs=500)
+
+
 def test_a_model_that_likes_length_is_as_good_as_the_baseline_and_no_better() -> None:
     pairs = [_pair(str(n), "x" * (n % 7 + 1), "y" * (n % 5 + 9 * (n % 2))) for n in range(200)]
     found = validated(pairs, [float(len(p.chosen)) for p in pairs], [float(len(p.rejected)) for p in pairs])

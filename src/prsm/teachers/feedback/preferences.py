@@ -111,7 +111,7 @@ def validated(pairs: Sequence[Compared], chosen: Sequence[float], rejected: Sequ
     heat = temperature(pairs, chosen, rejected)
     told = [margin for pair, margin in zip(pairs, margins, strict=True) if not _bit(pair.prompt, 1)] or margins
     before, after = brier(_probabilities(told)), brier(_probabilities([margin / heat for margin in told]))
-    return Validation(_accuracy(margins), _accuracy(lengths), before, after, heat)
+    return Validation(_accuracy(pairs, margins), _accuracy(pairs, lengths), before, after, heat)
 
 
 def temperature(pairs: Sequence[Compared], chosen: Sequence[float], rejected: Sequence[float]) -> float:
@@ -156,7 +156,7 @@ def reliability(probabilities: Sequence[float], bins: int = 10) -> list[Bin]:
         sure = max(probability, 1 - probability)
         gathered[min(int((sure - 0.5) * 2 * bins), bins - 1)].append(probability)
     return [
-        Bin(sum(max(p, 1 - p) for p in each) / len(each), _accuracy([p - 0.5 for p in each]).share, len(each))
+        Bin(sum(max(p, 1 - p) for p in each) / len(each), _right([p - 0.5 for p in each]), len(each))
         for each in gathered
         if each
     ]
@@ -171,6 +171,11 @@ def _bit(prompt: str, place: int) -> bool:
     return bool(hashlib.sha256(f"half/{prompt}".encode()).digest()[0] >> place & 1)
 
 
-def _accuracy(margins: Sequence[float]) -> Accuracy:
-    right = sum((margin > 0) + 0.5 * (margin == 0) for margin in margins)
-    return Accuracy(right / len(margins), *bounds(right, len(margins), _DEVIATIONS), len(margins))
+def _accuracy(pairs: Sequence[Compared], margins: Sequence[float]) -> Accuracy:
+    """Pairs of one prompt are not independent: the bounds are those of as many answers as there are prompts."""
+    share, prompts = _right(margins), len({pair.prompt for pair in pairs})
+    return Accuracy(share, *bounds(share * prompts, prompts, _DEVIATIONS), len(margins))
+
+
+def _right(margins: Sequence[float]) -> float:
+    return sum((margin > 0) + 0.5 * (margin == 0) for margin in margins) / len(margins)
