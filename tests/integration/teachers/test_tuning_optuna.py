@@ -16,8 +16,8 @@ from tests.support.tuning_objectives import STEPS, broken, slow_valley, valley  
 from prsm.core import database, schema  # noqa: E402 - after the skip
 from prsm.core.errors import ConfigError, Unavailable  # noqa: E402 - after the skip
 from prsm.teachers.tuning.optuna_search import SCHEMA, OptunaSearch, WorkerFailed, driver_address  # noqa: E402
-from prsm.teachers.tuning.seams import Found, Study  # noqa: E402 - after the skip
-from prsm.teachers.tuning.space import Choice, FloatRange, IntRange, Range  # noqa: E402 - after the skip
+from prsm.teachers.tuning.seams import Found, Report, Study  # noqa: E402 - after the skip
+from prsm.teachers.tuning.space import Choice, FloatRange, IntRange, Range, Values  # noqa: E402 - after the skip
 
 SPACE: dict[str, Range] = {
     "x": FloatRange(low=0.001, high=1, log=True),
@@ -121,6 +121,19 @@ def test_a_study_where_nothing_ends_is_refused() -> None:
 
     with pytest.raises(ConfigError, match="came to its end"):
         OptunaSearch().run(study(trials=2), SPACE, endless)
+
+
+def test_a_trial_whose_value_is_no_number_counts_and_is_never_the_best() -> None:
+    asked: list[float] = []
+
+    def often_nan(values: Values, _report: Report) -> float:
+        assert len(asked) < 12, "the search goes on beyond its trials"
+        asked.append(float(values["x"]))
+        return float("nan") if len(asked) % 2 else float(values["x"])
+
+    found = OptunaSearch().run(study(trials=6, prunes=False), SPACE, often_nan)
+    assert [trial.value for trial in found.trials] == [None, asked[1], None, asked[3], None, asked[5]]
+    assert found.best.value == min(asked[1::2])
 
 
 def test_an_absent_server_is_told() -> None:

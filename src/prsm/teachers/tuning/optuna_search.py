@@ -7,7 +7,6 @@ worker that was killed leaves its trial to the next one, after the heartbeats ha
 # optuna and pg8000 are in the extra ``train`` and may be absent where types are checked.
 # pyright: basic, reportMissingImports=false
 
-import math
 import multiprocessing
 import ssl
 import warnings
@@ -26,7 +25,7 @@ from sqlalchemy.engine import URL
 
 from prsm.core.database import check_url
 from prsm.core.errors import PrsmError, Unavailable
-from prsm.teachers.tuning.seams import Found, Objective, Pruned, Study, Trial, found
+from prsm.teachers.tuning.seams import WORST, Found, Objective, Pruned, Study, Trial, comparable, found
 from prsm.teachers.tuning.space import Choice, FloatRange, IntRange, Space, Value
 
 SCHEMA = "prsm_tuning"
@@ -89,7 +88,7 @@ def _work(opened: optuna.Study, study: Study, space: Space, objective: Objective
     def asked(trial: optuna.Trial) -> float:
         values = {name: _suggested(trial, name, each) for name, each in space.items()}
         try:
-            return objective(values, _reporting(trial, study))
+            return comparable(objective(values, _reporting(trial, study)))
         except Pruned as pruned:
             raise optuna.TrialPruned from pruned
 
@@ -108,8 +107,7 @@ def _is_over(opened: optuna.Study, study: Study) -> bool:
 
 def _reporting(trial: optuna.Trial, study: Study) -> Callable[[int, float], None]:
     def report(step: int, value: float) -> None:
-        # A value that is no number is worse than any: such a trial is to be pruned, not to be looked at as missing.
-        trial.report(value if math.isfinite(value) else 1e30, step)
+        trial.report(comparable(value), step)
         if study.prunes and step < study.max_steps and trial.should_prune():
             raise Pruned
 
@@ -141,7 +139,7 @@ def _pruner(study: Study) -> BasePruner:
 
 
 def _trial(trial: FrozenTrial) -> Trial:
-    value = trial.value if trial.state is TrialState.COMPLETE else None
+    value = trial.value if trial.state is TrialState.COMPLETE and trial.value != WORST else None
     return Trial(number=trial.number, values=dict(trial.params), value=value, steps=_steps(trial))
 
 

@@ -8,7 +8,6 @@ is opened. What a search found is kept nowhere.
 # pyright: basic, reportMissingImports=false
 
 import logging
-import math
 import os
 import tempfile
 from typing import Any
@@ -22,7 +21,7 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
 from ray.tune.search.basic_variant import BasicVariantGenerator
 
 from prsm.core.errors import ConfigError
-from prsm.teachers.tuning.seams import Found, Objective, Study, Trial, found
+from prsm.teachers.tuning.seams import WORST, Found, Objective, Study, Trial, comparable, found
 from prsm.teachers.tuning.space import Choice, FloatRange, IntRange, Range, Space
 
 
@@ -46,9 +45,9 @@ class RaySearch:
 def _fitted(study: Study, space: Space, objective: Objective, folder: str) -> Any:
     def asked(values: dict[str, Any]) -> None:
         def report(step: int, value: float) -> None:
-            tune.report({"value": value if math.isfinite(value) else 1e30, "steps": step, "whole": False})
+            tune.report({"value": comparable(value), "steps": step, "whole": False})
 
-        value = objective(values, report)
+        value = comparable(objective(values, report))
         tune.report({"value": value, "steps": study.max_steps, "whole": True})
 
     tuner = tune.Tuner(
@@ -93,6 +92,6 @@ def _trial(number: int, result: Any) -> Trial:
     return Trial(
         number=number,
         values=dict(result.config),
-        value=metrics["value"] if metrics["whole"] else None,
+        value=metrics["value"] if metrics["whole"] and metrics["value"] != WORST else None,
         steps=metrics["steps"],
     )

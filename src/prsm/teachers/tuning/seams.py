@@ -1,13 +1,17 @@
 """What a search over hyperparameters is asked and what it answers, whichever library does it. Less is better."""
 
+import math
 from collections.abc import Callable
-from typing import Annotated, Literal, Protocol
+from typing import Annotated, Final, Literal, Protocol
 
 from msgspec import Meta, Struct
 
 from prsm.core.errors import ConfigError
 from prsm.teachers.training.plan import Positive
 from prsm.teachers.tuning.space import Space, Value, Values
+
+WORST: Final = 1e30
+"""What stands for a value that is no finite number: worse than any, so that such a trial is pruned and counted."""
 
 
 class Pruned(Exception):
@@ -42,7 +46,7 @@ class Study(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Trial(Struct, frozen=True, kw_only=True):
-    """One tried set of values, how it came out (None where it was pruned) and how many steps it had."""
+    """One tried set of values, how it came out (None where pruned or no finite number) and how many steps it had."""
 
     number: int
     values: dict[str, Value]
@@ -63,6 +67,11 @@ class Search(Protocol):
     def run(self, study: Study, space: Space, objective: Objective) -> Found:
         """Search, or go on searching. Raises ConfigError where no trial came to its end."""
         ...
+
+
+def comparable(value: float) -> float:
+    """The value, or ``WORST``."""
+    return value if math.isfinite(value) else WORST
 
 
 def found(trials: list[Trial]) -> Found:
