@@ -11,7 +11,9 @@ import pytest
 
 pytest.importorskip("torch", reason="the extra `train` is not installed")
 
-from tests.support.distillation_backends import check_backend
+from tests.support.distillation_backends import PROMPTS, SHAPE, check_backend
+
+from prsm.teachers.distillation.backends.choosing import open_backend
 
 
 @pytest.mark.parametrize("name", ["torch", "transformers"])
@@ -39,3 +41,15 @@ def _judge(found: dict[str, Any]) -> None:
     assert found["loss_difference"] < 1e-4
     assert found["same_again"]
     assert found["same_loss_again"]
+
+
+def test_how_a_folder_wants_to_be_sampled_changes_nothing_that_its_model_writes(tmp_path: Path) -> None:
+    backend = open_backend("transformers")
+    backend.build(SHAPE, 0).export(tmp_path)
+    plain = backend.load(tmp_path)
+    tastes = {"do_sample": True, "temperature": 0.2, "top_p": 0.1, "repetition_penalty": 5.0, "eos_token_id": 3}
+    (tmp_path / "generation_config.json").write_text(json.dumps(tastes))
+    tasting = backend.load(tmp_path)
+    for temperature in (0.0, 1.0):
+        asked = {"max_tokens": 20, "temperature": temperature, "seed": 1}
+        assert tasting.write(PROMPTS, **asked) == plain.write(PROMPTS, **asked)

@@ -54,6 +54,8 @@ class TransformersStudent:
 
     def __init__(self, model: PreTrainedModel) -> None:
         self.model = model
+        # What its folder says of penalties and the like would be added to what is asked, and is for readers.
+        model.generation_config = GenerationConfig(eos_token_id=END_ID, pad_token_id=PAD_ID)
         self._network = LanguageModel(model)
 
     @property
