@@ -19,10 +19,10 @@ from tests.support.small_families import Reversal, Sorting
 from prsm.core import clock
 from prsm.core.errors import ConfigError
 from prsm.teachers.alphabet import prompt_ids
-from prsm.teachers.distillation.analysis import draw_problems
+from prsm.teachers.distillation.analysis import analyse, draw_problems
 from prsm.teachers.distillation.backends.choosing import BackendMissing, open_backend
 from prsm.teachers.distillation.backends.torch_decoder import DecoderStudent, TorchDecoder
-from prsm.teachers.distillation.design import Design
+from prsm.teachers.distillation.design import Design, design
 from prsm.teachers.distillation.folder import read_shape
 from prsm.teachers.distillation.job import Stage, Standing, begun, read_job, resumed, write_job
 from prsm.teachers.distillation.recipe import Amounts, Distillation, Limits, Method
@@ -30,7 +30,9 @@ from prsm.teachers.distillation.running import Watch, run
 from prsm.teachers.distillation.seams import Learnt, LessonSource
 from prsm.teachers.distillation.stages import Distiller, Verdict
 from prsm.teachers.distillation.teaching import kept_lessons
+from prsm.teachers.seams import Problem
 from prsm.teachers.shape import Shape
+from prsm.teachers.tasks.own_tasks import WrittenTask
 from prsm.teachers.training.plan import TrainingPlan
 from prsm.teachers.training.run_folder import RunFolder
 
@@ -184,6 +186,18 @@ def test_a_job_killed_between_its_training_and_the_record_of_it_goes_on(tmp_path
     job = run(tmp_path, distiller(published).works(), Paid())
     assert job.results[Stage.TRAIN]["loss"] == RunFolder(tmp_path / "run").reports()[-1]["loss"]
     assert read_job(tmp_path) == job
+
+
+def test_a_students_context_holds_the_longest_prompt_and_not_the_usual_one() -> None:
+    prompts = [f"{number}{'x' * 300 * (number % 20 == 0)}" for number in range(4000)]
+    own = WrittenTask("own", [[Problem("own", 0, prompt, "a") for prompt in prompts]])
+    analysis = analyse(
+        {"knows": KnowingTeacher(lambda _question: "a", parameters=10**6)}, [own], prompts=200, max_tokens=8, seed=0
+    )
+    amounts = Amounts(lessons_per_family=64, passes=1, batch=16, max_tokens=8)
+    recipe = Distillation(plan=TrainingPlan(steps=4), limits=Limits(parameter_share=0.04), amounts=amounts)
+    made = design(recipe, analysis, open_backend("torch"), 100, 10**7)
+    assert max(map(len, prompts)) + 1 + 8 <= made.shape.context_tokens < 400
 
 
 def test_a_back_end_that_is_not_there_is_told() -> None:

@@ -25,12 +25,16 @@ class TeacherPace(Struct, frozen=True):
 
 
 class Analysis(Struct, frozen=True, kw_only=True):
-    """The first stage's facts. ``scores`` and ``paces`` are by teacher; ``lesson_tokens`` is a mean."""
+    """The first stage's facts. ``scores`` and ``paces`` are by teacher.
+
+    ``lesson_tokens`` is a mean, ``prompt_tokens`` the longest prompt.
+    """
 
     scores: dict[str, dict[str, Measured]]
     parameters: dict[str, int]
     paces: dict[str, TeacherPace]
     lesson_tokens: int
+    prompt_tokens: int = 0
 
 
 def analyse(
@@ -58,7 +62,8 @@ def analyse(
         check()
     parameters = {name: teacher.parameters for name, teacher in teachers.items()}
     mean = -(-sum(lengths) // len(lengths))
-    return Analysis(scores=scores, parameters=parameters, paces=paces, lesson_tokens=mean)
+    longest = max(len(problem.prompt) + 1 for problems in asked.values() for problem in problems)
+    return Analysis(scores=scores, parameters=parameters, paces=paces, lesson_tokens=mean, prompt_tokens=longest)
 
 
 def draw_problems(task: Task, count: int, seed: int, *, held_out: bool) -> list[Problem]:

@@ -52,7 +52,7 @@ def design(recipe: Distillation, analysis: Analysis, backend: Backend, vocabular
     """The job's design for what is left of its budget. Raises ConfigError where no student fits the limits."""
     routing = route(analysis.scores, recipe.routing, speakers=recipe.speakers)
     together = sum(analysis.parameters.values())
-    context = analysis.lesson_tokens + 2 * recipe.amounts.max_tokens
+    context = max(analysis.lesson_tokens, analysis.prompt_tokens) + 2 * recipe.amounts.max_tokens
     pace: dict[Shape, StudentPace] = {}
 
     def token_us(shape: Shape) -> float:
