@@ -234,7 +234,7 @@ def batch(rollout: Rollout, device: torch.device) -> Batch:
     """Its answers as rows padded on the right: ``ids`` (rows, tokens), and of each token but the first whether it is
     learnt (``said``) and its log-probability when it was drawn (``then``); ``advantage`` a row, the rest one figure.
     """
-    rows = rollout.answers or [Answered([PAD_ID], [PAD_ID], [0.0], 0.0)]
+    rows = rollout.answers or [Answered([PAD_ID], [PAD_ID], [0.0], 0.0, learnt=False)]
     longest = max(len(row.prompt) + len(row.ids) for row in rows)
     ids = torch.full((len(rows), longest), PAD_ID)
     said = torch.zeros(len(rows), longest - 1)
@@ -245,7 +245,8 @@ def batch(rollout: Rollout, device: torch.device) -> Batch:
         said[index, start - 1 : end - 1] = float(row.learnt)
         then[index, start - 1 : end - 1] = torch.tensor(row.log_probabilities)
     whole = 1 + rollout.missing / len(rows)
-    figures = {"whole": whole, "reward": rollout.reward, "differing": rollout.differing}
+    absent = float(not rollout.answers)  # a row that stands for none counts, and weighs nothing
+    figures = {"whole": whole, "absent": absent, "reward": rollout.reward, "differing": rollout.differing}
     made = {"ids": ids, "said": said, "then": then, "advantage": torch.tensor([row.advantage for row in rows])}
     return {
         name: tensor.to(device) for name, tensor in (made | {n: torch.tensor(v) for n, v in figures.items()}).items()
@@ -274,7 +275,7 @@ def objective(plan: RlvrPlan, reference: nn.Module | None = None) -> Objective:
             apart = (known - now).exp() - (known - now) - 1  # the k3 estimator: unbiased, and never below 0
             per_token = per_token + plan.kl * apart
             sums["distance"] = apart.detach()
-        count = said.sum() * drawn["whole"]
+        count = (said.sum() + drawn["absent"]) * drawn["whole"]
         metrics = {name: (each * said).sum() * drawn["whole"] for name, each in sums.items()}
         metrics |= {name: drawn[name] * count for name in ("reward", "differing")}
         return Loss((per_token * said).sum(), count, metrics)

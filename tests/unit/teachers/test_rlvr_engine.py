@@ -260,6 +260,16 @@ def test_processes_draw_different_answers(network: Decoder) -> None:
     assert not torch.equal(first.draw()["ids"][:4, :3], second.draw()["ids"][:4, :3])
 
 
+def test_where_no_group_differs_the_reference_draws_at_nothing() -> None:
+    network, reference = (fresh_teacher(seed, **SIZES) for seed in (0, 1))
+    plan = RlvrPlan(max_tokens=4, prompts=4, group=2, kl=0.5)
+    found = objective(plan, reference)(network, batch(Rollout([], 8, 0.0, 0.0), CPU))
+    found.total.backward()
+    assert all(p.grad is None or not p.grad.any() for p in network.parameters())
+    assert float(found.count) == 9
+    assert float(found.metrics["entropy"]) == float(found.metrics["distance"]) == 0
+
+
 def test_where_no_group_differs_nothing_is_learnt(network: Decoder) -> None:
     class Never(Letter):
         def verify(self, problem: Problem, answer: str) -> bool:
