@@ -1,7 +1,10 @@
 """The encoder in eight bits against float32 vectors of the original model, which tools/build_encoder.py stores here."""
 
 import asyncio
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -157,3 +160,10 @@ def test_damaged_files_stop_the_start(tmp_path: Path, damage: Callable[[Path], o
     damage(folder)
     with pytest.raises(ConfigError, match=says):
         TextEncoder.load(folder)
+
+
+def test_loading_leaves_no_trace_of_a_telemetry_that_would_tell_others(tmp_path: Path) -> None:
+    env = {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
+    load = "from prsm.core.encoder import TextEncoder; TextEncoder.load().encode(['a'])"
+    subprocess.run([sys.executable, "-c", load], env=env, check=True)
+    assert not list(tmp_path.rglob("*"))
