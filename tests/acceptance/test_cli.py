@@ -221,3 +221,12 @@ def test_a_wrong_key_is_said_plainly(node: StartedNode) -> None:
     done = node.cli("wallet", PRSM_API_KEY="prsm_wrong")
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
+
+
+def test_what_is_shown_is_no_markup_and_not_cut_where_nobody_looks(node: StartedNode) -> None:
+    name = f"[/x] [red]hot[/red] :cat: {'long ' * 12}end"
+    node.cli("keys", "create", name)
+    shown = node.cli("keys", "list", COLUMNS="")
+    assert shown.returncode == 0, shown.stderr
+    [row] = [line for line in shown.stdout.splitlines() if name in line]
+    assert len(row.split()[0]) == 36

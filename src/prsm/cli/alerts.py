@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from prsm.cli.context import context
+from prsm.cli.screen import screen
 from prsm.core.errors import ConfigError, PrsmError
 from prsm.monitoring.dashboards import dashboards
 from prsm.monitoring.objectives.declared import shipped
@@ -38,7 +38,7 @@ def list_alerts(
             table.add_row(
                 one["id"], one["rule"], one["severity"], state, one["since"][:19], one["acked_by"], one["summary"]
             )
-        Console().print(table)
+        screen().print(table)
     else:
         print("Nothing fires.")
     silences: list[dict[str, Any]] = found["silences"] or []

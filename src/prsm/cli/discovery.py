@@ -6,10 +6,10 @@ from typing import Annotated, Any
 from urllib.parse import quote, urlencode
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from prsm.cli.context import context
+from prsm.cli.screen import screen
 from prsm.core.errors import ConfigError, PrsmError
 from prsm.core.money import format_ftns, parse_ftns
 
@@ -33,7 +33,7 @@ def sources(as_json: _Json = False) -> None:
         table.add_row(
             each["name"], each["kind"], str(each["listings"]), _age(each["age_s"]), _state(each), each["address"]
         )
-    Console().print(table)
+    screen().print(table)
 
 
 @app.command()
@@ -132,7 +132,7 @@ def search(
             f"{_age(each['age_s'])}{' (stale)' if each['stale'] else ''}",
             each["description"].replace("\n", " ")[:_SHOWN_CHARS],
         )
-    Console().print(table)
+    screen().print(table)
     if found["pending"]:
         print(f"{found['pending']} listings are not found by meaning yet.")
 

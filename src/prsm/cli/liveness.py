@@ -5,10 +5,10 @@ from typing import Annotated, Any
 from urllib.parse import quote
 
 import typer
-from rich.console import Console
 from rich.table import Column, Table
 
 from prsm.cli.context import context
+from prsm.cli.screen import screen
 
 
 def health(
@@ -34,7 +34,7 @@ def health(
         table.add_row(one["model"], "SLA BREACHED" if sla["breached"] else "", *_figures(one, f"{left:.0%}"))
         for instance in one["instances"]:
             table.add_row(f"  {instance['name']}", _state(instance), *_figures(instance, ""))
-    Console().print(table)
+    screen().print(table)
     for one in found["models"]:
         _explain(one)
 

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from prsm.cli.client import NodeClient
 from prsm.cli.context import context
+from prsm.cli.screen import screen
 from prsm.cli.storage_transfer import Walked, add_file, add_folder, disk_errors, shown
 from prsm.core.errors import ConfigError, PrsmError
 from prsm.data_layer.formats.model_selection import select_model
@@ -59,7 +59,7 @@ def import_model(
         print(json.dumps(done, indent=2))
         return
     made = done["version"]
-    Console().print(
+    screen().print(
         f"registered {made['model']}@{made['version']} ({made['state']}), {made['licence']}, "
         f"{made['context_tokens']:,} tokens of context\nweights {made['weights_cid']}",
         markup=False,

@@ -5,11 +5,11 @@ from typing import Annotated, Any
 from urllib.parse import quote
 
 import typer
-from rich.console import Console
 from rich.table import Column, Table
 
 from prsm.cli import registry
 from prsm.cli.context import context
+from prsm.cli.screen import screen
 from prsm.core.errors import ConfigError
 from prsm.core.money import format_ftns, parse_ftns
 
@@ -47,7 +47,7 @@ def list_models(as_json: Annotated[bool, typer.Option("--json", help="Print JSON
             format_ftns(more["output_price_micro_per_mtok"]),
             "resting" if more["resting"] else "live",
         )
-    Console().print(table)
+    screen().print(table)
 
 
 @app.command()

@@ -8,10 +8,10 @@ from typing import Annotated, Any
 from urllib.parse import quote
 
 import typer
-from rich.console import Console
 from rich.panel import Panel
 
 from prsm.cli.context import context
+from prsm.cli.screen import screen
 from prsm.core.errors import ConfigError
 
 app = typer.Typer(help="Preferences: which of two answers is better.", no_args_is_help=True)
@@ -43,9 +43,9 @@ def ask(
     asked = [model[0], model[-1]]
     random.shuffle(asked)
     answers = [_answer(name, question) for name in asked]
-    console = Console()
+    console = screen()
     for number, answer in enumerate(answers, 1):
-        console.print(Panel(answer or "(nothing)", title=str(number), title_align="left"))
+        console.print(Panel.fit(answer or "(nothing)", title=str(number), title_align="left"))
     if answers[0] == answers[1]:
         print("both say the same; nothing is kept")
         return

@@ -7,10 +7,10 @@ from typing import Annotated, Any
 from urllib.parse import quote, urlencode
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from prsm.cli.context import context
+from prsm.cli.screen import screen
 from prsm.core.errors import ConfigError
 
 app = typer.Typer(help="Screening: policies, incidents, appeals, suspicious accounts.", no_args_is_help=True)
@@ -58,7 +58,7 @@ def incidents(
         seen = ", ".join(f"{each['category']} {each['score']:.2f}" for each in one["findings"])
         when = one["created_at"][:19]
         table.add_row(one["id"], one["request_id"], when, one["direction"], one["action"], seen, one["status"])
-    Console().print(table if found else "no incidents")
+    screen().print(table if found else "no incidents")
 
 
 @app.command()
@@ -127,7 +127,7 @@ def threats(as_json: Annotated[bool, _AS_JSON] = False) -> None:
     for one in found:
         until = [(one[name] or "")[:19] for name in ("throttled_until", "suspended_until")]
         table.add_row(one["account"], f"{one['score']:.2f}", *until, str(one["suspensions"]), one["reason"])
-    Console().print(table if found else "nobody is suspicious")
+    screen().print(table if found else "nobody is suspicious")
 
 
 @app.command()
@@ -150,7 +150,7 @@ def list_breakers(as_json: Annotated[bool, _AS_JSON] = False) -> None:
         table.add_row(
             one["board"], one["name"], one["state"], str(one["failures"]), str(one["calls"]), again, one["reason"]
         )
-    Console().print(table if found else "no breakers yet")
+    screen().print(table if found else "no breakers yet")
 
 
 @breakers_app.command()

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from prsm.cli.client import NodeUnreachable
 from prsm.cli.context import context
+from prsm.cli.screen import screen
 from prsm.core.money import format_ftns
 
 _EVERY_S = 2.0
@@ -25,7 +26,7 @@ def status(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, once.")] = False,
 ) -> None:
     """Show parts, traffic, latency, models, money, alerts, error budgets and what is used up when; ends with Ctrl-C."""
-    console = Console()
+    console = screen()
     if as_json:
         print(json.dumps(_read(), indent=2))
     elif once or not console.is_terminal:
