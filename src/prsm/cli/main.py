@@ -143,7 +143,10 @@ def version() -> None:
 def main() -> None:
     """Run the command; an error is one sentence and an exit code, never a trace."""
     try:
-        app()
+        try:
+            app()
+        finally:
+            print(end="", flush=True)
     except NodeUnreachable as error:
         _die(error, EXIT_NO_NODE)
     except ConfigError as error:
@@ -155,6 +158,11 @@ def main() -> None:
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(0)
+    except OSError as error:
+        # What standard output could not take is not tried again at the very end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        where = f"{error.filename}: " if error.filename else ""
+        _die(PrsmError(f"{where}{error.strerror or error}."), EXIT_REFUSED)
 
 
 def _die(error: PrsmError, code: int) -> None:
