@@ -5,6 +5,7 @@ setting that is unknown, wrong or at odds with another stops the start with a se
 """
 
 import difflib
+import ipaddress
 import re
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
@@ -91,9 +92,11 @@ class Settings(BaseModel):
     home: Path = Field(
         Path("~/.prsm"),
         description="Folder of the node: its key, its embedded servers' data, its settings file.",
-        json_schema_extra={_MUST_BE: "the path of a folder"},
+        json_schema_extra={_MUST_BE: "the path of a folder, with ~ only where the user has a home"},
     )
-    host: str = _chosen("127.0.0.1", "an address or host name", "Address the node listens on.", r"^[^\s/]{1,255}$")
+    host: str = _chosen(
+        "127.0.0.1", "an address or host name", "Address the node listens on.", r"^[^\s/?#@\\\[\]]{1,255}$"
+    )
     port: int = _whole(8420, 1, 65_535, "TCP port the node listens on.")
     workers: int = _whole(1, 1, 64, "Worker processes that answer requests.")
     max_inflight_requests: int = _whole(12_000, 1, 1_000_000, "Requests in work at once per worker; more get a 503.")
@@ -266,7 +269,7 @@ class Settings(BaseModel):
 
     api_key: str = Field(
         "",
-        pattern=r"^\S*$",
+        pattern=r"^[\x21-\x7e]*$",
         description="API key that the command line uses; empty: the operator's, from the home.",
         json_schema_extra={_MUST_BE: "empty or an API key"},
         repr=False,
@@ -377,10 +380,22 @@ class Settings(BaseModel):
         """The node's own address, as a URL without a path."""
         return f"http://[{self.host}]:{self.port}" if ":" in self.host else f"http://{self.host}:{self.port}"
 
-    @field_validator("home")
+    @field_validator("home", mode="before")
     @classmethod
-    def _absolute(cls, home: Path) -> Path:
-        return home.expanduser().absolute()
+    def _absolute(cls, home: object) -> object:
+        if not isinstance(home, str | Path) or not str(home):
+            raise ValueError
+        try:
+            return Path(home).expanduser().absolute()
+        except RuntimeError:  # nobody knows what ~ stands for
+            raise ValueError from None
+
+    @field_validator("host")
+    @classmethod
+    def _one_address(cls, host: str) -> str:
+        if ":" in host:
+            ipaddress.IPv6Address(host)
+        return host
 
     @model_validator(mode="after")
     def _agree(self) -> Self:
@@ -493,8 +508,13 @@ def _config_path(env: Mapping[str, str], flags: Mapping[str, Any], file: Path | 
     if explicit is not None:
         return explicit
     home = flags.get("home") or env.get(f"{ENV_PREFIX}HOME") or Settings.model_fields["home"].default
-    path = Path(home).expanduser().absolute() / FILE_NAME
-    return path if path.exists() else None
+    try:
+        path = Path(home).expanduser().absolute() / FILE_NAME
+        return path if path.exists() else None
+    except RuntimeError:  # what ~ stands for is not known; the setting's check says so
+        return None
+    except OSError as error:
+        raise ConfigError(f"The node home {home} cannot be looked into: {error.strerror}.") from error
 
 
 def _read_toml(path: Path | None) -> dict[str, Any]:

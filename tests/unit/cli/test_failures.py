@@ -1,6 +1,7 @@
 """What goes wrong on this computer is one sentence and an exit code; no node is needed for that."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -8,11 +9,13 @@ from pathlib import Path
 import pytest
 
 
-def prsm(home: Path, *arguments: str, stdout: int = subprocess.PIPE, **env: str) -> tuple[int, str]:
+def prsm(
+    home: Path, *arguments: str, stdout: int = subprocess.PIPE, under: tuple[str, ...] = (), **env: str
+) -> tuple[int, str]:
     """The exit code and what was said to the person."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PRSM_")}
     done = subprocess.run(
-        [sys.executable, "-m", "prsm", *arguments],
+        [*under, sys.executable, "-m", "prsm", *arguments],
         env={**kept, "PRSM_HOME": str(home), "PRSM_API_KEY": "prsm_x", "PRSM_PORT": "1", **env},
         stdin=subprocess.DEVNULL, stdout=stdout, stderr=subprocess.PIPE, text=True, check=False,
     )  # fmt: skip
@@ -29,3 +32,19 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     code, said = prsm(tmp_path, "alerts", "dashboards", str(tmp_path / "file"))
     assert (code, said) == (1, f"prsm: {tmp_path / 'file'}: File exists.")
+
+
+def test_a_user_without_a_home_is_asked_to_name_one(tmp_path: Path) -> None:
+    code, said = prsm(tmp_path, "config", PRSM_HOME="~nobody-of-this-name/prsm")
+    assert code == 2
+    assert said.startswith("prsm: The setting home is '~nobody-of-this-name/prsm' (environment PRSM_HOME); it must be")
+
+
+@pytest.mark.skipif(shutil.which("setpriv") is None or os.geteuid() != 0, reason="needs root and setpriv")
+def test_a_home_of_somebody_else_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir(mode=0o700)
+    os.chown(home, 12345, 12345)
+    blind = ("setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-dac_override,-dac_read_search")
+    code, said = prsm(home, "config", under=blind)
+    assert (code, said) == (2, f"prsm: The node home {home} cannot be looked into: Permission denied.")

@@ -102,6 +102,12 @@ def test_unknown_file_and_flag_settings_are_named_all_at_once(tmp_path: Path) ->
         ({"PRSM_DATABASE_URL": "mysql://u:hunter2@h/d"}, "it must be empty or a postgresql:// address."),
         ({"PRSM_REDIS_URL": "localhost:6379"}, "it must be empty or a redis://"),
         ({"PRSM_HOST": "a b"}, "it must be an address or host name."),
+        ({"PRSM_HOST": "[::1]"}, "it must be an address or host name."),
+        ({"PRSM_HOST": "name:80"}, "it must be an address or host name."),
+        ({"PRSM_HOST": "me@name"}, "it must be an address or host name."),
+        ({"PRSM_API_KEY": "prsm_\u20ac"}, "it must be empty or an API key."),
+        ({"PRSM_HOME": ""}, "it must be the path of a folder"),
+        ({"PRSM_HOME": "~nobody-of-this-name/x"}, "it must be the path of a folder"),
     ],
 )
 def test_wrong_values_are_refused_by_name_source_and_limit(env: dict[str, str], sentence: str) -> None:
