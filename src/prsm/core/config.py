@@ -590,4 +590,5 @@ def _shown(name: str, value: object) -> str:
         return ", ".join(_shown(name, item) for item in cast("Iterable[object]", value))
     if name in HIDDEN:
         return "***" if value else ""
-    return mask_url(str(value)) if name in SECRETS else str(value)[:200]
+    shown = mask_url(str(value))
+    return shown if name in SECRETS else shown[:200]

@@ -168,6 +168,12 @@ def test_describe_masks_passwords_and_tells_sources() -> None:
     assert set(rows) >= SECRETS
 
 
+def test_no_address_shows_its_password() -> None:
+    env = HOME | {f"PRSM_{name}_ENDPOINT": "https://me:s3cr3t@there.example/x" for name in ("OTLP", "HUB")}
+    rows = {row.name: row.value for row in load_settings(env, {}).describe()}
+    assert rows["otlp_endpoint"] == rows["hub_endpoint"] == "https://me:***@there.example/x"
+
+
 @pytest.mark.parametrize(
     ("url", "shown"),
     [
