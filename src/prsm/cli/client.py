@@ -7,6 +7,7 @@ import http.client
 import json
 import random
 import socket
+import string
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -14,12 +15,13 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Generic, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from prsm.core.config import Settings
 from prsm.core.errors import Kind, PrsmError
 
 KEY_FILE = "operator.key"
+_CONNECT_S = 10
 _TIMEOUT_S = 660
 _MOST_WAITED_S = 300.0
 """How long a command that asks much waits in all for its turn, before one request of it is given up."""
@@ -164,6 +166,8 @@ class NodeClient:
     def _exchange(
         self, method: str, path: str, body: Pieces | bytes | None, headers: dict[str, str]
     ) -> Generator[http.client.HTTPResponse]:
+        # What a person wrote may be in it, as it was written.
+        path = quote(path, safe=string.punctuation, errors="surrogateescape")
         sent = {"authorization": f"Bearer {self._key}", "content-type": "application/json", **headers}
         give_up_s = time.monotonic() + _MOST_WAITED_S
         while True:
@@ -171,6 +175,10 @@ class NodeClient:
             try:
                 self._go_on()  # else this one, begun while all were cut, would not be
                 response = self._ask(line, method, path, body, sent)
+                if response.status < 400 and "x-request-id" not in response.headers:
+                    raise NodeUnreachable(
+                        f"What answers at {self.address} is no node of PRSM.", remedy="See: prsm config."
+                    )
                 if response.status >= 400:
                     refusal = _refused(response)
                     if not _is_busy(response, refusal) or time.monotonic() > give_up_s:
@@ -204,9 +212,10 @@ class NodeClient:
         line = self._take_spare()
         if line is None:
             parts = urlsplit(self.address)
-            connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=_TIMEOUT_S)
+            connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=_CONNECT_S)
             try:
                 connection.connect()
+                connection.sock.settimeout(_TIMEOUT_S)
             except OSError as error:
                 raise self._unreachable(error) from error
             line = _Line(connection, connection.sock)
