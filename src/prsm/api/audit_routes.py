@@ -8,7 +8,7 @@ along and which brings no other: who audits the admins need not be one.
 import base64
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Path, Query, Response
 from fastapi.responses import PlainTextResponse
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -20,6 +20,7 @@ from prsm.node import Node
 
 _BYTES = {"schema": {"type": "string", "format": "binary"}}
 Size = Annotated[int, Query(ge=0, le=2**53)]
+Position = Annotated[int, Path(ge=0, le=2**53)]
 
 
 class ConsistencyShown(BaseModel):
@@ -115,11 +116,11 @@ def _entry_routes(router: APIRouter, node: Node, door: Door) -> None:
         return Response(b"[" + b",".join(shown) + b"]", media_type="application/json")
 
     @router.get("/entries/{position}", summary="One entry, byte for byte as it was hashed.")
-    async def entry(position: int, _caller: Annotated[ApiKey, audit]) -> Response:
+    async def entry(position: Position, _caller: Annotated[ApiKey, audit]) -> Response:
         return Response(await book.entry(position), media_type="application/json")
 
     @router.get("/entries/{position}/proof", summary="That an entry is under a signed checkpoint.")
-    async def proof(position: int, _caller: Annotated[ApiKey, audit], size: Size | None = None) -> ProofShown:
+    async def proof(position: Position, _caller: Annotated[ApiKey, audit], size: Size | None = None) -> ProofShown:
         proven = await book.prove(position, size)
         return ProofShown(
             position=position,

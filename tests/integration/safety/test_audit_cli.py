@@ -149,6 +149,9 @@ async def test_reading_others_data_is_written_down(served: Served) -> None:
 async def test_what_does_not_exist_is_refused(served: Served) -> None:
     assert (await served.refused("GET", "/node/v1/audit/entries/100000"))["status"] == 404
     assert (await served.refused("GET", "/node/v1/audit/entries/0/proof?size=999999"))["status"] == 404
+    for position in ("-1", "9" * 24):
+        for of_it in ("", "/proof"):
+            assert (await served.refused("GET", f"/node/v1/audit/entries/{position}{of_it}"))["status"] == 400
     assert (await served.refused("GET", "/node/v1/audit/consistency?first=5&second=999999"))["status"] == 400
     assert (await served.refused("GET", "/node/v1/audit/tile/0/999"))["status"] == 404
     assert (await served.refused("GET", "/node/v1/audit/tile/nothing"))["status"] == 400
