@@ -15,6 +15,7 @@ from prsm.api.door import Door
 from prsm.core.errors import InvalidRequest, Kind, PrsmError
 from prsm.core.identity import ADMIN, READ, ApiKey
 from prsm.node import Node
+from prsm.node.safety import HALT
 from prsm.safety.incidents import Incident
 from prsm.safety.policy import MAX_RULES, PRESETS, Policy, read_policy
 from prsm.safety.policy_book import NODE, Written
@@ -285,12 +286,12 @@ def breaker_routes(node: Node, door: Door) -> APIRouter:
 
     @router.put("/breakers/{board}/{name:path}", status_code=204, summary="Open a breaker until it is reset.")
     async def trip(board: str, name: str, wanted: Trip, caller: Annotated[ApiKey, admin]) -> None:
-        await safety.sharing.trip(board, _plain(name), by=account_of(caller.principal_id), reason=wanted.reason)
+        await safety.sharing.trip(board, _known(board, name), by=account_of(caller.principal_id), reason=wanted.reason)
         node.outbox.hint()
 
     @router.delete("/breakers/{board}/{name:path}", status_code=204, summary="Close a breaker.")
     async def reset(board: str, name: str, caller: Annotated[ApiKey, admin]) -> None:
-        await safety.sharing.reset(board, _plain(name), by=account_of(caller.principal_id))
+        await safety.sharing.reset(board, _known(board, name), by=account_of(caller.principal_id))
         node.outbox.hint()
 
     return router
@@ -317,7 +318,9 @@ def _time(seconds: float) -> datetime | None:
     return datetime.fromtimestamp(seconds, UTC) if seconds else None
 
 
-def _plain(name: str) -> str:
+def _known(board: str, name: str) -> str:
+    if board == "node" and name != HALT:
+        raise InvalidRequest(f"The board node has one breaker, which is called {HALT}.", param="name")
     if not name.isprintable() or len(name) > 300:
         raise InvalidRequest("The name of a breaker is printable and at most 300 characters long.", param="name")
     return name

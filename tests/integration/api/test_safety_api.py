@@ -42,6 +42,13 @@ async def test_halt_callers_and_models_are_stopped_and_let_go_again(
         assert (await asked(one))[0] == 200
 
 
+async def test_of_the_node_only_the_halt_can_be_tripped(tmp_path: Path, postgres_url: str, valkey_url: str) -> None:
+    async with serve_node(tmp_path, postgres_url, valkey_url) as one:
+        for command in (("trip", "node", "all", "--reason", "the roof leaks"), ("reset", "node", "all")):
+            status, out, err = await one.cli("breakers", *command)
+            assert (status, out, "halt" in err) == (1, "", True)
+
+
 async def test_a_suspected_caller_is_slowed_and_suspended_and_an_admin_lifts_it(
     tmp_path: Path, postgres_url: str, valkey_url: str
 ) -> None:
