@@ -1,12 +1,19 @@
 """Proving ledger and audit log of a node that is not running: its servers are started for it and stopped again."""
 
 import asyncio
-from collections.abc import Callable
+import sys
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import asdict
 from typing import Any
 
+import asyncpg
+
+from prsm.cli.client import NodeUnreachable
 from prsm.core import database
 from prsm.core.config import Settings
+from prsm.core.database import Database
+from prsm.core.errors import PrsmError
 from prsm.core.keys import NodeKey
 from prsm.node import servers
 from prsm.node.audit import Audit
@@ -27,19 +34,31 @@ def verify_audit_offline(settings: Settings, witnessed: list[str], witness: str)
 
 
 async def _verify_audit(settings: Settings, witnessed: list[str], witness: str) -> dict[str, Any]:
-    key = NodeKey.load_or_create(settings.home / "node.key")
-    async with servers(settings) as (postgres, _valkey):
-        store = await database.connect(postgres, pool_size=2, timeout_ms=_CONNECT_S * 1000)
-        try:
-            return asdict(await Audit(store, key).verify(witnessed, witness or None))
-        finally:
-            await store.close()
+    async with _database(settings) as store:
+        key = NodeKey.load_or_create(settings.home / "node.key")
+        return asdict(await Audit(store, key).verify(witnessed, witness or None))
 
 
 async def _verify(settings: Settings, progress: Callable[[int, int], None]) -> dict[str, Any]:
-    async with servers(settings) as (postgres, _valkey):
-        connection = await database.connect_one(postgres, timeout_s=_CONNECT_S)
+    async with _database(settings) as store, store.pool.acquire() as connection:
         proof = await verify(connection, progress)
-        connection.terminate()
     shown: dict[str, Any] = {name: getattr(proof, name) for name in _FIELDS}
     return {**shown, "ok": proof.violation_count == 0, "violations": list(proof.violations)}
+
+
+@asynccontextmanager
+async def _database(settings: Settings) -> AsyncGenerator[Database, None]:
+    where = "PRSM_DATABASE_URL" if settings.database_url else str(settings.home)
+    if not (settings.database_url or (settings.home / "node.key").exists()):
+        raise NodeUnreachable(
+            f"No node answers at {settings.address}, and none was ever started in {where}.", remedy="Start it: prsm up."
+        )
+    print(f"No node answers at {settings.address}: what is read is the database of {where}.", file=sys.stderr)
+    async with servers(settings) as (postgres, _valkey):
+        store = await database.connect(postgres, pool_size=2, timeout_ms=_CONNECT_S * 1000)
+        try:
+            yield store
+        except asyncpg.UndefinedTableError as error:
+            raise PrsmError(f"No node of this version has worked on the database of {where}: {error}.") from error
+        finally:
+            await store.close()

@@ -48,3 +48,11 @@ def test_a_home_of_somebody_else_is_refused_in_a_sentence(tmp_path: Path) -> Non
     blind = ("setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-dac_override,-dac_read_search")
     code, said = prsm(home, "config", under=blind)
     assert (code, said) == (2, f"prsm: The node home {home} cannot be looked into: Permission denied.")
+
+
+@pytest.mark.parametrize("what", ["ledger", "audit"])
+def test_where_no_node_ever_was_nothing_is_proven_nor_made(tmp_path: Path, what: str) -> None:
+    code, said = prsm(tmp_path / "home", what, "verify")
+    assert code == 3
+    assert said.endswith(f"and none was ever started in {tmp_path / 'home'}. Start it: prsm up.")
+    assert not (tmp_path / "home").exists()
