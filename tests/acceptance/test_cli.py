@@ -101,6 +101,7 @@ def test_what_cannot_be_added_is_refused_with_a_remedy(node: StartedNode) -> Non
 
 
 def test_keys_live_and_end(node: StartedNode) -> None:
+    assert node.cli("keys", "create", "quiet", "--rate", "0").returncode == 1
     token = node.cli("keys", "create", "reader", "--scope", "read", "--scope", "chat", "--cap", "0.5").stdout.strip()
     [key] = [k for k in json.loads(node.cli("keys", "list", "--json").stdout) if k["prefix"] in token]
     assert (key["name"], key["scopes"], key["budget"]["cap_micro"]) == ("reader", ["chat", "read"], 500_000)

@@ -52,7 +52,7 @@ def create(
     if scope:
         body["scopes"] = scope
     for field, value in (("expires_at", expires), ("principal_id", principal), ("rate_limit_per_minute", rate)):
-        if value:
+        if value not in ("", None):
             body[field] = value
     if cap:
         body["cap_micro"] = parse_ftns(cap)
