@@ -26,8 +26,7 @@ def export(
     if out is None:
         print(text)
         return
-    out.touch(mode=0o600)
-    out.write_text(text + "\n", encoding="utf-8")
+    _made(out).write_text(text + "\n", encoding="utf-8")
     print(f"written to {out}")
 
 
@@ -41,15 +40,16 @@ def erase(
     """Erase a person for good: the key to all they said is destroyed, their API keys end, their account has no name."""
     if not yes and not typer.confirm(f"Erase {principal} for good? It cannot be undone"):
         raise InvalidRequest("Nothing was erased.")
+    file = _made(out) if out else None  # a certificate that finds no place afterwards would be lost
     if other:
         certificate = context.client.call("POST", f"{_PRIVACY}/principals/{principal}/erase")
     else:
         certificate = context.client.call("POST", f"{_PRIVACY}/erase", {"principal_id": principal})
     text = json.dumps(certificate, indent=2, ensure_ascii=False)
-    if out is None:
+    if file is None:
         print(text)
     else:
-        out.write_text(text + "\n", encoding="utf-8")
+        file.write_text(text + "\n", encoding="utf-8")
     deleted = sum(certificate["certificate"]["deleted_rows"].values())
     print(f"erased: {deleted} rows deleted, the key destroyed", file=sys.stderr)
 
@@ -86,3 +86,8 @@ def retention(enforce: Annotated[bool, typer.Option("--enforce", help="Do now wh
 def records() -> None:
     """Print the record of processing activities (GDPR Art. 30), generated from the register."""
     sys.stdout.write(context.client.read(f"{_PRIVACY}/records").decode())
+
+
+def _made(path: Path) -> Path:
+    path.touch(mode=0o600)
+    return path

@@ -309,6 +309,10 @@ async def test_the_command(served: Served, tmp_path: Path) -> None:
     assert code == 0
     for holding in HOLDINGS:
         assert f"`{holding.table}`" in shown
+    nowhere = ("--out", str(out / "certificate"))
+    code, _, err = await served.cli("privacy", "erase", str(ada.id), "--other", "--yes", *nowhere)
+    assert (code, err) == (1, f"prsm: {nowhere[1]}: Not a directory.\n")
+    assert (await served.node.identities.principal(ada.id)).name == "ADA-name", "nothing is erased"
     code, shown, err = await served.cli("privacy", "erase", str(ada.id), "--other", "--yes")
     assert code == 0, err
     assert json.loads(shown)["certificate"]["subject"] == str(ada.id)
