@@ -25,7 +25,7 @@ from prsm.safety.circuit_breaker import BreakerBoard
 
 TABLES = (
     "storage_objects, storage_blocks, storage_links, storage_pins, storage_leases, storage_ghosts, storage_uploads, "
-    "storage_provenance"
+    "storage_provenance, storage_totals"
 )
 OWNER = "tester"
 

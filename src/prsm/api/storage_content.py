@@ -72,9 +72,10 @@ class StorageContent:
             return
         caller = await self._door.admit(incoming.token(), STORAGE, incoming.extra)
         profile = _profile(incoming.exchange.query)
-        size = int(incoming.header("content-length") or 0)
+        length = incoming.header("content-length")
+        size = int(length or 0)
         storage, owner = self._node.storage, owner_of(caller)
-        limit = await room_bytes(storage, caller)
+        limit = await room_bytes(storage, caller, size if length else None)
         if size > limit:
             raise too_large(storage, limit)
         with self._adding.one_more(owner):

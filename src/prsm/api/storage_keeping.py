@@ -16,10 +16,15 @@ def is_limited(caller: ApiKey) -> bool:
     return not caller.is_admin
 
 
-async def room_bytes(storage: EnhancedIPFS, caller: ApiKey) -> int:
-    """The largest object that the caller may add now; whether it is kept is decided when all of it has come."""
+async def room_bytes(storage: EnhancedIPFS, caller: ApiKey, size_bytes: int | None) -> int:
+    """The largest object that the caller may add now, or at least ``size_bytes`` if that is known and he may.
+
+    Whether it is kept is decided when all of it has come.
+    """
     limit_bytes = storage.policy.object_limit_bytes
-    return min(limit_bytes, await storage.quota_left(owner_of(caller))) if is_limited(caller) else limit_bytes
+    if not is_limited(caller):
+        return limit_bytes
+    return min(limit_bytes, await storage.quota_left(owner_of(caller), size_bytes))
 
 
 def too_large(storage: EnhancedIPFS, limit_bytes: int) -> PrsmError:

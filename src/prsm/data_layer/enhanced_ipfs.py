@@ -313,9 +313,9 @@ class EnhancedIPFS:
         """Keep these no more; answers how many of them ``owner`` kept."""
         return await self.catalog.unpin_all(cids, owner)
 
-    async def quota_left(self, owner: str) -> int:
-        """How many bytes more an owner may keep."""
-        return await self._pins.left_bytes(owner)
+    async def quota_left(self, owner: str, enough_bytes: int | None = None) -> int:
+        """How many bytes more an owner may keep; perhaps more than answered where that is ``enough_bytes``."""
+        return await self._pins.left_bytes(owner, enough_bytes)
 
     # Fetching
 

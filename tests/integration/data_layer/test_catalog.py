@@ -41,7 +41,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 async def catalog(pool: Pool, tmp_path: Path) -> Catalog:
     await pool.execute(
         "TRUNCATE storage_objects, storage_blocks, storage_links, storage_pins, storage_leases, storage_ghosts, "
-        "storage_uploads, storage_provenance"
+        "storage_uploads, storage_provenance, storage_totals"
     )
     return Catalog(pool, ObjectFiles(tmp_path / "storage", keep_free_bytes=0))
 

@@ -3,7 +3,7 @@
 import asyncio
 import random
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext, suppress
 from io import BytesIO
 from pathlib import Path
 
@@ -112,6 +112,70 @@ async def test_what_is_not_here_passes_no_quota_by_being_fetched_after_its_direc
             assert await storage.pin(root, "another", limited=True), "all of it is here"
 
 
+async def test_a_pin_more_reads_no_more_the_more_there_are(tmp_path: Path, pools: list[Pool]) -> None:
+    async with opened(storage_at(tmp_path, pools[0])) as storage:
+        cids = [await add(storage, b"file %d" % number, "another") for number in range(402)]
+        await pools[0].execute("ANALYZE storage_objects, storage_pins, storage_links, storage_totals")
+        for cid in cids[:-1]:
+            await storage.pin(cid, "me", limited=True)
+        before = await rows_read(pools)
+        await storage.pin(cids[-1], "me", limited=True)
+        assert await storage.quota_left("me", 1) > 1
+        assert await rows_read(pools) - before < 100
+    assert await pools[0].fetchval("SELECT count(*) FROM storage_pins WHERE name = 'me'") == 402
+
+
+async def test_whether_a_pin_fits_is_exact_though_not_all_are_counted(tmp_path: Path, pools: list[Pool]) -> None:
+    draw = random.Random(7)
+    async with opened(storage_at(tmp_path, pools[0], quota_bytes=1000)) as storage:
+        files = {await add(storage, random_bytes(size, size), "another"): size for size in range(50, 250, 20)}
+        under = {cid: {cid} for cid in files}
+        for number in range(8):
+            parts = draw.sample(list(files), 3)
+            folder = await storage.add_directory([(f"{number}/{cid}", cid) for cid in parts], "another")
+            under[folder.cid] = set(parts)
+        pinned: set[Cid] = set()
+
+        def size_of(cids: set[Cid]) -> int:
+            return sum(files[file] for file in {file for cid in cids for file in under[cid]})
+
+        decided = list[bool]()
+        for _ in range(250):
+            cid = draw.choice(list(under))
+            if cid in pinned and draw.random() < 0.8:
+                await storage.unpin(cid, "me")
+                pinned.discard(cid)
+            else:
+                fits = cid in pinned or size_of({*pinned, cid}) <= 1000
+                with suppress(PrsmError) if not fits else nullcontext():
+                    await storage.pin(cid, "me", limited=True)
+                    pinned.add(cid)
+                assert (cid in pinned) is fits
+                decided.append(fits)
+            assert await storage.quota_left("me") == 1000 - size_of(pinned)
+            assert await storage.quota_left("me", 100) <= 1000 - size_of(pinned)
+        assert 20 < sum(decided) < len(decided) - 20
+
+
+async def test_what_was_pinned_before_it_came_counts_when_it_is_here(tmp_path: Path, pools: list[Pool]) -> None:
+    dag = MemoryDag()
+    large = dag.add_file(BytesIO(random_bytes(80_000)), SMALL)
+    root = build_directory([Link(large.cid, "large", large.dag_bytes)], SMALL, dag.blocks.__setitem__).cid
+    with gateway_server(dag.blocks) as gateway:
+        async with opened(storage_at(tmp_path, pools[0], gateways=[gateway.url], quota_bytes=100_000)) as storage:
+            first, second, third = [await add(storage, random_bytes(30_000, seed), "another") for seed in (1, 2, 3)]
+            await storage.fetch(root)
+            await pools[0].execute("DELETE FROM storage_objects WHERE cid = $1", str(large.cid))
+            assert await storage.pin(first, "me", limited=True)
+            assert await storage.pin(root, "me")
+            assert await storage.pin(second, "me", limited=True)
+            await storage.fetch(large.cid)
+            for enough in (None, 1):
+                assert await storage.quota_left("me", enough) == 0
+            with pytest.raises(PrsmError, match="may keep 0 bytes more here"):
+                await storage.pin(third, "me", limited=True)
+
+
 async def test_what_is_kept_stays_kept_where_the_quota_was_lowered(tmp_path: Path, pools: list[Pool]) -> None:
     async with opened(storage_at(tmp_path, pools[0])) as storage:
         cid = await add(storage, random_bytes(50_000), OWNER)
@@ -134,6 +198,19 @@ async def test_a_small_file_is_added_in_two_commits_and_pinned_in_one(tmp_path: 
             async with counted(pools[1], pinned):
                 await storage.pin(cid, "another", limited=True)
     assert (min(added), min(again), min(pinned)) == (2, 1, 1)
+
+
+async def rows_read(pools: list[Pool]) -> int:
+    """Of the table of pins, by all that was done so far; the connections of ``pools[0]`` must be idle."""
+    async with AsyncExitStack() as stack:
+        for _ in range(pools[0].get_size()):
+            connection = await stack.enter_async_context(pools[0].acquire())
+            await connection.execute("SELECT pg_stat_force_next_flush()")
+            await connection.execute("SELECT 1")  # it was flushed after the answer
+    read: int = await pools[1].fetchval(
+        "SELECT seq_tup_read + idx_tup_fetch FROM pg_stat_user_tables WHERE relname = 'storage_pins'"
+    )
+    return read
 
 
 @asynccontextmanager

@@ -33,7 +33,7 @@ NOTHING_PERSONAL = {
     "training_reports", "quality_states", "storage_objects", "storage_blocks", "storage_links", "storage_leases",
     "storage_ghosts", "storage_uploads", "storage_provenance", "audit_pending", "audit_tiles", "audit_checkpoints",
     "audit_head", "audit_tables", "subject_salts",
-    "storage_pins",  # names the account as the keeper of a public object
+    "storage_pins", "storage_totals",  # name the account as the keeper of public objects
 }  # fmt: skip
 """Tables that hold nothing about a person, or (the log's queue, the salts) nothing but what another table has."""
 

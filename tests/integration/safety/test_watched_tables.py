@@ -40,6 +40,7 @@ NOT_WATCHED = {
     "storage_blocks": STORED,
     "storage_links": STORED,
     "storage_pins": STORED,
+    "storage_totals": STORED,
     "storage_leases": STORED,
     "storage_ghosts": STORED,
     "storage_uploads": STORED,

@@ -76,10 +76,23 @@ class StoragePinRow(Base):
     """Keeps an object, and all under it, until it is taken away; one object may be pinned under several names."""
 
     __tablename__ = "storage_pins"
+    __table_args__ = (Index("storage_pins_of_name", "name", "cid"),)
 
     cid: Mapped[str] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(primary_key=True)
     created_at: Mapped[datetime] = inserted_at()
+
+
+class StorageTotalRow(Base):
+    """The most that the pins of one name can keep: never less than they do.
+
+    Where it is too much, or there is none, all of them are counted.
+    """
+
+    __tablename__ = "storage_totals"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    most_bytes: Mapped[int] = mapped_column(BigInteger)
 
 
 class StorageLeaseRow(Base):

@@ -95,6 +95,8 @@ class Pin:
 class Keep:
     """What came of keeping an object; ``size_bytes`` is all that its name would pin, or 0 where nothing limits that.
 
+    Where it is within the limit it may be more than that: files that two of its pins keep count twice.
+
     ``unknown`` is one of those under it of which nothing says how large they are, where that kept it from being pinned.
     """
 
@@ -306,6 +308,11 @@ class Catalog:
         )
         return total
 
+    async def most_pinned_bytes(self, name: str) -> int | None:
+        """What ``pinned_bytes`` cannot exceed, without counting; None if that is not known."""
+        most: int | None = await self._pool.fetchval("SELECT most_bytes FROM storage_totals WHERE name = $1", name)
+        return most
+
     async def lease(self, cids: Iterable[Cid], lease: Lease) -> None:
         """Keep objects for a while, stored or not yet; again to go on."""
         async with self._keeping(durably=False) as connection:
@@ -417,48 +424,57 @@ class Catalog:
         Those of one name take turns, in whatever worker: of two that do not fit together, the first is kept. Raises
         InvalidRequest for a bad name.
         """
-        _check_name(name)
         async with self._keeping() as connection:
-            if most_bytes is not None:
-                # A statement of its own: the next one must see what those have done that it has waited for.
-                await connection.execute("SELECT pg_advisory_xact_lock($1, hashtext($2))", _KEEP_LOCK, name)
-            row = await connection.fetchrow(
-                """
-                WITH RECURSIVE here AS (SELECT cid FROM storage_objects WHERE cid = $1 AND state <> 'missing'),
-                before AS (SELECT cid FROM storage_pins WHERE cid = $1 AND name = $2),
-                under(cid) AS (
-                    (SELECT cid FROM storage_pins WHERE name = $2 UNION SELECT cid FROM here)
-                    UNION SELECT l.child_cid FROM under u JOIN storage_objects o ON o.cid = u.cid
-                    JOIN storage_links l ON l.parent_id = o.id
-                ),
-                tree(cid) AS (
-                    SELECT cid FROM here UNION SELECT l.child_cid FROM tree t JOIN storage_objects o ON o.cid = t.cid
-                    JOIN storage_links l ON l.parent_id = o.id
-                ),
-                free AS (SELECT $3::bigint IS NULL OR EXISTS (SELECT FROM before) AS of_limits),
-                total AS (
-                    SELECT CASE WHEN of_limits THEN 0
-                    ELSE (SELECT coalesce(sum(o.size_bytes), 0) FROM under JOIN storage_objects o USING (cid)) END
-                    ::bigint AS size_bytes,
-                    -- Not here, or found so damaged that its row says nothing.
-                    CASE WHEN NOT of_limits THEN
-                        (SELECT cid FROM tree LEFT JOIN storage_objects o USING (cid)
-                         WHERE o.state IS DISTINCT FROM 'whole' AND coalesce(o.dag_bytes, 0) = 0 LIMIT 1)
-                    END AS unknown
-                    FROM free
-                ),
-                pinned AS (
-                    INSERT INTO storage_pins (cid, name) SELECT here.cid, $2 FROM here, total
-                    WHERE total.size_bytes <= coalesce($3, 0) AND total.unknown IS NULL ON CONFLICT DO NOTHING
-                )
-                SELECT EXISTS (SELECT FROM here) AS here, EXISTS (SELECT FROM before) AS before, size_bytes, unknown
-                FROM total
-                """,
-                str(cid),
-                name,
-                most_bytes,
-            )
+            await _take_turn(connection, name)
+            row = await connection.fetchrow(_KEEP, str(cid), name, most_bytes)
         return Keep(**dict(row))
+
+
+_KEEP = """
+    WITH RECURSIVE here AS (SELECT cid FROM storage_objects WHERE cid = $1 AND state <> 'missing'),
+    before AS (SELECT cid FROM storage_pins WHERE cid = $1 AND name = $2),
+    under(cid) AS (
+        (SELECT cid FROM storage_pins WHERE name = $2 UNION SELECT cid FROM here)
+        UNION SELECT l.child_cid FROM under u JOIN storage_objects o ON o.cid = u.cid
+        JOIN storage_links l ON l.parent_id = o.id
+    ),
+    tree(cid) AS (
+        SELECT cid FROM here UNION SELECT l.child_cid FROM tree t JOIN storage_objects o ON o.cid = t.cid
+        JOIN storage_links l ON l.parent_id = o.id
+    ),
+    free AS (SELECT $3::bigint IS NULL OR EXISTS (SELECT FROM before) AS of_limits),
+    new AS (
+        -- Not here, or found so damaged that its row says nothing, is unknown.
+        SELECT coalesce(sum(o.size_bytes), 0)::bigint AS size_bytes,
+            min(t.cid) FILTER (WHERE o.state IS DISTINCT FROM 'whole' AND coalesce(o.dag_bytes, 0) = 0) AS unknown
+        FROM tree t LEFT JOIN storage_objects o USING (cid) WHERE NOT (SELECT of_limits FROM free)
+    ),
+    quick AS (
+        SELECT t.most_bytes + new.size_bytes AS size_bytes FROM new, free, storage_totals t
+        WHERE t.name = $2 AND NOT of_limits AND t.most_bytes + new.size_bytes <= $3
+    ),
+    counted AS (
+        SELECT coalesce(sum(o.size_bytes), 0)::bigint AS size_bytes,
+            coalesce(bool_and(coalesce(o.state = 'whole' OR o.dag_bytes > 0, false)), false) AS known
+        FROM under LEFT JOIN storage_objects o USING (cid)
+        WHERE NOT (SELECT of_limits FROM free) AND NOT EXISTS (SELECT FROM quick)
+    ),
+    total AS (
+        SELECT coalesce(quick.size_bytes, counted.size_bytes) AS size_bytes, unknown,
+            quick.size_bytes IS NOT NULL OR known AS known
+        FROM counted, new LEFT JOIN quick ON true
+    ),
+    pinned AS (
+        INSERT INTO storage_pins (cid, name) SELECT here.cid, $2 FROM here, total
+        WHERE total.size_bytes <= coalesce($3, 0) AND total.unknown IS NULL ON CONFLICT DO NOTHING RETURNING cid
+    ),
+    noted AS (
+        INSERT INTO storage_totals AS t (name, most_bytes) SELECT $2, size_bytes FROM total, pinned, free
+        WHERE known AND NOT of_limits ON CONFLICT (name) DO UPDATE SET most_bytes = excluded.most_bytes
+    ),
+    forgotten AS (DELETE FROM storage_totals WHERE name = $2 AND $3::bigint IS NULL)
+    SELECT EXISTS (SELECT FROM here) AS here, EXISTS (SELECT FROM before) AS before, size_bytes, unknown FROM total
+"""
 
 
 async def _forget_blocks(connection: Connection, object_id: int) -> None:
@@ -485,12 +501,19 @@ async def _copy(connection: Connection, table: str, columns: Sequence[str], rows
 
 
 async def _pin(connection: Connection, cids: Sequence[str], name: str) -> None:
-    _check_name(name)
+    await _take_turn(connection, name)
+    await connection.execute("DELETE FROM storage_totals WHERE name = $1", name)
     await connection.execute(
         "INSERT INTO storage_pins (cid, name) SELECT cid, $2 FROM unnest($1::text[]) AS cid ON CONFLICT DO NOTHING",
         cids,
         name,
     )
+
+
+async def _take_turn(connection: Connection, name: str) -> None:
+    """Wait for those who keep something under this name; statements after this one see what they did."""
+    _check_name(name)
+    await connection.execute("SELECT pg_advisory_xact_lock($1, hashtext($2))", _KEEP_LOCK, name)
 
 
 def _check_name(name: str) -> None:

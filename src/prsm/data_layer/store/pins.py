@@ -38,8 +38,12 @@ class Pins:
         if not await self.catalog.unpin(cid, owner):
             raise NotStored(f"{cid} is not pinned by you.", remedy="See what is: prsm storage ls")
 
-    async def left_bytes(self, owner: str) -> int:
-        """How many bytes more an owner may keep."""
+    async def left_bytes(self, owner: str, enough_bytes: int | None = None) -> int:
+        """How many bytes more an owner may keep; perhaps more than answered where that is ``enough_bytes``."""
+        if enough_bytes is not None:
+            most = await self.catalog.most_pinned_bytes(owner)
+            if most is not None and self.quota_bytes - most >= enough_bytes:
+                return self.quota_bytes - most
         return max(0, self.quota_bytes - await self.catalog.pinned_bytes(owner))
 
 
