@@ -249,7 +249,10 @@ async def test_an_upload_is_claimed_once_and_again_when_its_worker_died(catalog:
     assert await queues[1].give_up(fourth, "refused")
     assert [entry.attempts for entry in await queues[1].entries(cid=cid)] == [1]
     assert (await catalog.usage()).uploads_failed == 1
-    assert await queues[1].forget_done(0) == 0
+    assert await queues[1].add([other := Cid.of(Codec.RAW, b"waits")], "kubo") == 1
+    assert await queues[1].forget_ended(60) == 0, "not yet"
+    assert await queues[1].forget_ended(0) == 1
+    assert [entry.cid for entry in await queues[1].entries()] == [other]
 
 
 async def test_provenance_is_kept_byte_for_byte_and_once(catalog: Catalog) -> None:

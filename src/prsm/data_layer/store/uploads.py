@@ -114,10 +114,11 @@ class UploadQueue:
         )
         return [_upload(row) for row in rows]
 
-    async def forget_done(self, older_s: float) -> int:
-        """Delete uploads that ended well so long ago; answers how many."""
+    async def forget_ended(self, older_s: float) -> int:
+        """Delete uploads that ended so long ago, however they did; answers how many."""
         tag = await self._pool.execute(
-            "DELETE FROM storage_uploads WHERE state = 'done' AND updated_at < now() - make_interval(secs => $1)",
+            "DELETE FROM storage_uploads WHERE state IN ('done', 'failed') "
+            "AND updated_at < now() - make_interval(secs => $1)",
             older_s,
         )
         return int(tag.split()[-1])

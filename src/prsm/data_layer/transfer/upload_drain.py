@@ -30,7 +30,7 @@ from prsm.data_layer.transfer.upload import Outlet, upload
 from prsm.data_layer.transfer.upload_queue import Outcome, outcome_of, pause_s
 
 _PROBE_S = 5.0
-_DONE_KEPT_S = 7 * 86_400.0
+_ENDED_KEPT_S = 7 * 86_400.0
 _GONE_AFTER_S = 86_400.0
 _NODES = 64
 _log: Any = structlog.get_logger("storage")
@@ -94,8 +94,8 @@ class Uploads:
                 self._away.add(node.name)
 
     async def tidy(self) -> None:
-        """Forget uploads that ended well long ago, and give up those for nodes that are long gone from the settings."""
-        await self.queue.forget_done(_DONE_KEPT_S)
+        """Forget uploads that ended long ago, and give up those for nodes that are long gone from the settings."""
+        await self.queue.forget_ended(_ENDED_KEPT_S)
         await self.queue.give_up_others(list(self._neighbours.nodes), older_s=_GONE_AFTER_S)
 
     async def aclose(self) -> None:
