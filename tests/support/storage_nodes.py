@@ -9,7 +9,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -45,6 +45,19 @@ def storage_at(
     chosen = StoragePolicy(**{"profile": "kubo-v1", "block_budget_s": 20.0} | policy)
     places = assembly.Places(nodes, gateways, hosts, peers_file)
     return assembly.assemble(folder, pool, BreakerBoard(time.monotonic), places, chosen, limit_bytes_s)
+
+
+async def pins_read(pool: Pool) -> int:
+    """How many rows of the table of pins were read by all that was done so far, over this pool, which must be idle."""
+    async with AsyncExitStack() as stack:
+        for _ in range(pool.get_size()):
+            connection = await stack.enter_async_context(pool.acquire())
+            await connection.execute("SELECT pg_stat_force_next_flush()")
+            await connection.execute("SELECT 1")  # it was flushed after the answer
+    read: int = await pool.fetchval(
+        "SELECT seq_tup_read + idx_tup_fetch FROM pg_stat_user_tables WHERE relname = 'storage_pins'"
+    )
+    return read
 
 
 @asynccontextmanager

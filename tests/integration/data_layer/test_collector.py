@@ -15,10 +15,11 @@ from uuid import uuid4
 import pytest
 import pytest_asyncio
 from tests.support.servers import new_database
+from tests.support.storage_nodes import pins_read
 
 from prsm.core import database
 from prsm.core.database import Pool
-from prsm.data_layer.codec.cid import Cid
+from prsm.data_layer.codec.cid import Cid, Codec
 from prsm.data_layer.codec.unixfs_dag import PROFILES
 from prsm.data_layer.store.catalog import Catalog, Lease, State
 from prsm.data_layer.store.collector import Collector
@@ -140,6 +141,33 @@ async def test_what_comes_back_after_eviction_is_worth_more(catalog: Catalog, co
     await catalog.record(read_index(catalog.files, cid))
     assert await pool.fetchval("SELECT queue FROM storage_objects WHERE cid = $1", str(cid)) == "main"
     assert await pool.fetchval("SELECT count(*) FROM storage_ghosts WHERE cid = $1", str(cid)) == 0
+
+
+async def test_what_is_kept_is_not_counted_anew_for_every_few_that_go(
+    catalog: Catalog, collector: Collector, pool: Pool
+) -> None:
+    gone = await enter(pool, "gone", 1000)
+    await pool.execute(
+        "INSERT INTO storage_pins (cid, name) SELECT unnest($1::text[]), ''", await enter(pool, "in", 500)
+    )
+    parent = await pool.fetchval("SELECT id FROM storage_objects WHERE cid = $1", gone[0])
+    await pool.execute("INSERT INTO storage_links SELECT $1, unnest($2::text[])", parent, gone[1:])
+    await pool.execute("ANALYZE storage_objects, storage_pins, storage_links, storage_leases, storage_uploads")
+    before = await pins_read(pool)
+    assert (await collector.collect_garbage()).objects == 1000
+    assert await pins_read(pool) - before < 2000
+    assert (await catalog.usage()).objects == 500
+
+
+async def enter(pool: Pool, what: str, count: int) -> list[str]:
+    """Rows of the catalog whose files are gone."""
+    cids = [str(Cid.of(Codec.RAW, b"%s %d" % (what.encode(), number))) for number in range(count)]
+    await pool.execute(
+        "INSERT INTO storage_objects (cid, kind, profile, size_bytes, dag_bytes, stored_bytes, state, queue, place) "
+        "SELECT unnest($1::text[]), 'file', '', 1, 1, 1, 'whole', 'small', 1",
+        cids,
+    )
+    return cids
 
 
 async def test_everything_pinned_stays_even_above_the_limit(catalog: Catalog, collector: Collector) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import random
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager, nullcontext, suppress
+from contextlib import asynccontextmanager, nullcontext, suppress
 from io import BytesIO
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import pytest
 import pytest_asyncio
 from tests.support.gateway_server import gateway_server
 from tests.support.memory_dag import MemoryDag
-from tests.support.storage_nodes import OWNER, TABLES, add, opened, storage_at
+from tests.support.storage_nodes import OWNER, TABLES, add, opened, pins_read, storage_at
 from tests.support.transfers import SMALL, random_bytes
 
 from prsm.core.database import Pool
@@ -118,10 +118,10 @@ async def test_a_pin_more_reads_no_more_the_more_there_are(tmp_path: Path, pools
         await pools[0].execute("ANALYZE storage_objects, storage_pins, storage_links, storage_totals")
         for cid in cids[:-1]:
             await storage.pin(cid, "me", limited=True)
-        before = await rows_read(pools)
+        before = await pins_read(pools[0])
         await storage.pin(cids[-1], "me", limited=True)
         assert await storage.quota_left("me", 1) > 1
-        assert await rows_read(pools) - before < 100
+        assert await pins_read(pools[0]) - before < 100
     assert await pools[0].fetchval("SELECT count(*) FROM storage_pins WHERE name = 'me'") == 402
 
 
@@ -198,19 +198,6 @@ async def test_a_small_file_is_added_in_two_commits_and_pinned_in_one(tmp_path: 
             async with counted(pools[1], pinned):
                 await storage.pin(cid, "another", limited=True)
     assert (min(added), min(again), min(pinned)) == (2, 1, 1)
-
-
-async def rows_read(pools: list[Pool]) -> int:
-    """Of the table of pins, by all that was done so far; the connections of ``pools[0]`` must be idle."""
-    async with AsyncExitStack() as stack:
-        for _ in range(pools[0].get_size()):
-            connection = await stack.enter_async_context(pools[0].acquire())
-            await connection.execute("SELECT pg_stat_force_next_flush()")
-            await connection.execute("SELECT 1")  # it was flushed after the answer
-    read: int = await pools[1].fetchval(
-        "SELECT seq_tup_read + idx_tup_fetch FROM pg_stat_user_tables WHERE relname = 'storage_pins'"
-    )
-    return read
 
 
 @asynccontextmanager
