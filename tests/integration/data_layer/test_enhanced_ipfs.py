@@ -18,6 +18,8 @@ from prsm.core import database
 from prsm.core.database import Pool
 from prsm.core.errors import InvalidRequest, PrsmError, Unavailable
 from prsm.data_layer.codec.cid import Cid, Codec
+from prsm.data_layer.codec.dag_pb import BadBlock, Link
+from prsm.data_layer.codec.unixfs import encode_directory
 from prsm.data_layer.enhanced_ipfs import EnhancedIPFS, StoragePolicy
 from prsm.data_layer.network.discovery import Discovery
 from prsm.data_layer.network.neighbours import Neighbours
@@ -106,6 +108,26 @@ async def test_an_error_reaches_every_waiter(tmp_path: Path, pool: Pool, gateway
         ends = await asyncio.gather(*(storage.fetch(nowhere) for _ in range(5)), return_exceptions=True)
         assert all(isinstance(end, StorageFault) and end.code == "block_not_found" for end in ends), ends
         assert storage.transfers == []
+
+
+async def test_sizes_that_nothing_can_have_are_refused_and_leave_nothing(
+    tmp_path: Path, pool: Pool, dag: MemoryDag, gateway: GatewayServer
+) -> None:
+    file, _ = object_of(b"small")
+    for size in (2**63 - 1, 2**52):
+        block = encode_directory([Link(file, name, size) for name in "ab"])
+        dag.blocks[cid := Cid.of(Codec.DAG_PB, block)] = block
+        async with opened(storage_at(tmp_path, pool, gateways=[gateway.url])) as storage:
+            await add(storage, b"small")
+            if size > 2**52:
+                with pytest.raises(BadBlock, match="blocks under its links"):
+                    await storage.fetch(cid)
+                assert [found.cid for found in storage.files.listing()] == [file]
+            else:
+                await storage.fetch(cid)
+                with pytest.raises(InvalidRequest, match="at most"):
+                    await storage.add_directory([("a", cid), ("b", cid)], OWNER)
+            await storage.reconcile()
 
 
 async def test_without_any_network_what_is_here_is_served_and_the_rest_fails_in_a_sentence(

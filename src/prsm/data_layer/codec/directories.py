@@ -12,6 +12,7 @@ from prsm.data_layer.codec.cid import Cid, Codec
 from prsm.data_layer.codec.dag_pb import BadBlock, Link
 from prsm.data_layer.codec.hamt import Shard, build_shards, hash_name, slot_of
 from prsm.data_layer.codec.unixfs import (
+    MAX_FILE_BYTES,
     DirectoryNode,
     FileNode,
     HamtNode,
@@ -228,6 +229,8 @@ def _emit_shard(shard: Shard, fanout: int, emit: Emit) -> Built:
 
 
 def _emitted(block: bytes, below: Sequence[Link | HamtSlot], emit: Emit) -> Built:
+    if sum(link.size for link in below) > MAX_FILE_BYTES:
+        raise InvalidRequest(f"What stands in a directory has at most {MAX_FILE_BYTES} bytes.", param="path")
     cid = Cid.of(Codec.DAG_PB, block)
     emit(cid, block)
     return Built(cid, len(block) + sum(link.size for link in below))

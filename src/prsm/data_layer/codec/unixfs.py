@@ -19,7 +19,7 @@ from prsm.data_layer.codec.dag_pb import BadBlock, Link, PbNode
 MURMUR3_X64_64 = 0x22
 MAX_FANOUT = 1024
 MAX_FILE_BYTES = 1 << 53
-"""What a JavaScript peer can still count."""
+"""What a JavaScript peer can still count; of a file's bytes, and of the blocks that are said to be under a node."""
 _FIELDS = {0x08: 1, 0x12: 2, 0x18: 3, 0x20: 4, 0x28: 5, 0x30: 6, 0x38: 7, 0x42: 8}  # numbers by tag
 _BLOCK_SIZES = 4
 _TIME = re.compile(rb"\x08[\x80-\xff]{0,9}[\x00-\x7f](?:\x15.{4})?", re.DOTALL)
@@ -171,6 +171,8 @@ class _Message:
 def _interpret(block: bytes | bytearray | memoryview, node: PbNode) -> FileNode | DirectoryNode | HamtNode:
     if node.data is None:
         raise BadBlock("It is dag-pb without UnixFS data.")
+    if sum(link.size for link in node.links) > MAX_FILE_BYTES:
+        raise BadBlock(f"It claims more than {MAX_FILE_BYTES} bytes of blocks under its links.")
     message = _read_message(node.data)
     match message.kind:
         case Kind.FILE | Kind.RAW:
