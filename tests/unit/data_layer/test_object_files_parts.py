@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from prsm.core.errors import InvalidRequest
-from prsm.data_layer.codec.cid import Cid, Codec
-from prsm.data_layer.codec.dag_pb import BadBlock
-from prsm.data_layer.codec.unixfs import Child, Kind, encode_file, leaf_envelope
-from prsm.data_layer.codec.unixfs_dag import PROFILES
+from prsm.data_layer.codec.cid import Cid, Codec, varint
+from prsm.data_layer.codec.dag_pb import BadBlock, Link
+from prsm.data_layer.codec.unixfs import Child, Kind, encode_directory, encode_file, leaf_envelope
+from prsm.data_layer.codec.unixfs_dag import PROFILES, DagLimits
 from prsm.data_layer.store.ingest import Intake, ingest
 from prsm.data_layer.store.object_files import ObjectFiles, Verified
 from prsm.data_layer.store.object_index import Home, kind_on_disk, read_block, read_index
@@ -260,3 +260,29 @@ def test_a_sharded_directory_is_fetched_shard_by_shard(files: ObjectFiles, there
 def test_an_outboard_that_cannot_be_read_has_no_blocks(tmp_path: Path) -> None:
     (tmp_path / "folder.car").mkdir()  # as a bad sector, it can be opened by name and not read
     assert list(salvaged(tmp_path / "folder.car")) == []
+
+
+def test_blocks_that_have_to_stay_in_memory_are_bounded(files: ObjectFiles) -> None:
+    mode = b"\x38\xa4\x03"
+    blocks: dict[Cid, bytes] = {}
+    children = list[Child]()
+    for number in range(8):
+        payload = bytes([number]) * 1000
+        message = b"\x08\x02\x12" + varint(1000) + payload + b"\x18" + varint(1000) + mode  # no canonical envelope
+        block = b"\x0a" + varint(len(message)) + message
+        blocks[cid := Cid.of(Codec.DAG_PB, block)] = block
+        children.append(Child(cid, 1000, len(block)))
+    blocks[root := Cid.of(Codec.DAG_PB, encode_file(children))] = encode_file(children)
+    with begin(files, root, DagLimits(outboard_bytes=9000)) as part:
+        fill(part, blocks)
+        part.discard()
+    with (
+        begin(files, root, DagLimits(outboard_bytes=8000)) as part,
+        pytest.raises(BadBlock, match="besides its payload"),
+    ):
+        expand(part, blocks)
+    assert DagLimits().outboard_bytes <= 1 << 28
+    folder = encode_directory([Link(root, "x" * 100, 8)])
+    cid, limits = Cid.of(Codec.DAG_PB, folder), DagLimits(outboard_bytes=100)
+    with begin(files, cid, limits) as part, pytest.raises(BadBlock, match="besides its payload"):
+        part.feed(Verified(cid, folder))

@@ -116,11 +116,15 @@ class FileDagBuilder:
 
 @dataclass(frozen=True, slots=True)
 class DagLimits:
-    """What one file may cost: levels of blocks, blocks counted at every place they stand, bytes of the file."""
+    """What one file may cost: levels of blocks, blocks counted at every place they stand, bytes of the file.
+
+    ``outboard_bytes`` is of the blocks that cannot be made again from the payload, which are held in memory.
+    """
 
     depth: int = 16
     nodes: int = 1 << 20
     size_bytes: int = 1 << 40
+    outboard_bytes: int = 1 << 28
 
 
 @dataclass(frozen=True, slots=True)

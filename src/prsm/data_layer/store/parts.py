@@ -61,6 +61,7 @@ class Part:
         self._reader = FileDagReader(cid, limits)
         self._directory: DirectoryReader | None = None
         self._blocks: dict[Cid, bytes] = {}
+        self._blocks_bytes = 0
         self._plan: dict[int, Leaf] = {}
         self._have: set[int] = set()
         self._lock = threading.Lock()
@@ -241,6 +242,9 @@ class Part:
         """Keep a block for the outboard and for a later attempt."""
         if block.cid in self._blocks or block.cid.identity:
             return
+        self._blocks_bytes += len(block.data)
+        if self._blocks_bytes > (most := self._limits.outboard_bytes):
+            raise BadBlock(f"{self.cid} has more than {most:,} bytes in blocks besides its payload.", param="cid")
         data = self._blocks[block.cid] = bytes(block.data)
         if block.cid not in self._logged:
             self._log_end = self._unnamed.append_log(car.car_section(block.cid, len(data)) + data, self._log_end)
