@@ -286,3 +286,20 @@ def test_blocks_that_have_to_stay_in_memory_are_bounded(files: ObjectFiles) -> N
     cid, limits = Cid.of(Codec.DAG_PB, folder), DagLimits(outboard_bytes=100)
     with begin(files, cid, limits) as part, pytest.raises(BadBlock, match="besides its payload"):
         part.feed(Verified(cid, folder))
+
+
+def test_what_did_not_come_takes_no_room_between_two_attempts(files: ObjectFiles, there: ObjectFiles) -> None:
+    cid, blocks = stored(there, random.Random(1).randbytes(20 * SMALL.chunk_bytes))
+    with begin(files, cid) as part:
+        expand(part, blocks)
+        for leaf in (part.leaves[3], part.leaves[-1]):
+            part.put(leaf, Verified(leaf.cid, blocks[leaf.cid]))
+        taken = files.part_path(cid).stat().st_blocks * 512
+        assert taken >= 20 * SMALL.chunk_bytes, "while it is fetched the room is its own"
+    assert files.part_path(cid).stat().st_blocks * 512 < 3 * SMALL.chunk_bytes
+    with begin(files, cid) as part:
+        assert part.recheck() == 2 * SMALL.chunk_bytes
+        fill(part, blocks)
+        assert files.part_path(cid).stat().st_blocks * 512 >= 20 * SMALL.chunk_bytes
+        part.publish()
+    assert blocks_of(files, cid) == blocks

@@ -234,7 +234,8 @@ class ObjectFiles:
     def part(self, cid: Cid) -> Generator[Unnamed]:
         """The files of an object being fetched, empty or as an earlier attempt left them, held by the caller alone.
 
-        They stay afterwards unless published or discarded. Raises InUse, StorageFault (LOCAL_DISK).
+        They stay afterwards unless published or discarded, without the room for what has not come. Raises InUse,
+        StorageFault (LOCAL_DISK).
         """
         path = self.part_path(cid)
         lock = path.with_name(path.name + _LOCK)
@@ -254,6 +255,8 @@ class ObjectFiles:
         try:
             yield part
         finally:
+            if path.exists():
+                part.release()
             os.close(fd)
             try:
                 if not (path.exists() or part.outboard.exists()):

@@ -23,7 +23,7 @@ from prsm.data_layer.seams import Pace, StorageFault
 from prsm.data_layer.store.disk import disk
 from prsm.data_layer.store.object_files import NotStored, ObjectFiles, ObjectKind, StoredFile, Verified
 from prsm.data_layer.store.object_index import Home, rebuild, write_outboard
-from prsm.data_layer.store.unnamed import Unnamed
+from prsm.data_layer.store.unnamed import Unnamed, data_ranges
 
 DEFAULT_LIMITS = DagLimits()
 _RECHECK_WORKERS = 2
@@ -149,7 +149,7 @@ class Part:
 
         Holes are passed over (SEEK_DATA). Raises what ``pace`` raises.
         """
-        candidates = list(_within(self.missing(), _data_ranges(self._unnamed.fd)))
+        candidates = list(_within(self.missing(), data_ranges(self._unnamed.fd)))
         largest = max((leaf.size_bytes for leaf in candidates), default=0)
         coming = iter(candidates)
         lock = threading.Lock()
@@ -287,20 +287,6 @@ def salvaged(outboard: Path) -> Iterator[tuple[Cid, bytes]]:
 def _is_rebuilt(leaf: Leaf) -> bool:
     """Whether the leaf's block can be made again from its payload."""
     return any(leaf.envelope == leaf_envelope(leaf.size_bytes, kind) for kind in (Kind.FILE, Kind.RAW))
-
-
-def _data_ranges(fd: int) -> Iterator[tuple[int, int]]:
-    """Where a sparse file has data, as (start, end)."""
-    end = os.fstat(fd).st_size
-    start = 0
-    while start < end:
-        try:
-            start = os.lseek(fd, start, os.SEEK_DATA)
-        except OSError:  # nothing but a hole until the end
-            return
-        stop = os.lseek(fd, start, os.SEEK_HOLE)
-        yield start, stop
-        start = stop
 
 
 def _within(leaves: list[Leaf], ranges: Iterator[tuple[int, int]]) -> Iterator[Leaf]:

@@ -1,9 +1,10 @@
 """Files of an object that is not whole yet: they have no name among the objects, and nobody looks at them."""
 
 import contextlib
+import ctypes
 import fcntl
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from prsm.data_layer.store.disk import disk
 OUTBOARD = ".car"
 _FRESH = ".new"
 _FICLONE = 0x40049409  # linux/fs.h
+_KEEP_SIZE, _PUNCH_HOLE = 1, 2  # linux/falloc.h
 # Larger writes make larger folios in the page cache, of memory that a virtual machine has often yet to be given by its
 # host: a fetch of 1 GiB by whole 1 MiB leaves was measured to take 1 to 2 s more of system time.
 _WRITE_BYTES = 256 * 1024
@@ -51,6 +53,15 @@ class Unnamed:
         with contextlib.suppress(OSError):  # advice only
             os.posix_fadvise(self.fd, offset, size_bytes, os.POSIX_FADV_DONTNEED)
 
+    def release(self) -> None:
+        """Give back the room that was reserved and holds no data, where the file system can (FALLOC_FL_PUNCH_HOLE)."""
+        end = os.fstat(self.fd).st_size
+        stop = 0
+        for start, after in [*data_ranges(self.fd), (end, end)]:
+            if start > stop:
+                _fallocate(self.fd, _KEEP_SIZE | _PUNCH_HOLE, stop, start - stop)
+            stop = after
+
     def write_outboard(self, pieces: Iterable[bytes | memoryview]) -> None:
         """Write the outboard durably, read-only. Raises StorageFault (LOCAL_DISK)."""
         with disk(f"write {self.outboard}"):
@@ -83,3 +94,22 @@ class Unnamed:
             self.path.unlink(missing_ok=True)
             self.outboard.unlink(missing_ok=True)
             self.outboard.with_name(self.outboard.name + _FRESH).unlink(missing_ok=True)
+
+
+def data_ranges(fd: int) -> Iterator[tuple[int, int]]:
+    """Where a sparse file has data, as (start, end)."""
+    end = os.fstat(fd).st_size
+    start = 0
+    while start < end:
+        try:
+            start = os.lseek(fd, start, os.SEEK_DATA)
+        except OSError:  # nothing but a hole until the end
+            return
+        stop = os.lseek(fd, start, os.SEEK_HOLE)
+        yield start, stop
+        start = stop
+
+
+# Python has no name for it. One that fails gives back nothing, and loses nothing.
+_fallocate = ctypes.CDLL(None).fallocate
+_fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_longlong, ctypes.c_longlong)
