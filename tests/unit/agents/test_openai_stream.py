@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from prsm.agents.answer_digest import output_digest
 from prsm.agents.call import Delta, Usage
 from prsm.agents.executors.openai_compatible import StreamReader, completion_of, embeddings_of, estimated_usage
 from prsm.agents.executors.upstream_errors import clean, parse_error_body, retry_after_s, status_error
@@ -289,3 +290,19 @@ def test_a_tool_called_in_no_known_form_is_the_upstreams_fault(calls: list[Any])
         completion_of(json.dumps({"choices": [{"message": {"tool_calls": calls}}]}).encode())
     with pytest.raises(UpstreamError, match="calls a tool in another form"):
         StreamReader().feed(event(choices=[{"delta": {"tool_calls": calls}}]))
+
+
+@pytest.mark.parametrize("function", [{"name": "f"}, {"name": "f", "arguments": None}, {"name": "f", "arguments": ""}])
+def test_a_whole_call_without_arguments_has_none(function: dict[str, Any]) -> None:
+    calls = [{"function": function}, {"id": "", "function": dict(function)}]
+    answer = completion_of(json.dumps({"choices": [{"message": {"tool_calls": calls}}]}).encode())
+    told = answer.choices[0].tool_calls
+    assert [(call["type"], call["function"]) for call in told] == [("function", {"name": "f", "arguments": "{}"})] * 2
+    assert len({call["id"] for call in told} - {""}) == 2
+    assert len(output_digest(answer.choices)) == 64
+
+
+@pytest.mark.parametrize("call", [{"id": "a"}, {"function": {"arguments": "{}"}}, {"function": {"name": ""}}])
+def test_a_whole_call_of_no_function_is_the_upstreams_fault(call: dict[str, Any]) -> None:
+    with pytest.raises(UpstreamError, match="without naming it"):
+        completion_of(json.dumps({"choices": [{"message": {"tool_calls": [call]}}]}).encode())

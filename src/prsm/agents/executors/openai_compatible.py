@@ -9,6 +9,7 @@ import struct
 from collections.abc import AsyncIterator, Callable
 from itertools import islice, takewhile
 from typing import Annotated, Any
+from uuid import uuid4
 
 import msgspec
 
@@ -294,7 +295,7 @@ def _choice(choice: "_AnswerChoice") -> Choice:
         choice.index,
         message.content,
         message.reasoning_content or message.reasoning or None,
-        _tool_calls(message.tool_calls) if message.tool_calls else [],
+        _whole_calls(message.tool_calls) if message.tool_calls else [],
         choice.finish_reason or "stop",
         message.refusal,
         choice.logprobs,
@@ -311,6 +312,22 @@ def _tool_calls(calls: list[dict[str, Any]]) -> list[dict[str, Any]]:
         if seen.function and isinstance(seen.function.arguments, dict):
             call["function"]["arguments"] = _encode(seen.function.arguments).decode()
     return calls
+
+
+def _whole_calls(calls: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The calls with all that a client needs: some servers leave out ids, or arguments where there are none."""
+    for call in _tool_calls(calls):
+        function: Json = call.get("function") or {}
+        if not function.get("name"):
+            raise bad_answer("calls a tool without naming it")
+        function["arguments"] = function.get("arguments") or "{}"
+        call["id"] = call.get("id") or _new_id()
+        call["type"] = "function"
+    return calls
+
+
+def _new_id() -> str:
+    return f"call_{uuid4().hex}"
 
 
 _Count = Annotated[int, msgspec.Meta(ge=0, le=2**40)]
