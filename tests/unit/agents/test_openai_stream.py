@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prsm.agents.answer_digest import output_digest
+from prsm.agents.answer_digest import AnswerAssembler, output_digest
 from prsm.agents.call import Delta, Usage
 from prsm.agents.executors.openai_compatible import StreamReader, completion_of, embeddings_of, estimated_usage
 from prsm.agents.executors.upstream_errors import clean, parse_error_body, retry_after_s, status_error
@@ -306,3 +306,50 @@ def test_a_whole_call_without_arguments_has_none(function: dict[str, Any]) -> No
 def test_a_whole_call_of_no_function_is_the_upstreams_fault(call: dict[str, Any]) -> None:
     with pytest.raises(UpstreamError, match="without naming it"):
         completion_of(json.dumps({"choices": [{"message": {"tool_calls": [call]}}]}).encode())
+
+
+def _piece(**call: Any) -> dict[str, Any]:
+    return {name: value for name, value in call.items() if value is not None}
+
+
+def _named(name: str, arguments: str, **call: Any) -> dict[str, Any]:
+    return _piece(function={"name": name, "arguments": arguments}, **call)
+
+
+@pytest.mark.parametrize("together", [True, False])
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        [_named("f", '{"x":1}', id="a"), _named("g", "{}", id="b")],
+        [_named("f", '{"x":1}', index=0, id="a"), _named("g", "{}", index=0, id="b")],
+        [_named("f", '{"x":1}'), _named("g", "{}")],
+        [{"index": None, **_named("f", '{"x":1}', id="a")}, {"index": None, **_named("g", "{}", id="b")}],
+        [_named("f", '{"x"', id="a"), {"function": {"arguments": ":1}"}}, _named("g", "{}", id="b")],
+        [
+            _named("f", "", index=1, id="a"),
+            _named("g", "", index=2, id="b"),
+            {"index": 1, "id": "z", "function": {"arguments": '{"x":1}'}},
+            {"index": 2, "function": {"arguments": "{}"}},
+        ],
+        [_named("f", '{"x":', index=0, id="a"), _named("f", "1}", index=0, id="a"), _named("g", "{}", index=1)],
+    ],
+)
+def test_calls_side_by_side_are_told_apart_however_they_are_numbered(
+    pieces: list[dict[str, Any]], together: bool
+) -> None:
+    pieces = json.loads(json.dumps(pieces))
+    steps = [pieces] if together else [[piece] for piece in pieces]
+    reader, assembler, ids = StreamReader(), AnswerAssembler(10_000), dict[int, str]()
+    for step in steps:
+        deltas = reader.feed(event(choices=[{"delta": {"tool_calls": step}}]))
+        assembler.add(deltas)
+        for call in [call for delta in deltas for call in delta.tool_calls or []]:
+            assert call["index"] in ids or call["id"]
+            ids[call["index"]] = ids.get(call["index"], "") + call.get("id", "")  # as SDKs gather them
+    calls = assembler.choices()[0].tool_calls
+    assert [(call["function"]["name"], call["function"]["arguments"]) for call in calls] == [
+        ("f", '{"x":1}'),
+        ("g", "{}"),
+    ]
+    assert [call["id"] for call in calls] == [*ids.values()]
+    assert len(set(ids.values())) == 2

@@ -9,13 +9,13 @@ import struct
 from collections.abc import AsyncIterator, Callable
 from itertools import islice, takewhile
 from typing import Annotated, Any
-from uuid import uuid4
 
 import msgspec
 
 from prsm.agents.call import ChatCall, Choice, Completion, Delta, EmbedCall, Embeddings, Json, Target, Usage
 from prsm.agents.executors.http_client import Headers, HttpClient, header_block
 from prsm.agents.executors.model_list import fetch_models
+from prsm.agents.executors.openai_tool_calls import Numbering, whole_calls
 from prsm.agents.executors.sse import SseParser
 from prsm.agents.executors.upstream_errors import bad_answer, cut_off, stream_error
 from prsm.agents.executors.upstream_errors import read_error as default_read_error
@@ -124,7 +124,7 @@ class OpenAICompatibleExecutor:
 class StreamReader:
     """The state of one chat stream: bytes in, deltas out, no I/O. ``done`` once nothing more is to come."""
 
-    __slots__ = ("_finished", "_open", "_secret", "_sse", "_usage", "done")
+    __slots__ = ("_calls", "_finished", "_open", "_secret", "_sse", "_usage", "done")
 
     def __init__(self, secret: str = "") -> None:
         self._sse = SseParser()
@@ -132,6 +132,7 @@ class StreamReader:
         self._usage: Usage | None = None
         self._open = 0  # a bit for each choice that has begun and not ended: of small cost to a stream that rests
         self._finished = False
+        self._calls: dict[int, Numbering] | None = None
         self.done = False
 
     def feed(self, data: bytes) -> list[Delta]:
@@ -181,7 +182,7 @@ class StreamReader:
                             index,
                             part.content or None,
                             reasoning or None,
-                            _tool_calls(part.tool_calls) if part.tool_calls else None,
+                            self._numbered(index, part.tool_calls) if part.tool_calls else None,
                             choice.finish_reason or None,
                             part.refusal,
                             choice.logprobs,
@@ -190,6 +191,10 @@ class StreamReader:
                     if len(events) - place >= _LEAST_RUN and not (index or choice.finish_reason or rare):
                         told = place + _take_run(deltas, events, place)
         return deltas
+
+    def _numbered(self, choice: int, pieces: list[Json]) -> list[Json]:
+        self._calls = self._calls or {}
+        return self._calls.setdefault(choice, Numbering()).numbered(pieces)
 
     def _end(self, deltas: list[Delta]) -> None:
         self.done = True
@@ -295,39 +300,11 @@ def _choice(choice: "_AnswerChoice") -> Choice:
         choice.index,
         message.content,
         message.reasoning_content or message.reasoning or None,
-        _whole_calls(message.tool_calls) if message.tool_calls else [],
+        whole_calls(message.tool_calls) if message.tool_calls else [],
         choice.finish_reason or "stop",
         message.refusal,
         choice.logprobs,
     )
-
-
-def _tool_calls(calls: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The calls, their arguments as text: some servers send an object. Raises UpstreamError for any other form."""
-    try:
-        read = msgspec.convert(calls, list[_ToolCall])
-    except msgspec.ValidationError as error:
-        raise bad_answer("calls a tool in another form than OpenAI's") from error
-    for call, seen in zip(calls, read, strict=True):
-        if seen.function and isinstance(seen.function.arguments, dict):
-            call["function"]["arguments"] = _encode(seen.function.arguments).decode()
-    return calls
-
-
-def _whole_calls(calls: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The calls with all that a client needs: some servers leave out ids, or arguments where there are none."""
-    for call in _tool_calls(calls):
-        function: Json = call.get("function") or {}
-        if not function.get("name"):
-            raise bad_answer("calls a tool without naming it")
-        function["arguments"] = function.get("arguments") or "{}"
-        call["id"] = call.get("id") or _new_id()
-        call["type"] = "function"
-    return calls
-
-
-def _new_id() -> str:
-    return f"call_{uuid4().hex}"
 
 
 _Count = Annotated[int, msgspec.Meta(ge=0, le=2**40)]
@@ -342,17 +319,6 @@ class _Usage(msgspec.Struct, gc=False):
     prompt_tokens: _Count = 0
     completion_tokens: _Count = 0
     prompt_tokens_details: _Details | None = None
-
-
-class _Function(msgspec.Struct):
-    name: str | None = None
-    arguments: str | dict[str, Any] | None = None
-
-
-class _ToolCall(msgspec.Struct):
-    function: _Function | None = None
-    index: _Index | None = None
-    id: str | None = None
 
 
 class _Message(msgspec.Struct):
