@@ -316,6 +316,15 @@ def test_interleaved_calls_wait_for_their_turn() -> None:
     assert [block.to_dict()["input"] for block in final.content] == [{"x": 1}, {"y": 2}]
 
 
+def test_a_call_that_is_named_late_has_its_name() -> None:
+    late = [Delta(tool_calls=[{"index": 0, "id": "a"}]), *tool_deltas(0, "f", ['{"x":1}'])]
+    body = messages_bytes([[delta] for delta in late])
+    events_of(body)
+    with Served(body, headers=EVENTS).anthropic().messages.stream(model="m", max_tokens=9, messages=ASK) as stream:
+        (block,) = [block.to_dict() for block in stream.get_final_message().content]
+    assert (block["name"], block["input"]) == ("f", {"x": 1})
+
+
 def test_more_of_a_call_that_had_ended_is_refused() -> None:
     stream = MessagesStream(answer_id="msg_1", model="m")
     stream.feed(tool_deltas(0, "f", ["{}"]))

@@ -306,6 +306,13 @@ def test_the_sdks_stream_helper_assembles_the_answer() -> None:
     assert final.model_extra["prsm"] == PRSM
 
 
+def test_a_call_that_is_named_late_has_its_name() -> None:
+    late = [Delta(tool_calls=[{"index": 0, "id": "a"}]), *tool_deltas(0, "f", ['{"x":1}'])]
+    events = events_of(responses_bytes([[delta] for delta in late]))
+    done = [event["item"] for event in events if event["type"] == "response.output_item.done"]
+    assert [(item["name"], item["arguments"]) for item in done] == [("f", '{"x":1}')]
+
+
 def test_items_open_grow_and_close_in_order() -> None:
     logprobs = {"content": [{"token": "b", "logprob": -1.0, "bytes": [98], "top_logprobs": []}]}
     events = events_of(

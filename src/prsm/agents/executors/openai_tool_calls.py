@@ -51,7 +51,8 @@ class Numbering:
 
     def _begins_another(self, piece: Json, place: int, own_id: str | None) -> bool:
         """Whether a piece under a known number is of a new call: it has a name, and not the id of the call before."""
-        if not (piece.get("function") or {}).get("name"):
+        function: Json = piece.get("function") or {}
+        if not function.get("name"):
             return False
         return own_id != self._ids[place] if own_id else piece.get("index") is None
 

@@ -112,7 +112,7 @@ class MessagesStream:
         tool.name = tool.name or function.get("name") or ""
         tool.take(function.get("arguments") or "")
         current = self._open
-        if not isinstance(current, _Tool) or current is tool or current.is_complete():
+        if tool.name and (not isinstance(current, _Tool) or current is tool or current.is_complete()):
             self._send(tool)
 
     def _send(self, tool: "_Tool") -> None:

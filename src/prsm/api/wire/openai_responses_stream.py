@@ -161,6 +161,7 @@ class ResponsesStream:
             own_id = item_id("fc", self._answer_id, index)
             item = call_item(own_id, call_id, function.get("name") or "", "", "in_progress")
             call = self._calls[place] = _Call(item, self._add_item(item))
+        call.item["name"] = call.item["name"] or function.get("name") or ""
         text = function.get("arguments")
         if text:
             call.arguments.write(text)
