@@ -198,7 +198,6 @@ def test_no_word_is_lost_and_roles_alternate(said: list[tuple[str, str]]) -> Non
 def test_usage_counts_cached_input_within_the_input() -> None:
     usage = WireUsage(input_tokens=3, output_tokens=4, cache_read_input_tokens=5, cache_creation_input_tokens=6)
     assert usage_of(usage) == Usage(14, 4, 5)
-    assert usage_of(WireUsage()) == Usage(0, 0, 0)
 
 
 def test_reasons_to_end() -> None:
@@ -222,3 +221,8 @@ def test_unknown_events_are_passed_over_and_errors_are_sorted() -> None:
     with pytest.raises(UpstreamError) as caught:
         reader.feed(b'data: {"type":"message_delta","usage":{"output_tokens":-5}}\n\n')
     assert caught.value.code == "upstream_bad_answer"
+
+
+def test_who_counts_no_token_at_all_has_not_metered() -> None:
+    assert usage_of(WireUsage()) is None
+    assert usage_of(WireUsage(input_tokens=0, output_tokens=0)) is None

@@ -353,3 +353,13 @@ def test_calls_side_by_side_are_told_apart_however_they_are_numbered(
     ]
     assert [call["id"] for call in calls] == [*ids.values()]
     assert len(set(ids.values())) == 2
+
+
+@pytest.mark.parametrize("usage", [{}, {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}])
+def test_who_counts_no_token_at_all_has_not_metered(usage: dict[str, int]) -> None:
+    whole = {"choices": [{"message": {"content": "hi"}, "finish_reason": "stop"}], "usage": usage}
+    assert completion_of(json.dumps(whole).encode()).usage is None
+    deltas = StreamReader().feed(choice("hi", "stop") + event(choices=[], usage=usage) + DONE)
+    assert [delta.usage for delta in deltas] == [None]
+    vectors = {"data": [{"embedding": [1.0]}], "usage": usage}
+    assert embeddings_of(json.dumps(vectors).encode(), ["four bytes"]).usage == Usage(3, 0)

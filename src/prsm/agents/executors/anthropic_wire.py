@@ -61,11 +61,11 @@ def request_of(target: Target, call: ChatCall, *, stream: bool) -> Json:
     return request
 
 
-def usage_of(usage: "WireUsage") -> Usage:
-    """Anthropic counts cached input beside ``input_tokens``; here the input is the sum."""
+def usage_of(usage: "WireUsage") -> Usage | None:
+    """Anthropic counts cached input beside ``input_tokens``; here the input is the sum. None: no token was counted."""
     read = usage.cache_read_input_tokens or 0
     total = (usage.input_tokens or 0) + read + (usage.cache_creation_input_tokens or 0)
-    return Usage(total, usage.output_tokens or 0, read)
+    return Usage(total, usage.output_tokens or 0, read) if total or usage.output_tokens else None
 
 
 def completion_of(message: "WireMessage") -> Completion:

@@ -166,7 +166,7 @@ class StreamReader:
             if chunk.error is not None:
                 raise stream_error(event, secret=self._secret)
             if chunk.usage is not None:
-                self._usage = usage_of(chunk.usage)
+                self._usage = usage_of(chunk.usage) or self._usage
             for choice in chunk.choices:
                 index, part = choice.index, choice.delta
                 if choice.finish_reason:
@@ -265,8 +265,8 @@ def embeddings_of(body: bytes, texts: list[str], secret: str = "") -> Embeddings
         raise stream_error(body, secret=secret)
     rows = sorted(answer.data, key=lambda row: row.index)
     vectors = checked_vectors([row.embedding for row in rows], len(texts))
-    metered = answer.usage
-    return Embeddings(vectors, Usage(metered.prompt_tokens, 0) if metered else estimated_usage(texts))
+    metered = answer.usage.prompt_tokens if answer.usage else 0
+    return Embeddings(vectors, Usage(metered, 0) if metered else estimated_usage(texts))
 
 
 def checked_vectors(vectors: list[list[float]], count: int) -> list[list[float]]:
@@ -288,8 +288,10 @@ def estimated_usage(texts: list[str]) -> Usage:
     return Usage(sum((len(text.encode("utf-8", "surrogatepass")) + 3) // 4 for text in texts), 0)
 
 
-def usage_of(usage: "_Usage") -> Usage:
-    """The metered usage; cached tokens never exceed the input they are part of."""
+def usage_of(usage: "_Usage") -> Usage | None:
+    """The metered usage, None where no token was counted; cached tokens never exceed the input they are part of."""
+    if not (usage.prompt_tokens or usage.completion_tokens):
+        return None
     cached = usage.prompt_tokens_details.cached_tokens if usage.prompt_tokens_details else 0
     return Usage(usage.prompt_tokens, usage.completion_tokens, min(cached or 0, usage.prompt_tokens))
 
