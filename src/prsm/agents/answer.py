@@ -317,7 +317,7 @@ class AnswerPath:
             screened,
         )
         bill = self._biller.bill(plan, candidate, metered)
-        body = render(completion, bill)
+        body = render(Completion(completion.choices, bill.usage), bill)
         await self._capture(plan.ask, bill, body, completion if ending.completed else None)
         if ending.completed and not (ending.segments or ending.again):
             self._observe(plan.ask, candidate.target, Ended.WHOLE)

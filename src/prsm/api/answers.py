@@ -273,7 +273,7 @@ class _Sending:
                 self._note(data)
                 await exchange.send(data)
             closing, _ = await stream.finish(
-                lambda completion, bill: out.finish(completion.usage or bill.usage, _prsm(bill, self._session))
+                lambda completion, bill: out.finish(completion.usage, _prsm(bill, self._session))
             )
         except PrsmError as error:
             _log.warning("stream failed", request_id=str(self._incoming.id), code=error.code)

@@ -29,7 +29,7 @@ from prsm.agents.answer import AnswerPath
 from prsm.agents.answer_digest import output_digest
 from prsm.agents.answer_stream import AnswerStream
 from prsm.agents.billing import Bill
-from prsm.agents.call import ChatCall, Choice, Delta, EmbedCall, Embeddings, Target, Usage
+from prsm.agents.call import ChatCall, Choice, Completion, Delta, EmbedCall, Embeddings, Target, Usage
 from prsm.agents.learning.outcomes import Ended
 from prsm.agents.plan import Ask, PathLimits
 from prsm.agents.seams import UpstreamError
@@ -101,8 +101,15 @@ async def test_the_model_is_sent_the_limit_that_was_held_for(world: World) -> No
 async def test_what_nobody_metered_is_estimated_by_the_node(world: World) -> None:
     payer = await new_payer(world)
     ask = payer.ask()
-    await answer_path(world, Model(says("x" * 12), usage=None)).chat(ask, render)
+    told: list[Usage | None] = []
+
+    def telling(completion: Completion, bill: Bill) -> bytes:
+        told.append(completion.usage)
+        return render(completion, bill)
+
+    await answer_path(world, Model(says("x" * 12), usage=None)).chat(ask, telling)
     assert await payer.charged_micro() == 10 + 2 * 3
+    assert told == [Usage(10, 3)]
     assert (await receipt_of(payer, ask.call.request_id))["usage"]["metered_by"] == "node"
 
 
