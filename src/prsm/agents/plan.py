@@ -17,7 +17,7 @@ from prsm.core.errors import Kind, PrsmError
 from prsm.safety.policy import Verdict
 from prsm.tokenomics.market.quoting import BoundQuote
 from prsm.tokenomics.orders import Statement
-from prsm.tokenomics.quotes import IMAGE_TOKENS, Price, Quote, estimate_tokens, quote
+from prsm.tokenomics.quotes import BYTES_PER_TOKEN, IMAGE_TOKENS, Price, Quote, estimate_tokens, quote
 
 _EXPECTED_ANSWER_TOKENS = 256
 """What an answer is expected to have when candidates are compared by price."""
@@ -114,7 +114,7 @@ def question_of(ask: Ask) -> Question:
     if call.options.get("tools"):
         needs.add("tools")
     attachments = _attachments(call)
-    images = _images(attachments)
+    images = len(_images(attachments))
     if images:
         needs.add("vision")
     expected = min(call.max_output_tokens or _EXPECTED_ANSWER_TOKENS, _EXPECTED_ANSWER_TOKENS)
@@ -155,15 +155,18 @@ def output_limit(call: ChatCall, target: Target, default_output_tokens: int) -> 
 
 
 def estimated_usage(ask: Ask, choices: Sequence[Choice]) -> Usage:
-    """Tokens where the upstream did not meter: four bytes each, on both sides."""
+    """Tokens where the upstream did not meter: four bytes each, on both sides; an image has at most its bound."""
+    call = ask.call
     said = sum(
         len((choice.content or "").encode("utf-8", "replace"))
         + len((choice.reasoning or "").encode("utf-8", "replace"))
         + len((choice.refusal or "").encode("utf-8", "replace"))
-        + sum(len(str(call)) for call in choice.tool_calls)
+        + sum(len(str(one)) for one in choice.tool_calls)
         for choice in choices
     )
-    return Usage(estimate_tokens(ask.input_bytes), estimate_tokens(said))
+    sizes = [_size_bytes([image]) for image in _images(_attachments(call))] if isinstance(call, ChatCall) else []
+    beyond = sum([max(0, size - IMAGE_TOKENS * BYTES_PER_TOKEN) for size in sizes])
+    return Usage(estimate_tokens(max(ask.input_bytes - beyond, 0)), estimate_tokens(said))
 
 
 def _quote(ask: Ask, target: Target, limits: PathLimits) -> Quote | None:
@@ -173,7 +176,7 @@ def _quote(ask: Ask, target: Target, limits: PathLimits) -> Quote | None:
         return quote(price, ask.input_bytes, 0, choices=1, cap_micro=ask.cap_micro)
     return quote(
         price,
-        ask.input_bytes + _images(_attachments(call)) * IMAGE_TOKENS,
+        ask.input_bytes + len(_images(_attachments(call))) * IMAGE_TOKENS,
         output_limit(call, target, limits.default_output_tokens),
         choices=ask.choices,
         cap_micro=ask.cap_micro,
@@ -201,8 +204,8 @@ def _attachments(call: ChatCall) -> list[Json]:
     return [part for parts in parted for part in parts if part.get("type") != "text"]
 
 
-def _images(attachments: list[Json]) -> int:
-    return len([part for part in attachments if part.get("type") == "image_url"])
+def _images(attachments: list[Json]) -> list[Json]:
+    return [part for part in attachments if part.get("type") == "image_url"]
 
 
 def _size_bytes(attachments: list[Json]) -> int:

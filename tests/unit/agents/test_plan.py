@@ -199,3 +199,11 @@ def test_the_hold_is_within_the_cap_and_covers_whoever_answers(
     read, written = data.draw(st.integers(0, size)), data.draw(st.integers(0, allowed * n))
     price = Price(answering.input_price_micro, answering.output_price_micro)
     assert charge_micro(price, read, written) <= made.held_micro
+
+
+def test_where_nobody_metered_the_bytes_of_an_image_are_no_tokens_beyond_its_bound() -> None:
+    large = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 4_000_000}}
+    text = {"type": "text", "text": "abcd" * 100}
+    pictured = estimated_usage(ask(said(user([text, large, IMAGE])), body_bytes=4_000_500), [])
+    assert IMAGE_TOKENS + 100 <= pictured.input_tokens <= IMAGE_TOKENS + 200
+    assert estimated_usage(ask(said(user([text, IMAGE])), body_bytes=500), []).input_tokens == 125
