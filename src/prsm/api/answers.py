@@ -151,14 +151,15 @@ class Answers:
         sending = _Sending(incoming, session, keep)
         if keep:
             ask = replace(ask, keep=sending.transcript)
-        stream = await self._node.path.chat_stream(ask)
-        out = fmt.open_stream(stream.candidate.target.name)
         incoming.exchange.watch(cast("asyncio.Task[Any]", asyncio.current_task()).cancel)
         try:
-            await sending.run(stream, out)
-        except BaseException:
-            await stream.leave(lambda _completion, bill: out.fail(_left(), _partial(incoming.id, bill)))
-            raise
+            stream = await self._node.path.chat_stream(ask)
+            out = fmt.open_stream(stream.candidate.target.name)
+            try:
+                await sending.run(stream, out)
+            except BaseException:
+                await stream.leave(lambda _completion, bill: out.fail(_left(), _partial(incoming.id, bill)))
+                raise
         finally:
             incoming.exchange.watch(None)
 
