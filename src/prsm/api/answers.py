@@ -101,8 +101,9 @@ class Answers:
                 metrics.request_failed(operation)
             incoming.refuse(error, write(error, incoming.id))
         except asyncio.CancelledError:
-            # By the client's leaving or the node's stopping; there is nobody left to answer, and nothing above.
+            # By the client's leaving or the node's stopping: the server cuts the connection.
             outcome = "client_left"
+            raise
         except Exception as error:  # noqa: BLE001 - the last door: the caller gets an answer, the operator a trace
             refusal = unreachable(error)
             if refusal is None:

@@ -28,7 +28,7 @@ def traced(traces: Tracing) -> Callable[[Incoming, Coroutine[Any, Any, None]], C
         with traces.serving(f"{exchange.method} {route}", carrier, attributes) as span:
             try:
                 await answering
-            except BaseException as error:
+            except Exception as error:
                 traces.failed(span, error)
                 raise
             finally:

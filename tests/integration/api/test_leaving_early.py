@@ -4,7 +4,18 @@ import asyncio
 import json
 from pathlib import Path
 
-from tests.support.served_node import PRICES, serve_node
+from tests.support.served_node import PRICES, Served, serve_node
+
+
+def streamed(served: Served) -> bytes:
+    """A request for a stream of the model that never says anything."""
+    asked = {"model": "up/hang", "stream": True, "messages": [{"role": "user", "content": "hello"}]}
+    body = json.dumps(asked).encode()
+    head = (
+        f"POST /v1/chat/completions HTTP/1.1\r\nhost: here\r\nauthorization: Bearer {served.user}\r\n"
+        f"content-length: {len(body)}\r\n\r\n"
+    )
+    return head.encode() + body
 
 
 async def test_who_leaves_before_the_first_piece_ends_the_call_and_pays_nothing(
@@ -12,14 +23,8 @@ async def test_who_leaves_before_the_first_piece_ends_the_call_and_pays_nothing(
 ) -> None:
     async with serve_node(tmp_path, postgres_url, valkey_url) as served:
         await served.done("PUT", "/node/v1/models/up/hang", PRICES)
-        asked = {"model": "up/hang", "stream": True, "messages": [{"role": "user", "content": "hello"}]}
-        body = json.dumps(asked).encode()
-        head = (
-            f"POST /v1/chat/completions HTTP/1.1\r\nhost: here\r\nauthorization: Bearer {served.user}\r\n"
-            f"content-length: {len(body)}\r\n\r\n"
-        )
         _, writer = await asyncio.open_connection("127.0.0.1", served.node.settings.port)
-        writer.write(head.encode() + body)
+        writer.write(streamed(served))
         await served.upstream.until_connections(1)
         writer.close()
         await served.upstream.until_connections(0)
@@ -27,3 +32,20 @@ async def test_who_leaves_before_the_first_piece_ends_the_call_and_pays_nothing(
             while (wallet := await served.send("GET", "/node/v1/wallet", key=served.user))[1]["held_micro"]:
                 await asyncio.sleep(0.02)
         assert wallet[1]["key"]["spent_micro"] == 0
+
+
+async def test_who_closes_its_side_of_a_stream_is_not_told_that_the_node_failed(
+    tmp_path: Path, postgres_url: str, valkey_url: str
+) -> None:
+    async with serve_node(tmp_path, postgres_url, valkey_url) as served:
+        await served.done("PUT", "/node/v1/models/up/hang", PRICES)
+        reader, writer = await asyncio.open_connection("127.0.0.1", served.node.settings.port)
+        writer.write(streamed(served))
+        await served.upstream.until_connections(1)
+        writer.write_eof()
+        try:
+            answer = await reader.read()
+        except ConnectionError:
+            answer = b""
+        assert answer == b""
+        writer.close()
