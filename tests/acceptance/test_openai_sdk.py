@@ -190,14 +190,19 @@ def test_a_response_is_streamed_and_can_be_continued(client: OpenAI, upstream: U
     assert [m["role"] for m in upstream.requests[-1]["messages"]] == ["user", "assistant", "user"]
 
 
-def test_tools_over_the_responses_api(client: OpenAI) -> None:
+def test_tools_over_the_responses_api(client: OpenAI, upstream: UpstreamServer) -> None:
     tool: Any = {"type": "function", **WEATHER["function"], "strict": False}
-    first = client.responses.create(model="up/echo", input="Weather?", tools=[tool])
+    first = client.responses.create(model="up/echo", input="Weather?", tools=[tool], instructions="Be short.")
     [call] = [item for item in first.output if item.type == "function_call"]
     assert call.name == "weather"
     output: Any = [{"type": "function_call_output", "call_id": call.call_id, "output": "rain"}]
-    second = client.responses.create(model="up/echo", input=output, tools=[tool], previous_response_id=first.id)
+    second = client.responses.create(
+        model="up/echo", input=output, tools=[tool], previous_response_id=first.id, instructions="Be long."
+    )
     assert second.output_text == "rain"
+    told = upstream.requests[-1]["messages"]
+    assert [m["role"] for m in told] == ["system", "user", "assistant", "tool"]
+    assert told[0]["content"] == "Be long."
 
 
 def test_a_response_that_is_not_stored_cannot_be_continued(client: OpenAI) -> None:

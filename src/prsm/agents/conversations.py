@@ -51,6 +51,17 @@ def open_turn(stored: str, request_id: UUID, key: SubjectKey) -> list[Json]:
     return _decode_messages(stored)
 
 
+def joined(history: list[Json], messages: list[Json]) -> list[Json]:
+    """What a model is sent of a conversation: a system prompt that comes with ``messages`` replaces the one before.
+
+    It stands first: behind the history it would part a tool's result from its call, which providers refuse.
+    """
+    if not history or not messages or messages[0]["role"] != "system":
+        return [*history, *messages]
+    said = history[1:] if history[0]["role"] == "system" else history
+    return [messages[0], *said, *messages[1:]]
+
+
 def size_bytes(messages: list[Json]) -> int:
     """What messages add to a request: their JSON, which no model's tokenizer makes more tokens of than it has bytes."""
     return sum([len(msgspec.json.encode(message)) for message in messages])

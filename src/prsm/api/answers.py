@@ -21,7 +21,7 @@ from msgspec.structs import replace
 from prsm.agents.answer_stream import AnswerStream, ClientTooSlow
 from prsm.agents.billing import Bill
 from prsm.agents.call import ChatCall, Completion, EmbedCall, Embeddings, Json
-from prsm.agents.conversations import size_bytes, turn
+from prsm.agents.conversations import joined, size_bytes, turn
 from prsm.agents.plan import Ask, Caller
 from prsm.api.door import Door
 from prsm.api.formats import ChatFormat, Format, MessagesFormat, StreamFormat
@@ -304,7 +304,7 @@ def _ask(incoming: Incoming, fmt: Format, key: ApiKey, session: _Session | None,
         caller=Caller(key.id, account_of(key.principal_id)),
         call=ChatCall(
             incoming.id,
-            [*history, *call.messages] if history else call.messages,
+            joined(history, call.messages) if history else call.messages,
             call.model,
             call.stream,
             call.max_output_tokens,
