@@ -17,11 +17,12 @@ NOT_READ = frozenset({"user", "metadata", "store", "service_tier", "safety_ident
 
 
 class Usage(Struct, frozen=True, gc=False):
-    """Metered tokens. ``cached_input_tokens`` are part of ``input_tokens``, not added to them."""
+    """Tokens: ``cached_input_tokens`` are part of ``input_tokens``, ``reasoning_tokens`` of ``output_tokens``."""
 
     input_tokens: int
     output_tokens: int
     cached_input_tokens: int = 0
+    reasoning_tokens: int = 0
 
 
 class ChatCall(Struct, frozen=True):

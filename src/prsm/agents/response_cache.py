@@ -282,10 +282,8 @@ def found(candidate: Candidate, kept: Kept, match: Match, price_bps: int) -> Fou
         target=changed(candidate.target, output_price_micro=price_micro),
         reason=f"answered before: {said}, request {kept.request_id}",
     )
-    read = kept.usage.input_tokens
-    return Found(
-        again, Completion(kept.choices, Usage(read, kept.usage.output_tokens, read)), kept.metered_by, kept.request_id
-    )
+    usage = msgspec.structs.replace(kept.usage, cached_input_tokens=kept.usage.input_tokens)
+    return Found(again, Completion(kept.choices, usage), kept.metered_by, kept.request_id)
 
 
 def _who(ask: Ask, target: Target) -> list[str]:

@@ -12,6 +12,7 @@ from prsm.agents.call import Delta, Usage
 from prsm.agents.executors.openai_compatible import StreamReader, completion_of, embeddings_of, estimated_usage
 from prsm.agents.executors.upstream_errors import clean, parse_error_body, retry_after_s, status_error
 from prsm.agents.seams import UpstreamError
+from prsm.api.wire import openai_chat, openai_responses
 from prsm.api.wire.openai_chat import ChatStream
 
 
@@ -363,3 +364,16 @@ def test_who_counts_no_token_at_all_has_not_metered(usage: dict[str, int]) -> No
     assert [delta.usage for delta in deltas] == [None]
     vectors = {"data": [{"embedding": [1.0]}], "usage": usage}
     assert embeddings_of(json.dumps(vectors).encode(), ["four bytes"]).usage == Usage(3, 0)
+
+
+def test_tokens_of_reasoning_are_told_on_as_part_of_the_output() -> None:
+    details = {"completion_tokens_details": {"reasoning_tokens": 9}}
+    usage = {"prompt_tokens": 3, "completion_tokens": 5, **details}
+    whole = {"choices": [{"message": {"content": "hi"}, "finish_reason": "stop"}], "usage": usage}
+    completion = completion_of(json.dumps(whole).encode())
+    assert completion.usage == Usage(3, 5, 0, 5)
+    chat = json.loads(openai_chat.render(completion, answer_id="chatcmpl-1", created=1, model="m", prsm={}))
+    assert chat["usage"]["completion_tokens_details"] == {"reasoning_tokens": 5}
+    request = openai_responses.parse(b'{"model":"m","input":"q"}', max_bytes=100)
+    told = openai_responses.render(completion, answer_id="resp_1", created=1, model="m", prsm={}, request=request)
+    assert json.loads(told)["usage"]["output_tokens_details"] == {"reasoning_tokens": 5}

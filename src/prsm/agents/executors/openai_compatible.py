@@ -289,11 +289,13 @@ def estimated_usage(texts: list[str]) -> Usage:
 
 
 def usage_of(usage: "_Usage") -> Usage | None:
-    """The metered usage, None where no token was counted; cached tokens never exceed the input they are part of."""
+    """The metered usage, None where no token was counted; a part never exceeds what it is part of."""
     if not (usage.prompt_tokens or usage.completion_tokens):
         return None
+    read, said = usage.prompt_tokens, usage.completion_tokens
     cached = usage.prompt_tokens_details.cached_tokens if usage.prompt_tokens_details else 0
-    return Usage(usage.prompt_tokens, usage.completion_tokens, min(cached or 0, usage.prompt_tokens))
+    thought = usage.completion_tokens_details.reasoning_tokens if usage.completion_tokens_details else 0
+    return Usage(read, said, min(cached or 0, read), min(thought or 0, said))
 
 
 def _choice(choice: "_AnswerChoice") -> Choice:
@@ -317,10 +319,15 @@ class _Details(msgspec.Struct, gc=False):
     cached_tokens: _Count | None = None
 
 
+class _OutputDetails(msgspec.Struct, gc=False):
+    reasoning_tokens: _Count | None = None
+
+
 class _Usage(msgspec.Struct, gc=False):
     prompt_tokens: _Count = 0
     completion_tokens: _Count = 0
     prompt_tokens_details: _Details | None = None
+    completion_tokens_details: _OutputDetails | None = None
 
 
 class _Message(msgspec.Struct):
