@@ -341,9 +341,10 @@ def test_caps_that_pay_for_nothing(client: Client, path: str) -> None:
 def test_headers_that_say_nothing(client: Client, path: str) -> None:
     """A header that cannot be read is never taken for absent: a cap must bind, a retry must not pay twice."""
     bad: dict[bytes, list[bytes]] = {
-        b"x-prsm-max-cost-micro": [b"-1", b"+5", b"1.5", b"1e3", b"0x10", b"9" * 30, b"\xb2", b"\xd9\xa3", b"5 5"],
+        b"x-prsm-max-cost-micro": [b"", b"-1", b"+5", b"1.5", b"1e3", b"0x10", b"9" * 30, b"\xb2", b"\xd9\xa3", b"5 5"],
         b"idempotency-key": [b"", b"k" * 256, b"a\tb", b"\xe9", b"\xff\xfe"],
         b"x-prsm-session": [
+            b"",
             b"nobody",
             b"z" * 36,
             b"\xff",

@@ -230,7 +230,7 @@ class Answers:
         """The conversation this request continues or begins, if it asks for one."""
         conversations = self._node.conversations
         header = incoming.header("x-prsm-session")
-        session_id = parse_session_id(header) if header else fmt.session_id
+        session_id = fmt.session_id if header is None else parse_session_id(header)
         if fmt.previous_id is not None:
             session_id, history = await conversations.until(fmt.previous_id, key.principal_id)
         elif session_id is not None:
@@ -340,7 +340,7 @@ def answer_place(request_id: UUID) -> str:
 
 def _cap(incoming: Incoming, in_body: int | None) -> int | None:
     header = incoming.header("x-prsm-max-cost-micro")
-    return parse_max_cost_micro(header) if header else in_body
+    return in_body if header is None else parse_max_cost_micro(header)
 
 
 def _prsm(bill: Bill, session: _Session | None) -> Json:
