@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 from uuid import UUID, uuid4
 
+import httpx2
 import openai
 import pytest
 from openai import OpenAI
@@ -361,6 +362,16 @@ def test_embeddings_are_replayed_too(client: OpenAI, node: StartedNode) -> None:
     ]
     assert calls[0].content == calls[1].content
     assert before - node.wallet()["balance_micro"] == 3
+
+
+def test_an_idempotency_key_of_one_endpoint_is_no_answer_at_another(node: StartedNode) -> None:
+    headers = {"authorization": f"Bearer {node.key}", "idempotency-key": f"both-{uuid4()}"}
+    body = {"model": "up/embed", "input": "a b c"}
+    embedded, asked = (
+        httpx2.post(f"{node.base_url}/{path}", json=body, headers=headers) for path in ("embeddings", "responses")
+    )
+    assert (embedded.status_code, asked.status_code) == (200, 422)
+    assert asked.json()["error"]["code"] == "idempotency_key_reused"
 
 
 def test_a_refused_request_frees_its_idempotency_key(node: StartedNode) -> None:

@@ -211,7 +211,8 @@ class Answers:
         self, incoming: Incoming, key: ApiKey, named: str, digest: bytes, answer: Callable[[Keep | None], Handling]
     ) -> None:
         subject = await self._node.subject_keys.key(key.principal_id)
-        stored = await self._node.idempotency.claim(key.id, named, incoming.id, digest)
+        asked = hashlib.sha256(incoming.exchange.path.encode() + digest).digest()
+        stored = await self._node.idempotency.claim(key.id, named, incoming.id, asked)
         if stored is not None:
             kept = stored.answer
             if are_sealed(kept):  # as all are but those of a version before

@@ -43,7 +43,7 @@ class IdempotencyKeys:
         """None when the key is now this request's; else the stored answer of the request that had it.
 
         Raises InvalidRequest for a malformed key, and PrsmError (CONFLICT) when the key names a request that is still
-        being answered, or one with another body.
+        being answered, or one of another digest.
         """
         if not 1 <= len(key) <= MAX_KEY_CHARS or not key.isascii() or not key.isprintable():
             raise InvalidRequest(
@@ -62,7 +62,7 @@ class IdempotencyKeys:
             raise _in_progress()
         if row["request_digest"] != digest:
             raise PrsmError(
-                "The Idempotency-Key was used for a request with another body.",
+                "The Idempotency-Key was used for another request.",
                 kind=Kind.UNPROCESSABLE,
                 code="idempotency_key_reused",
                 remedy="Send a new key.",
