@@ -22,7 +22,8 @@ import uvloop
 from prometheus_client import multiprocess
 
 from prsm.api.main import serve
-from prsm.core.config import ENV_PREFIX, Settings, load_settings
+from prsm.core.config import Settings, load_settings
+from prsm.core.config_sources import ENV_PREFIX
 from prsm.core.errors import Kind, PrsmError
 from prsm.monitoring import logs
 from prsm.monitoring.metrics import MULTIPROCESS_ENV

@@ -4,10 +4,8 @@ Sources, later wins: defaults, the file, the environment, the flags; each value 
 setting that is unknown, wrong or at odds with another stops the start with a sentence; nothing is guessed or dropped.
 """
 
-import difflib
 import ipaddress
 import re
-import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,13 +13,10 @@ from typing import Annotated, Any, Literal, NamedTuple, Self, cast
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from prsm.core.config_sources import REMEDY, gathered
 from prsm.core.errors import ConfigError
 from prsm.core.money import BASIS_POINTS, MAX_AMOUNT_MICRO, MICRO_PER_FTNS
 
-ENV_PREFIX = "PRSM_"
-TEST_PREFIX = "PRSM_TEST_"
-CONFIG_ENV = "PRSM_CONFIG"
-FILE_NAME = "prsm.toml"
 SECRETS = frozenset({"database_url", "redis_url", "api_key", "hub_token", "storage_nodes", "storage_gateways"})
 HIDDEN = frozenset(
     {"api_key", "hub_token", "alert_webhook_url", "alert_webhook_secret", "alert_smtp_password", "otlp_headers"}
@@ -435,18 +430,10 @@ def load_settings(env: Mapping[str, str], flags: Mapping[str, Any], file: Path |
     ``file`` (or ``PRSM_CONFIG``) must exist; without either, ``prsm.toml`` in the home folder is read if it is there.
     Raises ConfigError naming every offending setting, its source, the limit and, for a misspelt one, the likely name.
     """
-    flags = {name: value for name, value in flags.items() if value is not None}
-    path = _config_path(env, flags, file)
-    given = [
-        *((name, value, f"file {path}") for name, value in _read_toml(path).items()),
-        *((_env_name(key), value, f"environment {key}") for key, value in env.items() if _is_setting(key)),
-        *((name, value, f"flag --{name.replace('_', '-')}") for name, value in flags.items()),
-    ]
-    unknown = [_unknown(name, source) for name, _, source in given if name not in Settings.model_fields]
-    if unknown:
-        raise ConfigError("\n".join(unknown), remedy=_REMEDY)
+    fields = Settings.model_fields
+    given = gathered(env, flags, file, names=fields, usual_home=fields["home"].default)
     values = {name: value for name, value, _ in given}
-    provenance = dict.fromkeys(Settings.model_fields, "default") | {name: source for name, _, source in given}
+    provenance = dict.fromkeys(fields, "default") | {name: source for name, _, source in given}
     return Loaded(_validate(values, provenance), provenance)
 
 
@@ -454,9 +441,6 @@ def mask_url(url: str) -> str:
     """The address without its password: neither ``user:password@`` nor ``?password=`` is shown."""
     masked = re.sub(r"(?<=://)([^:/@]*):.*@", r"\1:***@", url)
     return re.sub(r"(?i)((?:ssl)?password=)[^&]*", r"\1***", masked)
-
-
-_REMEDY = "`prsm config` lists every setting with its meaning."
 
 
 @dataclass(frozen=True, slots=True)
@@ -503,49 +487,6 @@ _RULES = (
 )
 
 
-def _config_path(env: Mapping[str, str], flags: Mapping[str, Any], file: Path | None) -> Path | None:
-    explicit = file or (Path(env[CONFIG_ENV]).expanduser() if env.get(CONFIG_ENV) else None)
-    if explicit is not None:
-        return explicit
-    home = flags.get("home") or env.get(f"{ENV_PREFIX}HOME") or Settings.model_fields["home"].default
-    try:
-        path = Path(home).expanduser().absolute() / FILE_NAME
-        return path if path.exists() else None
-    except RuntimeError:  # what ~ stands for is not known; the setting's check says so
-        return None
-    except OSError as error:
-        raise ConfigError(f"The node home {home} cannot be looked into: {error.strerror}.") from error
-
-
-def _read_toml(path: Path | None) -> dict[str, Any]:
-    if path is None:
-        return {}
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"The settings file {path} cannot be read: {error.strerror}.") from error
-    except ValueError as error:  # TOML and UTF-8 errors alike
-        raise ConfigError(f"The settings file {path} is not valid TOML: {error}.") from error
-
-
-def _is_setting(env_name: str) -> bool:
-    return env_name.startswith(ENV_PREFIX) and not env_name.startswith(TEST_PREFIX) and env_name != CONFIG_ENV
-
-
-def _env_name(key: str) -> str:
-    """``PRSM_PORT`` -> ``port``; what is not a setting's exact name stays as it is and is reported as unknown."""
-    name = key.removeprefix(ENV_PREFIX).lower()
-    return name if name in Settings.model_fields and key == key.upper() else key
-
-
-def _unknown(name: str, source: str) -> str:
-    close = difflib.get_close_matches(name.removeprefix(ENV_PREFIX).lower(), Settings.model_fields, n=1)
-    if close and source.startswith("environment"):
-        close = [f"{ENV_PREFIX}{close[0].upper()}"]
-    hint = f" Did you mean {close[0]}?" if close else ""
-    return f"There is no setting {name} ({source}).{hint}"
-
-
 def _validate(values: Mapping[str, Any], provenance: Mapping[str, str]) -> Settings:
     # pydantic reads True as 1; a switch where a number belongs is a mistake.
     switches = [n for n, v in values.items() if isinstance(v, bool) and Settings.model_fields[n].annotation is int]
@@ -557,7 +498,7 @@ def _validate(values: Mapping[str, Any], provenance: Mapping[str, str]) -> Setti
     else:
         problems = [_wrong(name, values, provenance) for name in switches]
     # The cause is dropped: pydantic repeats the input, which may hold a password.
-    raise ConfigError("\n".join(problems), remedy=_REMEDY) from None
+    raise ConfigError("\n".join(problems), remedy=REMEDY) from None
 
 
 def _sentence(
