@@ -64,6 +64,7 @@ class Log:
         self.folder = folder
         self.size = 0
         self.signed = 0
+        self._covered = 0
         self._edge: list[bytes] = []
         self._levels: list[list[bytes]] = []
 
@@ -86,6 +87,8 @@ class Log:
         for size, expected in sorted(roots.items()):
             for what, _ in expected:
                 self.findings.append(f"{what} is over {size} entries; the log has {self.size}.")
+        if self.size > self._covered:
+            self.findings.append(f"The last checkpoint is over {self._covered} entries; the log has {self.size}.")
 
     def _expect(self, what: str, text: str, witness: str | None, roots: dict[int, list[tuple[str, bytes]]]) -> None:
         body, lines = read_note(text)
@@ -96,6 +99,7 @@ class Log:
             self.findings.append(f"{what} is not signed by the log's key.")
         if witness is not None and not cosigned(body, lines, witness):
             self.findings.append(f"{what} is not cosigned by the witness.")
+        self._covered = max(self._covered, int(size))
         roots.setdefault(int(size), []).append((what, _base64(root)))
 
     def _signed(self, body: str, lines: list[tuple[str, bytes]]) -> bool:

@@ -90,6 +90,11 @@ async def test_an_export_that_was_changed_is_found_without_the_node(served: Serv
     code, out = standalone(folder)
     assert code == 1
     assert "is not signed by the log's key" in out
+    for kept in (lines.splitlines()[:-1], []):  # what was added behind the last checkpoint is signed by nobody
+        checkpoints.write_text("".join(f"{line}\n" for line in kept))
+        code, out = standalone(folder)
+        assert code == 1, out
+        assert "The last checkpoint is over" in out
 
 
 def witness(served: Served, home: str, seen: Path) -> tuple[int, str, str]:
