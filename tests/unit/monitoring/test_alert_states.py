@@ -50,6 +50,16 @@ def test_pending_until_it_held_long_enough_then_firing_once_then_resolved_once()
     assert node.told[0].alerts[0].resolved_s == 24
 
 
+def test_a_clock_that_is_set_back_keeps_no_alert_waiting() -> None:
+    node = Node()
+    node.turn(3600, FULL)
+    node.turn(5, FULL)
+    assert node.turn(15, FULL) == [("firing", "DiskAlmostFull", 1)]
+    node.turn(7200, FULL)
+    node.turn(20)
+    assert node.turn(28) == [("resolved", "DiskAlmostFull", 1)]
+
+
 def test_what_passes_before_it_held_long_enough_is_never_told() -> None:
     node = Node()
     node.turn(0, FULL)

@@ -101,8 +101,8 @@ def step(
     """
     held = {key_of(one.rule, one.labels): one for one in found}
     after: dict[str, Alert] = {}
-    for key, alert in alerts.items():
-        finding = held.pop(key, None)
+    for key, known in alerts.items():
+        alert, finding = _not_ahead(known, now_s), held.pop(key, None)
         kept = _gone(alert, now_s, policy) if finding is None else _holds(alert, finding, new_id[key], now_s)
         if kept is not None:
             after[key] = kept
@@ -134,6 +134,13 @@ def due(alerts: Mapping[str, Alert], now_s: float, policy: AlertPolicy) -> tuple
             del after[key]
     notices = [Notice(kind, rule, group[0].severity, tuple(group)) for (kind, rule), group in groups.items()]
     return after, notices
+
+
+def _not_ahead(alert: Alert, now_s: float) -> Alert:
+    """With no time in the future: else, once the clock was set back, nothing would be told until it is there again."""
+    times = ("since_s", "seen_s", "fired_s", "told_s", "escalated_s")
+    ahead = {name: now_s for name in times if (getattr(alert, name) or 0) > now_s}
+    return replace(alert, **ahead) if ahead else alert
 
 
 def _begun(key: str, finding: Finding, new_id: UUID, now_s: float) -> Alert:
