@@ -16,7 +16,7 @@ from msgspec import Struct
 from prsm.core.clock import uuid7
 from prsm.core.database import Pool
 from prsm.core.errors import Kind, PrsmError
-from prsm.core.subject_keys import SubjectKeys
+from prsm.core.subject_keys import Erased, SubjectKeys, Unreadable
 from prsm.safety.policy import Action, Direction, Verdict
 
 Decision = Literal["upheld", "overturned"]
@@ -120,10 +120,15 @@ class IncidentBook:
         return [await self._opened(row, texts=True) for row in await self._pool.fetch(_DECIDED, limit)]
 
     async def _opened(self, row: Any, *, texts: bool = False) -> Incident:
-        key = await self._keys.of_account(row["account"])
-        said: list[str] = []
-        if texts and row["texts"] is not None:  # json, for msgspec refuses the lone surrogates that a text may hold
-            said = json.loads(key.open(row["texts"], _place(row["id"])))
+        """An incident; of what was said by somebody whose key is gone nothing is left."""
+        appeal, said = "", list[str]()
+        try:
+            key = await self._keys.of_account(row["account"])
+            appeal = key.open(row["appeal"], f"appeal:{row['request_id']}")
+            if texts and row["texts"] is not None:  # json, for msgspec refuses the lone surrogates that a text may hold
+                said = json.loads(key.open(row["texts"], _place(row["id"])))
+        except (Erased, Unreadable):
+            pass
         return Incident(
             row["id"],
             row["request_id"],
@@ -133,7 +138,7 @@ class IncidentBook:
             row["action"],
             tuple(msgspec.json.decode(row["findings"], type=list[Seen])),
             row["status"],
-            key.open(row["appeal"], f"appeal:{row['request_id']}"),
+            appeal,
             row["decided_by"],
             row["note"],
             row["created_at"],

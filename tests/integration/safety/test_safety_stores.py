@@ -116,6 +116,24 @@ async def test_what_asks_for_a_person_waits_for_one(store: Database) -> None:
     assert [each.status for each in await book.listed(account=account)] == ["open", "open"]
 
 
+async def test_what_was_recorded_of_somebody_while_erased_does_not_stop_the_review(store: Database) -> None:
+    """A request on its way may be blocked just after its caller's key was destroyed."""
+    late, principal_id = incidents(store), uuid4()
+    account = f"principal:{principal_id}"
+    await late.record(uuid7(), account, "up/m", Direction.INPUT, BLOCKED, ["a word"])
+    async with store.pool.acquire() as connection, connection.transaction():
+        await connection.execute("DELETE FROM safety_incidents WHERE account = $1", account)
+        await connection.execute("DELETE FROM subject_salts WHERE subject_id = $1", principal_id)
+        await connection.execute("INSERT INTO privacy_erasures (subject_id, certificate) VALUES ($1, '')", principal_id)
+    await late.record(uuid7(), account, "up/m", Direction.INPUT, BLOCKED, ["a word"])
+    book = incidents(store)
+    [one] = await book.listed(account=account)
+    assert (one.action, one.appeal) == ("block", "")
+    assert (await book.get(one.id)).texts == ()
+    assert (await book.decide(one.id, "upheld", by="admin", note="")).status == "upheld"
+    assert [each.texts for each in await book.examples() if each.account == account] == [()]
+
+
 # -- threats ----------------------------------------------------------------------------------------------------------
 
 
