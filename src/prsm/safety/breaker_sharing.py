@@ -69,7 +69,9 @@ class BreakerSharing:
         """Tell the others what has opened or closed here since."""
         while self._waiting:
             (board, name), opening = next(iter(self._waiting.items()))
-            await self._write(board, name, opening, by="")
+            at = await self._write(board, name, opening, by="")
+            if opening is not None:
+                self._adopted[board, name] = at  # by whomever its row is taken away, it closes here too
             if self._waiting.get((board, name)) is opening:
                 del self._waiting[board, name]
 

@@ -287,3 +287,17 @@ async def test_an_opening_is_told_even_where_the_database_was_away(store: Databa
     await worker.sharing.settle()
     await other.sharing.reload()
     assert other.board.resting(name)
+
+
+async def test_a_reset_by_hand_reaches_the_worker_that_opened_it(store: Database) -> None:
+    opener, other, name = Worker(store), Worker(store), f"m{uuid4().hex}"
+    opener.fail(name)
+    await opener.sharing.settle()
+    await opener.sharing.reload()
+    assert opener.board.resting(name)
+    await other.sharing.reset("models", name, by="admin")
+    await opener.sharing.reload()
+    assert opener.board.allow(name)
+    opener.fail(name)
+    await opener.sharing.reload()
+    assert opener.board.resting(name), "it was not told yet that it has opened again"
