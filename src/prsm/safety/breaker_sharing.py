@@ -73,7 +73,7 @@ class BreakerSharing:
             if opening is not None:
                 self._adopted[board, name] = at  # by whomever its row is taken away, it closes here too
             if self._waiting.get((board, name)) is opening:
-                del self._waiting[board, name]
+                self._waiting.pop((board, name), None)  # a person's word may have taken it away meanwhile
 
     async def trip(self, board: str, name: str, *, by: str, reason: str) -> None:
         """Open a breaker by hand, everywhere, until ``reset``. Raises PrsmError for a board there is not."""

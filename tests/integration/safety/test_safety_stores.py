@@ -301,3 +301,21 @@ async def test_a_reset_by_hand_reaches_the_worker_that_opened_it(store: Database
     opener.fail(name)
     await opener.sharing.reload()
     assert opener.board.resting(name), "it was not told yet that it has opened again"
+
+
+async def test_opened_by_hand_while_its_closing_is_being_told(store: Database) -> None:
+    worker, name = Worker(store), f"m{uuid4().hex}"
+    worker.fail(name)
+    await worker.sharing.settle()
+    Worker.seconds += QUICK.open_s
+    assert worker.board.allow(name)
+    worker.board.record(name, ok=True)
+    async with store.pool.acquire() as connection, connection.transaction():
+        await connection.execute("SELECT FROM breakers WHERE name = $1 FOR UPDATE", name)
+        telling = asyncio.create_task(worker.sharing.settle())
+        await asyncio.sleep(0.05)
+        tripping = asyncio.create_task(worker.sharing.trip("models", name, by="admin", reason="it misbehaves"))
+        await asyncio.sleep(0.05)
+    await asyncio.gather(telling, tripping)
+    [kept] = [each for each in await worker.sharing.kept() if each.name == name]
+    assert kept.held
