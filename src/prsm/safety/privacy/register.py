@@ -50,20 +50,6 @@ HOLDINGS: Final = (
         blank="UPDATE api_keys SET name = '', revoked_at = coalesce(revoked_at, now()) WHERE principal_id = $1",
     ),
     Holding(
-        "conversation_turns", "messages of conversations", "to continue them", CONTRACT,
-        "conversation_kept_days after the last turn, or until deleted",
-        "conversation_id IN (SELECT id FROM conversations WHERE principal_id = $1)", "delete",
-        {"messages": "turn:{request_id}"},
-    ),
-    Holding(
-        "conversations", "which conversations there are", "to continue them", CONTRACT,
-        "conversation_kept_days after the last turn, or until deleted", "principal_id = $1", "delete",
-    ),
-    Holding(
-        "idempotency_keys", "answers to requests with an Idempotency-Key", "to answer a retry without charging twice",
-        CONTRACT, "idempotency_ttl_s", f"api_key_id IN {_KEYS_OF}", "delete", {"answer": "answer:{request_id}"},
-    ),
-    Holding(
         "preferences", "prompts with a preferred and another answer", "to train models", CONSENT,
         "preference_kept_days, or until taken back", "principal_id = $1", "delete",
         {name: f"preference:{{id}}:{name}" for name in ("prompt", "chosen", "rejected")},
@@ -134,6 +120,21 @@ HOLDINGS: Final = (
     ),
     Holding("safety_threats", "how suspicious an account is", "to keep the service safe", INTEREST,
             "a week after the last event", "account = $2", "delete"),
+    # Last of what is deleted, and in the order of the ledger, whose batches wait for these rows.
+    Holding(
+        "idempotency_keys", "answers to requests with an Idempotency-Key", "to answer a retry without charging twice",
+        CONTRACT, "idempotency_ttl_s", f"api_key_id IN {_KEYS_OF}", "delete", {"answer": "answer:{request_id}"},
+    ),
+    Holding(
+        "conversation_turns", "messages of conversations", "to continue them", CONTRACT,
+        "conversation_kept_days after the last turn, or until deleted",
+        "conversation_id IN (SELECT id FROM conversations WHERE principal_id = $1)", "delete",
+        {"messages": "turn:{request_id}"},
+    ),
+    Holding(
+        "conversations", "which conversations there are", "to continue them", CONTRACT,
+        "conversation_kept_days after the last turn, or until deleted", "principal_id = $1", "delete",
+    ),
     Holding("safety_policies", "policies of screening written", "to say who changed what", INTEREST,
             "as long as the node", "by = $2", "keep"),
     Holding("breakers", "breakers opened by hand, and a stopped account", "to keep the service safe", INTEREST,
