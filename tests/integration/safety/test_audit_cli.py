@@ -64,6 +64,9 @@ async def test_an_auditor_verifies_proves_and_exports(served: Served, tmp_path: 
     for forbidden in ("/node/v1/principals", "/node/v1/wallet"):
         status, _ = await served.send("GET", forbidden, key=key)
         assert status == 403, "who audits is no admin"
+    for nowhere in ("/node/v1/audit/entries/99999999999999999999", "/node/v1/audit/entries/-1/proof"):
+        status, _ = await served.send("GET", nowhere, key=key)
+        assert status in (400, 422), nowhere
 
 
 async def test_an_export_that_was_changed_is_found_without_the_node(served: Served, tmp_path: Path) -> None:
