@@ -309,7 +309,7 @@ class AnswerPath:
         usage = completion.usage
         metered = Metered(
             usage or estimated_usage(plan.ask, completion.choices),
-            ending.again.metered_by if ending.again else "upstream" if usage and not ending.charged else "node",
+            "node" if ending.charged else ending.again.metered_by if ending.again else "upstream" if usage else "node",
             output_digest(completion.choices),
             ending.completed,
             ending.segments,

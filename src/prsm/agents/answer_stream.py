@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Final, Protocol
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from prsm.agents.answer_digest import AnswerAssembler
 from prsm.agents.billing import Bill
@@ -193,7 +194,7 @@ class AnswerStream:
             charged = delivered_usage(ask, completion.choices)
         else:
             worth = any(c.content or c.tool_calls or c.reasoning or c.refusal for c in completion.choices)
-            charged = estimated_usage(ask, completion.choices) if self._chain else None
+            charged = self._estimated(completion) if self._chain or self._again else None
             if worth:
                 self._path.left(ask, self.candidate.target)
         if not worth:
@@ -208,6 +209,12 @@ class AnswerStream:
         finally:
             await self._stream.aclose()
         return body
+
+    def _estimated(self, completion: Completion) -> Usage:
+        """What was delivered, by the node's estimate; of an answer given again never more than all of it comes to."""
+        usage = estimated_usage(self._plan.ask, completion.choices)
+        whole = self._again and self._again.completion.usage
+        return replace(whole, output_tokens=min(whole.output_tokens, usage.output_tokens)) if whole else usage
 
     def _was_read_too_slowly(self) -> bool:
         """Whether the time is over, and would not be had the model been asked for each piece at once."""

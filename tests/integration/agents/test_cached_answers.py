@@ -153,6 +153,20 @@ async def test_a_stream_is_answered_again_as_a_stream_and_either_serves_the_othe
     assert await payer.open_holds() == 0
 
 
+async def test_who_leaves_an_answer_that_is_given_again_pays_no_more_than_who_stays(here: Setting) -> None:
+    payer, model = await new_payer(here.world), Model(says("four"))
+    path = here.path(model, cached_input_price_micro=100_000)
+    await answered(path, await ask_of(payer))
+    ask = await ask_of(payer)
+    left = await path.chat_stream(ask)
+    await left.next()
+    await left.leave(render)
+    receipt = await receipt_of(payer, ask)
+    assert receipt["cached_from"]
+    assert (receipt["usage"]["cached_input_tokens"], receipt["usage"]["metered_by"]) == (10, "node")
+    assert receipt["amounts"]["captured_micro"] <= 1 + 4
+
+
 async def test_nobody_is_given_what_another_was_told(here: Setting) -> None:
     one, other = await new_payer(here.world), await new_payer(here.world)
     model = Model(says("a secret"))
