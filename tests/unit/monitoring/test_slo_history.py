@@ -51,6 +51,21 @@ def test_short_windows_are_read_to_the_second() -> None:
     assert history.increase(FLOOD, 60, START_S + 5 * 29) == 12
 
 
+def test_a_clock_that_is_set_back_makes_no_window_longer() -> None:
+    history = History(shipped(), START_S)
+    for turn in range(60):
+        history.add(counted(0, turn), START_S + 5 * turn)
+    for turn in range(60, 120):
+        history.add(counted(0, turn), START_S - 3600 + 5 * turn)
+    assert history.increase(FLOOD, 60, START_S - 3600 + 5 * 119) == 12
+    falling, at_s = Selector("prsm_disk_free_bytes"), START_S
+    for turn in range(30):
+        at_s = START_S + 60 * turn - 3600 * (turn >= 15)
+        history.add([Sample("prsm_disk_free_bytes", {"disk": "home"}, 1e9 - turn)], at_s)
+    points = history.points(falling, (("disk", "home"),), 3600, at_s)
+    assert line_ahead(points, at_s, 60) == pytest.approx(1e9 - 30)
+
+
 @given(st.lists(st.tuples(st.integers(1, 4000), st.integers(0, 50)), min_size=1, max_size=60))
 def test_what_a_node_kept_it_goes_on_with_after_a_restart(steps: list[tuple[int, int]]) -> None:
     history, at_s, count = History(shipped(), START_S), START_S, 0

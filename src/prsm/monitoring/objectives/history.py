@@ -54,6 +54,9 @@ class History:
             self._fine.add(grown, now_s)
             self._coarse.add(grown, now_s)
         self._last = read
+        if self._recent and now_s < self._recent[-1][0]:  # the clock was set back: these times say nothing any more
+            self._recent.clear()
+            self._tracks.clear()
         self._recent.append((now_s, self._grown))
         while self._recent[0][0] < now_s - _RECENT_S:
             self._recent.popleft()
