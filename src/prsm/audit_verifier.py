@@ -72,8 +72,8 @@ class Log:
         """Hash every entry, and hold tiles and checkpoints to that."""
         roots: dict[int, list[tuple[str, bytes]]] = {}
         for line in _text(self.folder / "checkpoints.jsonl").splitlines():
-            kept = json.loads(line)
-            self._expect(f"The checkpoint of {kept['size']} entries", kept["note"], None, roots)
+            size, note = read_line(line)
+            self._expect(f"The checkpoint of {size} entries", note, None, roots)
             self.signed += 1
         for text in witnessed:
             self._expect("The witnessed checkpoint", text, witness_key, roots)
@@ -164,6 +164,15 @@ def read_key(text: str) -> tuple[str, bytes, bytes]:
     if len(raw) != HASH + 1 or hashlib.sha256(f"{name}\n".encode() + raw).hexdigest()[:8] != key_id:
         raise Unusable(f"{text[:80]!r} is no key of a log or a witness.")
     return name, bytes.fromhex(key_id), raw[1:]
+
+
+def read_line(line: str) -> tuple[int, str]:
+    """A checkpoint as it is kept: of how many entries, and its note."""
+    try:
+        kept = json.loads(line)
+        return int(kept["size"]), str(kept["note"])
+    except (ValueError, LookupError, TypeError, RecursionError):
+        raise Unusable("A line of checkpoints.jsonl is no checkpoint.") from None
 
 
 def read_note(text: str) -> tuple[str, list[tuple[str, bytes]]]:

@@ -98,6 +98,10 @@ async def test_an_export_that_was_changed_is_found_without_the_node(served: Serv
         code, out = standalone(folder)
         assert code == 1, out
         assert "The last checkpoint is over" in out
+    for nothing in ("[]", '{"size": 1}', "7", "[" * 100_000, '{"size": 1, "note": 2}'):
+        checkpoints.write_text(nothing)
+        code, out = standalone(folder)
+        assert (code, len(out.splitlines())) == (2, 1), out
 
 
 def witness(served: Served, home: str, seen: Path) -> tuple[int, str, str]:
