@@ -200,6 +200,20 @@ async def test_an_epoch_moves_the_prices_once_whichever_worker_is_first(market: 
     assert await market.world.db.pool.fetchval("SELECT count(*) FROM market_usage") == 0
 
 
+async def test_an_offer_that_is_being_quoted_while_its_epoch_closes_keeps_its_demand(market: Market) -> None:
+    book, pool = market.open().offers, market.world.db.pool
+    offer = await book.open("p/m", "seller", TERMS, "seller")
+    await book.note_usage({"p/m": 24_000, "gone": 1})
+    epoch = await book.epoch() + 1
+    await pool.execute("UPDATE market_usage SET epoch = $1", epoch)
+    async with pool.acquire() as connection, connection.transaction():
+        await connection.execute("SELECT FROM market_offers WHERE id = $1 FOR UPDATE", offer.id)
+        assert await book.close_epoch(epoch) == 0
+    assert await book.close_epoch(epoch) == 1
+    assert (await market.posted(offer)).input_micro == 1_125_000
+    assert await pool.fetchval("SELECT count(*) FROM market_usage") == 0
+
+
 async def test_the_epoch_in_which_a_worker_first_saw_an_offer_moves_nothing(market: Market) -> None:
     worker = market.open(epoch_s=1)
     offer = await worker.offers.open("p/m", "seller", TERMS, "seller")

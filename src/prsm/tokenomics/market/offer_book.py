@@ -57,6 +57,11 @@ SELECT o.id, instance, owner_account, state, revision, terms::text AS terms,
     (SELECT tokens FROM market_usage u WHERE u.instance = o.instance AND u.epoch = $1) AS used
 FROM market_offers o WHERE state = 'open' AND epoch < $1 ORDER BY id LIMIT $2 FOR UPDATE SKIP LOCKED
 """
+# Where somebody was at the offer, a quote say, its price moves at the next look, which must find what was used.
+_FORGET_USAGE = """
+DELETE FROM market_usage u WHERE epoch <= $1 AND NOT EXISTS (
+    SELECT FROM market_offers o WHERE o.instance = u.instance AND o.state = 'open' AND o.epoch < $1)
+"""
 _REPRICE = """
 UPDATE market_offers SET epoch = $2, input_price_micro = $3, output_price_micro = $4, cached_input_price_micro = $5
 WHERE id = $1
@@ -181,7 +186,7 @@ class OfferBook:
         while looked_at:
             looked_at, more = await self._reprice(epoch)
             moved += more
-        await self._pool.execute("DELETE FROM market_usage WHERE epoch <= $1", epoch)
+        await self._pool.execute(_FORGET_USAGE, epoch)
         return moved
 
     async def _reprice(self, epoch: int) -> tuple[int, int]:
