@@ -21,7 +21,9 @@ from prsm.tokenomics.market.offers import Offer, State, Terms
 from prsm.tokenomics.market.pricing import Band
 from prsm.tokenomics.market.quote_book import QuoteLimits, Wish
 from prsm.tokenomics.market.quoting import BoundQuote
+from prsm.tokenomics.market.refund_book import RefundBook
 from prsm.tokenomics.marketplace import Marketplace, MarketRules
+from prsm.tokenomics.orders import HoldOrder
 from prsm.tokenomics.quotes import Price
 from prsm.tokenomics.receipts import NodeSigner, ReceiptFacts, sign_receipt
 from prsm.tokenomics.replay import Replay
@@ -564,3 +566,24 @@ async def test_statements_are_the_ledgers_postings_before_while_and_after_they_a
 def test_a_month_is_written_in_one_way(month: str) -> None:
     with pytest.raises(PrsmError, match="like 2026-01"):
         read_month(month)
+
+
+async def test_who_was_erased_meanwhile_asks_nothing_back(market: Market) -> None:
+    """The log's trigger would make a salt anew, by which notes from before pass for changed ones."""
+    pool, principal_id, hold_id = market.world.db.pool, uuid4(), uuid7()
+    account = f"principal:{principal_id}"
+    account_id = await market.world.fund(account, 1000)
+    await market.world.ledger.hold(HoldOrder(hold_id, account_id, None, 100))
+    splits = [{"account": "seller", "kind": "owner", "amount_micro": 100}]
+    amounts = {"held_micro": 100, "captured_micro": 100}
+    receipt = {"id": str(hold_id), "account": account, "amounts": amounts, "splits": splits}
+    legs = (Leg("seller", "owner", 100),)
+    await market.world.ledger.capture(hold_id, legs, receipt=json.dumps({"receipt": receipt}).encode())
+    keys = market.world.subject_keys
+    await keys.key(principal_id)  # as a worker has it that has not heard of the erasure yet
+    async with pool.acquire() as connection, connection.transaction():
+        await connection.execute("DELETE FROM subject_salts WHERE subject_id = $1", principal_id)
+        await connection.execute("INSERT INTO privacy_erasures (subject_id, certificate) VALUES ($1, '')", principal_id)
+    book = RefundBook(pool, market.world.ledger, 3600, lambda: market.now, keys)
+    assert await outcomes([book.ask(hold_id, account, "other", note="mine")]) == ["principal_erased"]
+    assert await pool.fetchval("SELECT count(*) FROM subject_salts WHERE subject_id = $1", principal_id) == 0

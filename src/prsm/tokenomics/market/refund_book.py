@@ -17,7 +17,7 @@ from prsm.core.clock import Clock, uuid7
 from prsm.core.database import Pool
 from prsm.core.errors import InvalidRequest, Kind, PrsmError
 from prsm.core.money import format_ftns
-from prsm.core.subject_keys import Erased, SubjectKeys, Unreadable, is_sealed
+from prsm.core.subject_keys import Erased, SubjectKeys, Unreadable, erased_among, is_sealed
 from prsm.tokenomics.ftns_service import Ledger
 from prsm.tokenomics.market.refunds import (
     MAX_NOTE_CHARS,
@@ -100,10 +100,8 @@ class RefundBook:
         check_in_time(captured_at, self._clock(), self._window_s)
         refund_id = uuid7()
         try:
-            await self._pool.execute(
-                "INSERT INTO market_refunds (id, request_id, payer_account, seller_account, asked_micro, reason, note) "
-                "VALUES ($1, $2, $3, $4, $5, $6, $7)",
-                *(refund_id, request_id, account, seller, asked, reason, await self._sealed(account, refund_id, note)),
+            await self._insert(
+                refund_id, request_id, account, seller, asked, reason, await self._sealed(account, refund_id, note)
             )
         except asyncpg.UniqueViolationError:
             raise PrsmError(
@@ -198,6 +196,16 @@ class RefundBook:
             raise PrsmError(f"There is no receipt {request_id}.", kind=Kind.NOT_FOUND, code="unknown_receipt")
         seller = next((leg.account for leg in money.splits if leg.kind == "owner"), "")
         return row["created_at"], seller, paid_parts(money.splits, payer)
+
+    async def _insert(self, refund_id: UUID, request_id: UUID, account: str, *values: Any) -> None:
+        async with self._pool.acquire() as connection, connection.transaction():
+            if await erased_among(connection, [account]):  # the log would salt the note anew
+                raise Erased("The owner of this data was erased.")
+            await connection.execute(
+                "INSERT INTO market_refunds (id, request_id, payer_account, seller_account, asked_micro, reason, note) "
+                "VALUES ($1, $2, $3, $4, $5, $6, $7)",
+                *(refund_id, request_id, account, *values),
+            )
 
     async def _read(self, rows: Sequence[Any]) -> list[Refund]:
         async with self._pool.acquire() as connection:
