@@ -92,9 +92,12 @@ class Desk:
             await asyncio.sleep(0.1)
         raise AssertionError(f"still {run.state}: {run.reason} {run.report}")
 
-    def process(self, run_id: UUID) -> psutil.Process:
-        """The run's own process, as the process table has it."""
-        return next(_processes(self.supervisor.folder_of(run_id)))
+    async def process(self, run_id: UUID) -> psutil.Process:
+        """The run's own process, as the process table has it: for a moment after it was made without its arguments."""
+        async with asyncio.timeout(20):
+            while not (found := next(_processes(self.supervisor.folder_of(run_id)), None)):
+                await asyncio.sleep(0.05)
+        return found
 
 
 def _processes(folder: Path) -> Iterator[psutil.Process]:
@@ -137,7 +140,7 @@ async def test_a_killed_run_goes_on_and_so_does_a_killed_node(world: World, tmp_
     desk = Desk(world, tmp_path)
     run = await desk.submit(20_000)
     await desk.until(run.id, answering)
-    desk.process(run.id).kill()
+    (await desk.process(run.id)).kill()
     again = await desk.until(run.id, lambda run: run.starts == 2)
     before = again.report["step"]
     successor = desk.another()  # knows nothing but the database and the folders
@@ -199,7 +202,7 @@ async def test_what_ends_again_and_again_without_a_word_has_failed(world: World,
     run = await desk.submit(4000)
     for start in range(1, MAX_STARTS + 1):
         await desk.until(run.id, lambda run, start=start: run.starts == start)
-        desk.process(run.id).kill()
+        (await desk.process(run.id)).kill()
     found = await desk.until(run.id, lambda run: not run.is_open)
     assert found.state == "failed"
     assert str(MAX_STARTS) in found.reason
