@@ -173,6 +173,10 @@ def test_a_model_that_fails_too_often_rests(node: StartedNode) -> None:
     assert shown.prsm["resting"] is True
     until(lambda: node.wallet()["held_micro"] == 0)
     assert node.wallet()["balance_micro"] == before
+    assert node.metric("prsm_instance_down", model="up/fault-500") == 1
+    node.remove_model("up/fault-500")
+    assert node.metric("prsm_instance_down", model="up/fault-500") is None, "nobody is woken for a model that is gone"
+    assert node.metric("prsm_breaker_state", model="up/fault-500") is None
 
 
 def test_a_provider_that_refuses_the_request_does_not_open_the_breaker(node: StartedNode) -> None:

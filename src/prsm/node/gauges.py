@@ -10,7 +10,7 @@ from prsm.node.learning import expose_learning
 from prsm.node.liveness import expose_liveness
 from prsm.node.market import offers_by_state
 from prsm.node.parts import Node
-from prsm.safety.circuit_breaker import State
+from prsm.safety.circuit_breaker import BreakerView, State
 
 _FAILED_LATELY_S = 60.0
 
@@ -24,7 +24,7 @@ def expose(node: Node) -> None:
         "prsm_breaker_state",
         "Circuit breakers: 0 closed, 1 half-open, 2 open.",
         "model",
-        lambda: {name: breaker_level(view.state) for name, view in node.safety.boards.models.snapshot().items()},
+        lambda: {name: breaker_level(view.state) for name, view in _breakers(node).items()},
     )
     metrics.levels(
         "prsm_instance_down",
@@ -47,8 +47,14 @@ def _down(node: Node) -> dict[str, float]:
             view.state is State.OPEN
             or (view.state is State.HALF_OPEN and now_s - failed_s.get(name, -math.inf) < _FAILED_LATELY_S)
         )
-        for name, view in node.safety.boards.models.snapshot().items()
+        for name, view in _breakers(node).items()
     }
+
+
+def _breakers(node: Node) -> dict[str, BreakerView]:
+    """Those of the models that are here: one that was removed keeps its opening for an hour, also over a restart."""
+    here = node.path.models.by_name
+    return {name: view for name, view in node.safety.boards.models.snapshot().items() if name in here}
 
 
 def _expose_storage(node: Node) -> None:
