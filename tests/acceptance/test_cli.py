@@ -126,6 +126,12 @@ def test_keys_live_and_end(node: StartedNode) -> None:
     assert token not in node.log_path.read_text()
 
 
+def test_the_ids_of_keys_are_whole_in_a_narrow_terminal(node: StartedNode) -> None:
+    keys = json.loads(node.cli("keys", "list", "--json").stdout)
+    shown = node.cli("keys", "list", COLUMNS="80").stdout
+    assert [key["id"] for key in keys if key["id"] not in shown] == []
+
+
 def test_the_wallet_is_that_of_the_api(node: StartedNode) -> None:
     wallet = node.wallet()
     done = node.cli("wallet")

@@ -8,7 +8,7 @@ import typer
 from rich.table import Table
 
 from prsm.cli.context import context
-from prsm.cli.screen import screen
+from prsm.cli.screen import print_table
 from prsm.core.errors import ConfigError, PrsmError
 from prsm.monitoring.dashboards import dashboards
 from prsm.monitoring.objectives.declared import shipped
@@ -38,7 +38,7 @@ def list_alerts(
             table.add_row(
                 one["id"], one["rule"], one["severity"], state, one["since"][:19], one["acked_by"], one["summary"]
             )
-        screen().print(table)
+        print_table(table, whole=2)
     else:
         print("Nothing fires.")
     silences: list[dict[str, Any]] = found["silences"] or []

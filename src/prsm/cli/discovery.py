@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 
 from prsm.cli.context import context
-from prsm.cli.screen import screen
+from prsm.cli.screen import print_table
 from prsm.core.errors import ConfigError, PrsmError
 from prsm.core.money import format_ftns, parse_ftns
 
@@ -33,7 +33,7 @@ def sources(as_json: _Json = False) -> None:
         table.add_row(
             each["name"], each["kind"], str(each["listings"]), _age(each["age_s"]), _state(each), each["address"]
         )
-    screen().print(table)
+    print_table(table)
 
 
 @app.command()
@@ -132,7 +132,7 @@ def search(
             f"{_age(each['age_s'])}{' (stale)' if each['stale'] else ''}",
             each["description"].replace("\n", " ")[:_SHOWN_CHARS],
         )
-    screen().print(table)
+    print_table(table, whole=2)
     if found["pending"]:
         print(f"{found['pending']} listings are not found by meaning yet.")
 

@@ -8,7 +8,7 @@ import typer
 from rich.table import Table
 
 from prsm.cli.context import context
-from prsm.cli.screen import screen
+from prsm.cli.screen import print_table
 
 
 class Rating(StrEnum):
@@ -47,6 +47,6 @@ def quality(as_json: Annotated[bool, typer.Option("--json", help="Print JSON, do
     for model in sorted(found["models"], key=lambda each: -each["chance"]):
         between = f"{model['chance_low']:.0%} and {model['chance_high']:.0%}"
         table.add_row(model["model"], f"{model['chance']:.0%}", between, str(model["scores"]), str(model["outcomes"]))
-    screen().print(table)
+    print_table(table)
     if not found["learning"]:
         print("learning is off: what is said of answers is stored only (learning_enabled)")

@@ -7,7 +7,7 @@ import typer
 from rich.table import Table
 
 from prsm.cli.context import context
-from prsm.cli.screen import screen
+from prsm.cli.screen import print_table
 from prsm.core.money import format_ftns, parse_ftns
 
 app = typer.Typer(help="API keys: list, create, rotate, revoke, cap.", no_args_is_help=True)
@@ -33,7 +33,7 @@ def list_keys(as_json: Annotated[bool, typer.Option("--json", help="Print JSON."
             "none" if cap is None else format_ftns(cap),
             "revoked" if key["revoked_at"] else "live",
         )
-    screen().print(table)
+    print_table(table)
 
 
 @app.command()

@@ -5,10 +5,10 @@ from typing import Annotated, Any
 from urllib.parse import quote
 
 import typer
-from rich.table import Column, Table
+from rich.table import Table
 
 from prsm.cli.context import context
-from prsm.cli.screen import screen
+from prsm.cli.screen import print_table
 
 
 def health(
@@ -25,7 +25,7 @@ def health(
         print(f"{who} asked since the node started.")
         return
     table = Table(
-        Column("model", overflow="fold"), "state", "answered", "first token p50/p95", "tokens/s", "in flight",
+        "model", "state", "answered", "first token p50/p95", "tokens/s", "in flight",
         "budget left", "last call", box=None, pad_edge=False,
     )  # fmt: skip
     for one in found["models"]:
@@ -34,7 +34,7 @@ def health(
         table.add_row(one["model"], "SLA BREACHED" if sla["breached"] else "", *_figures(one, f"{left:.0%}"))
         for instance in one["instances"]:
             table.add_row(f"  {instance['name']}", _state(instance), *_figures(instance, ""))
-    screen().print(table)
+    print_table(table)
     for one in found["models"]:
         _explain(one)
 

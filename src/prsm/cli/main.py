@@ -39,7 +39,7 @@ from prsm.cli import (
 )
 from prsm.cli.client import NodeUnreachable
 from prsm.cli.context import context
-from prsm.cli.screen import screen
+from prsm.cli.screen import print_table
 from prsm.core.config import load_settings
 from prsm.core.errors import ConfigError, PrsmError
 from prsm.monitoring import logs
@@ -131,7 +131,7 @@ def show_config() -> None:
     table = Table("setting", "value", "from", "meaning", box=None, pad_edge=False)
     for row in context.loaded.describe():
         table.add_row(*(str(cell) for cell in row))
-    screen().print(table)
+    print_table(table)
 
 
 @app.command()

@@ -8,7 +8,7 @@ import typer
 from rich.table import Table
 
 from prsm.cli.context import context
-from prsm.cli.screen import screen
+from prsm.cli.screen import print_table
 from prsm.core.errors import ConfigError
 from prsm.core.money import format_ftns, parse_ftns
 
@@ -47,7 +47,7 @@ def list_offers(
     for offer in found:
         capacity = str(offer["terms"]["capacity_tokens_per_minute"])
         table.add_row(offer["id"], offer["instance"], *_prices(offer["posted"]), capacity, offer["licence"])
-    screen().print(table)
+    print_table(table, whole=2)
 
 
 @app.command()
@@ -111,7 +111,7 @@ def price(offer_id: str, as_json: _Json = False) -> None:
         table.add_row(move["created_at"], *_prices(move["posted"]), str(move["used_tokens"]))
     fresh, cached, written = _prices(now["posted"])
     print(f"{now['instance']} ({now['state']}): {fresh} in, {cached} cached, {written} out, FTNS per million tokens")
-    screen().print(table)
+    print_table(table)
 
 
 @app.command()
@@ -156,7 +156,7 @@ def statement(
         table.add_row(line["kind"], format_ftns(line["received_micro"]), format_ftns(line["paid_micro"]))
     table.add_row("closing", format_ftns(found["closing_micro"]), "")
     print(f"{found['account']}, {found['month']}")
-    screen().print(table)
+    print_table(table)
 
 
 @refund_app.command("ask")
@@ -186,7 +186,7 @@ def list_refunds(as_json: _Json = False) -> None:
     for one in found:
         amounts = [format_ftns(one[name]) for name in ("asked_micro", "granted_micro", "paid_micro")]
         table.add_row(one["id"], one["request_id"], one["state"], *amounts, one["reason"])
-    screen().print(table)
+    print_table(table, whole=2)
 
 
 @refund_app.command()

@@ -5,11 +5,11 @@ from typing import Annotated, Any
 from urllib.parse import quote
 
 import typer
-from rich.table import Column, Table
+from rich.table import Table
 
 from prsm.cli import registry
 from prsm.cli.context import context
-from prsm.cli.screen import screen
+from prsm.cli.screen import print_table
 from prsm.core.errors import ConfigError
 from prsm.core.money import format_ftns, parse_ftns
 
@@ -34,8 +34,7 @@ def list_models(as_json: Annotated[bool, typer.Option("--json", help="Print JSON
     if as_json:
         print(json.dumps(found, indent=2))
         return
-    names = [Column(name, overflow="fold") for name in ("model", "serves")]  # whole, or nobody could type them
-    table = Table(*names, "can", "good for", "in FTNS/M", "out FTNS/M", "state", box=None, pad_edge=False)
+    table = Table("model", "serves", "can", "good for", "in FTNS/M", "out FTNS/M", "state", box=None, pad_edge=False)
     for model in found:
         more = model["prsm"]
         table.add_row(
@@ -47,7 +46,7 @@ def list_models(as_json: Annotated[bool, typer.Option("--json", help="Print JSON
             format_ftns(more["output_price_micro_per_mtok"]),
             "resting" if more["resting"] else "live",
         )
-    screen().print(table)
+    print_table(table, whole=2)
 
 
 @app.command()

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from prsm.cli.context import context
-from prsm.cli.screen import screen
+from prsm.cli.screen import print_table
 from prsm.core.errors import ConfigError, PrsmError
 from prsm.core.money import format_ftns
 
@@ -326,4 +326,4 @@ def _print(rows: Any, *columns: str) -> None:
     table = Table(*(columns or ("", "")), box=None, pad_edge=False, show_header=bool(columns))
     for row in rows:
         table.add_row(*map(Text, row))  # what others wrote is no markup
-    screen().print(table)
+    print_table(table)

@@ -8,7 +8,7 @@ import typer
 from rich.table import Table
 
 from prsm.cli.context import context
-from prsm.cli.screen import screen
+from prsm.cli.screen import print_table
 from prsm.core.errors import ConfigError
 
 app = typer.Typer(help="Trials of a candidate version: start, show, stop.", no_args_is_help=True)
@@ -77,7 +77,7 @@ def _print(trial: dict[str, Any]) -> None:
         known = stable["count"] and tried["count"]
         between = f"{found['difference_low']:+.1%} to {found['difference_high']:+.1%}" if known else "not known yet"
         table.add_row(label, _share(stable), str(stable["count"]), _share(tried), str(tried["count"]), between)
-    screen().print(table)
+    print_table(table)
     print(trial["verdict"])
     if preferred := trial["preferred"]:
         between = f"{preferred['low']:.1%} to {preferred['high']:.1%}, 95 %"

@@ -7,7 +7,7 @@ import typer
 from rich.table import Table
 
 from prsm.cli.context import context
-from prsm.cli.screen import screen
+from prsm.cli.screen import print_table
 from prsm.core.money import format_ftns, parse_ftns
 
 app = typer.Typer(help="Routing: which model would answer, and why.", no_args_is_help=True)
@@ -85,7 +85,7 @@ def _show(found: dict[str, Any]) -> None:
             "-" if excluded else format_ftns(round(one["utility_micro"])),
             one["reason"] if one["place"] else f"not: {one['why_not']}",
         )
-    screen().print(table)
+    print_table(table, whole=2)
     if found["total"] > _MAX_ROWS:
         print(f"and {found['total'] - min(len(instances), _MAX_ROWS)} more; --json shows up to 1000")
     asked = f"{found['named']!r}, named" if found["named"] else found["aim"]

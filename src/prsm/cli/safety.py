@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from prsm.cli.context import context
-from prsm.cli.screen import screen
+from prsm.cli.screen import print_table
 from prsm.core.errors import ConfigError
 
 app = typer.Typer(help="Screening: policies, incidents, appeals, suspicious accounts.", no_args_is_help=True)
@@ -58,7 +58,10 @@ def incidents(
         seen = ", ".join(f"{each['category']} {each['score']:.2f}" for each in one["findings"])
         when = one["created_at"][:19]
         table.add_row(one["id"], one["request_id"], when, one["direction"], one["action"], seen, one["status"])
-    screen().print(table if found else "no incidents")
+    if found:
+        print_table(table, whole=2)
+    else:
+        print("no incidents")
 
 
 @app.command()
@@ -127,7 +130,10 @@ def threats(as_json: Annotated[bool, _AS_JSON] = False) -> None:
     for one in found:
         until = [(one[name] or "")[:19] for name in ("throttled_until", "suspended_until")]
         table.add_row(one["account"], f"{one['score']:.2f}", *until, str(one["suspensions"]), one["reason"])
-    screen().print(table if found else "nobody is suspicious")
+    if found:
+        print_table(table)
+    else:
+        print("nobody is suspicious")
 
 
 @app.command()
@@ -150,7 +156,10 @@ def list_breakers(as_json: Annotated[bool, _AS_JSON] = False) -> None:
         table.add_row(
             one["board"], one["name"], one["state"], str(one["failures"]), str(one["calls"]), again, one["reason"]
         )
-    screen().print(table if found else "no breakers yet")
+    if found:
+        print_table(table, whole=2)
+    else:
+        print("no breakers yet")
 
 
 @breakers_app.command()

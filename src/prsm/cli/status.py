@@ -89,6 +89,7 @@ def _parts(parts: dict[str, Any]) -> Text:
 
 def _alerts(alerts: list[dict[str, Any]]) -> Table:
     table = _table()
+    table.add_column(no_wrap=True)
     for one in alerts:
         style = "red" if one["state"] == "firing" and one["severity"] == "page" else "yellow"
         note = f"taken by {one['acked_by']}" if one["acked_by"] else "silenced" if one["silenced_by"] else ""

@@ -9,7 +9,6 @@ from typing import Annotated, Any
 from urllib.parse import quote, unquote
 
 import typer
-from rich.console import Console
 from rich.filesize import decimal
 from rich.progress import Progress
 from rich.table import Table
@@ -17,6 +16,7 @@ from rich.text import Text
 
 from prsm.cli.client import Body, NodeClient
 from prsm.cli.context import context
+from prsm.cli.screen import print_table
 from prsm.cli.storage_transfer import (
     OBJECTS,
     STATUS,
@@ -219,7 +219,7 @@ def status(as_json: _AsJson = False) -> None:
                 each["last_fault"],
             )
             table.add_row(*map(Text, row))
-        _print(table)
+        print_table(table, whole=len(table.columns))
 
 
 @app.command()
@@ -299,16 +299,7 @@ def _show(rows: list[dict[str, Any]], as_json: bool, columns: tuple[str, ...]) -
                 for name in columns
             )
         )
-    _print(table)
-
-
-def _print(table: Table) -> None:
-    """Never cut, not even in a narrow terminal: a CID is of use only when whole."""
-    for column in table.columns:
-        column.no_wrap = True
-    console = Console()
-    needed = console.measure(table, options=console.options.update(max_width=100_000)).maximum
-    Console(width=max(console.width, needed)).print(table, crop=False)
+    print_table(table, whole=len(table.columns))
 
 
 def _cell(name: str, value: Any) -> str:

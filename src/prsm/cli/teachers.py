@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from prsm.cli.context import context
-from prsm.cli.screen import screen
+from prsm.cli.screen import print_table
 from prsm.cli.train import RUNS, find_run, follow_run
 from prsm.core.errors import ConfigError, PrsmError
 from prsm.core.money import BASIS_POINTS, parse_ftns
@@ -148,7 +148,7 @@ def _print_scores(scores: list[dict[str, Any]]) -> None:
     table = Table("task", "level", "right", "of", box=None, pad_edge=False)
     for score in scores:
         table.add_row(score["task"], str(score["level"]), str(score["right"]), str(score["count"]))
-    screen().print(table)
+    print_table(table)
 
 
 def _print_decision(decided: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from prsm.cli.context import context
-from prsm.cli.screen import screen
+from prsm.cli.screen import print_table
 from prsm.core.errors import ConfigError, PrsmError
 from prsm.core.money import format_ftns, parse_ftns
 
@@ -57,7 +57,7 @@ def list_runs(as_json: Annotated[bool, typer.Option("--json", help="Print JSON."
         step = f"{report['step']}/{report['steps']}" if report else "-"
         charged = format_ftns(run["charged_micro"])
         table.add_row(run["id"], run["name"], run["state"], step, _figures(report), charged, run["created_at"][:19])
-    screen().print(table)
+    print_table(table)
 
 
 @app.command()
