@@ -8,7 +8,7 @@ import typer
 from rich.table import Table
 
 from prsm.cli.context import context
-from prsm.cli.screen import print_table
+from prsm.cli.screen import budget_left, print_table
 
 
 def health(
@@ -31,7 +31,11 @@ def health(
     for one in found["models"]:
         sla = one["sla"]
         left = min(objective["budget_left"] for objective in sla["objectives"])
-        table.add_row(one["model"], "SLA BREACHED" if sla["breached"] else "", *_figures(one, f"{left:.0%}"))
+        table.add_row(
+            one["model"],
+            "SLA BREACHED" if sla["breached"] else "",
+            *_figures(one, budget_left(left).removesuffix(" left")),
+        )
         for instance in one["instances"]:
             table.add_row(f"  {instance['name']}", _state(instance), *_figures(instance, ""))
     print_table(table)

@@ -22,3 +22,8 @@ def print_table(table: Table, *, whole: int = 1) -> None:
     needed = console.measure(table, options=console.options.update(max_width=_NO_EDGE)).minimum
     console.width = max(console.width, needed)
     console.print(table, crop=False)
+
+
+def budget_left(share: float) -> str:
+    """What is left of an error budget, or how many times it is spent."""
+    return f"{share:.1%} left" if share >= 0 else f"{1 - share:.1f}x spent"

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from prsm.cli.client import NodeUnreachable
 from prsm.cli.context import context
-from prsm.cli.screen import screen
+from prsm.cli.screen import budget_left, screen
 from prsm.core.money import format_ftns
 
 _EVERY_S = 2.0
@@ -139,7 +139,7 @@ def _budgets(budgets: list[dict[str, Any]]) -> Table:
     table = _table()
     for one in budgets:
         style = "red" if one["left"] < 0 else "yellow" if one["burn_1h"] > 1 else ""
-        left = Text(f"{one['left']:.1%} left" if one["events"] else "nothing counted", style=style)
+        left = Text(budget_left(one["left"]) if one["events"] else "nothing counted", style=style)
         table.add_row(one["name"], f"{one['objective']:.2%}", left, f"burns {one['burn_1h']:.1f}x now")
     return table
 

@@ -3,7 +3,7 @@
 import pytest
 from rich.table import Table
 
-from prsm.cli.screen import print_table
+from prsm.cli.screen import budget_left, print_table
 
 KEY = "01a22fd7-6894-751d-b76d-467222b78d48"
 
@@ -20,3 +20,12 @@ def test_what_names_a_thing_is_whole_in_a_terminal_of_any_width(
     assert KEY in shown
     assert "…" not in shown
     assert all(len(line) <= max(columns, 60) for line in shown.splitlines())
+
+
+def test_a_budget_that_is_overspent_is_no_negative_rest() -> None:
+    assert [budget_left(share) for share in (1, 0.25, 0, -29.357)] == [
+        "100.0% left",
+        "25.0% left",
+        "0.0% left",
+        "30.4x spent",
+    ]
