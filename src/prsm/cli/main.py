@@ -145,8 +145,9 @@ def main() -> None:
     try:
         try:
             app()
-        finally:
+        except SystemExit:
             print(end="", flush=True)
+            raise
     except NodeUnreachable as error:
         _die(error, EXIT_NO_NODE)
     except ConfigError as error:
