@@ -162,12 +162,20 @@ class Attempts:
         return _Lost(failed, same_model_first(plan.candidates[0].target, untried))
 
     def _passed_over(self, plan: Plan, candidate: Candidate, error: InvalidRequest | UpstreamError) -> PrsmError:
-        failed = _passed_over(plan, candidate, error)
-        if isinstance(error, UpstreamError) and error.code != _RESTING:
+        """``error`` where another model may be asked: it failed, or cannot honour the request's form. Or raises it."""
+        if not isinstance(error, UpstreamError):
+            return error
+        if error.blames_caller:
+            raise error
+        _log.warning(
+            "model failed", request_id=str(plan.ask.call.request_id), model=candidate.target.name, code=error.code,
+            status=error.upstream_status,
+        )  # fmt: skip
+        if error.code != _RESTING:
             self._observe_outcome(plan.ask, candidate.target, Ended.ERROR)
             if self._breakers.resting(candidate.target.name):
                 self._tripped(plan.ask.caller.account)
-        return failed
+        return error
 
     def _end_later(self, losers: Iterable["asyncio.Task[T]"], discard: Callable[[T], Awaitable[None]]) -> None:
         """End attempts that are not waited for any more; one that has answered meanwhile is told to stop."""
@@ -246,18 +254,6 @@ class _Lost(NamedTuple):
 
     failed: PrsmError | None
     untried: list[Candidate]
-
-
-def _passed_over(plan: Plan, candidate: Candidate, error: InvalidRequest | UpstreamError) -> PrsmError:
-    """``error`` where another model may be asked: it failed, or cannot honour the request's form. Raises it if not."""
-    if isinstance(error, UpstreamError):
-        if error.blames_caller:
-            raise error
-        _log.warning(
-            "model failed", request_id=str(plan.ask.call.request_id), model=candidate.target.name, code=error.code,
-            status=error.upstream_status,
-        )  # fmt: skip
-    return error
 
 
 def _resting(name: str) -> UpstreamError:
