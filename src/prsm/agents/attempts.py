@@ -231,7 +231,6 @@ class Attempts:
                 error,
                 attempts=attempts,
                 elapsed_s=self._clock() - started_s,
-                first_byte_sent=False,
                 random=random.random(),  # noqa: S311 - jitter, not a secret
             )
             if delay_s is None or self._draining():

@@ -1,4 +1,4 @@
-"""Retries: bounded, jittered, budgeted, and never after the first byte."""
+"""Retries: bounded, jittered and budgeted."""
 
 import pytest
 from hypothesis import given
@@ -19,7 +19,6 @@ def delay(
     *,
     attempts: int = 1,
     elapsed_s: float = 0.0,
-    first_byte_sent: bool = False,
     random: float = 0.5,
     budget: RetryBudget | None = None,
 ) -> float | None:
@@ -29,7 +28,6 @@ def delay(
         error or failure(),
         attempts=attempts,
         elapsed_s=elapsed_s,
-        first_byte_sent=first_byte_sent,
         random=random,
     )
 
@@ -38,13 +36,12 @@ def test_the_ceiling_doubles_up_to_its_cap() -> None:
     assert [delay(attempts=n) for n in (1, 2, 3)] == [0.5, 1.0, 2.0]
     assert delay(attempts=3, random=0.999) == pytest.approx(0.999 * 4)
     wide = RetryPolicy(max_attempts=1000, base_delay_s=1, max_delay_s=5, total_s=30)
-    late = retry_delay_s(wide, RetryBudget(), failure(), attempts=900, elapsed_s=0, first_byte_sent=False, random=0.999)
+    late = retry_delay_s(wide, RetryBudget(), failure(), attempts=900, elapsed_s=0, random=0.999)
     assert late == pytest.approx(0.999 * 5)
 
 
 def test_what_is_never_retried() -> None:
     assert delay(failure(retryable=False)) is None
-    assert delay(first_byte_sent=True) is None
     assert delay(attempts=4) is None
     assert delay(elapsed_s=30) is None
     assert delay(elapsed_s=29.6) is None
@@ -84,15 +81,13 @@ def test_retries_never_exceed_their_share(tries: list[bool], ratio: float, burst
     st.floats(0, 100),
     st.floats(0, 1, exclude_max=True),
     st.none() | st.floats(0, 100),
-    st.booleans(),
 )
 def test_every_delay_stays_within_all_bounds(
-    attempts: int, elapsed_s: float, random: float, retry_after_s: float | None, sent: bool
+    attempts: int, elapsed_s: float, random: float, retry_after_s: float | None
 ) -> None:
     error = failure(retry_after_s=retry_after_s)
-    result = delay(error, attempts=attempts, elapsed_s=elapsed_s, first_byte_sent=sent, random=random)
+    result = delay(error, attempts=attempts, elapsed_s=elapsed_s, random=random)
     if result is not None:
-        assert not sent
         assert attempts < POLICY.max_attempts
         assert (retry_after_s or 0) <= result <= (retry_after_s or 0) + POLICY.max_delay_s
         assert elapsed_s + result < POLICY.total_s

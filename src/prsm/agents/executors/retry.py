@@ -1,9 +1,9 @@
 """When a failed upstream call is tried again, and how long to wait: exponential backoff with full jitter.
 
-Pure rules: time and randomness are passed in, nothing sleeps here. Only retryable errors are retried, only before the
-first byte went to the caller, within bounds on attempts and time, and only while the retry budget allows, so that
-retries cannot multiply an outage. (Full jitter: Brooker, "Exponential Backoff And Jitter", AWS 2015; retry
-budgets: Beyer et al., "Site Reliability Engineering", chapter 21.)
+Pure rules: time and randomness are passed in, nothing sleeps here. Only retryable errors are retried, within bounds on
+attempts and time, and only while the retry budget allows, so that retries cannot multiply an outage. (Full jitter:
+Brooker, "Exponential Backoff And Jitter", AWS 2015; retry budgets: Beyer et al., "Site Reliability Engineering",
+chapter 21.)
 """
 
 from dataclasses import dataclass
@@ -53,7 +53,6 @@ def retry_delay_s(
     *,
     attempts: int,
     elapsed_s: float,
-    first_byte_sent: bool,
     random: float,
 ) -> float | None:
     """Seconds to wait before the next attempt, or None to give up; the budget is charged only when it is a number.
@@ -61,7 +60,7 @@ def retry_delay_s(
     ``attempts`` have been made in ``elapsed_s``; ``random`` is uniform in [0, 1). An upstream that names a time
     (Retry-After) beyond the cap or beyond the time left is given up at once: another target is the better use of it.
     """
-    if first_byte_sent or not error.retryable or attempts >= policy.max_attempts:
+    if not error.retryable or attempts >= policy.max_attempts:
         return None
     ceiling_s = min(policy.max_delay_s, policy.base_delay_s * 2.0 ** min(attempts - 1, 32))
     delay_s = random * ceiling_s
