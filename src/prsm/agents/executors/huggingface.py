@@ -15,7 +15,6 @@ from prsm.agents.executors.upstream_errors import bad_answer, parse_error_body, 
 from prsm.agents.seams import UpstreamError
 from prsm.core.errors import ConfigError, InvalidRequest
 
-DEFAULT_BASE_URL = "https://router.huggingface.co/v1"
 POLICIES = frozenset({"", "fastest", "cheapest", "preferred"})
 
 

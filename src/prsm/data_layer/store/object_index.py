@@ -104,10 +104,6 @@ class ObjectIndex:
             elif isinstance(node, HamtNode):
                 yield from ((slot.name, slot.cid) for slot in node.slots if slot.name)
 
-    def block_children(self, cid: Cid) -> tuple[Cid, ...]:
-        """The blocks of this object right under one of its blocks."""
-        return below(self._nodes[cid]) if cid in self._nodes else ()
-
 
 def read_index(files: ObjectFiles, root: Cid) -> ObjectIndex:
     """The index of a published object. Raises NotStored, Damaged, StorageFault (LOCAL_DISK)."""
