@@ -12,9 +12,7 @@ import pytest
 from tests.support.fault_proxy import ALL_TROUBLE, LIES, FaultProxy, Trouble, fault_proxy
 from tests.support.gateway_server import GatewayServer, gateway_server
 
-from prsm.data_layer.codec import dag_pb
 from prsm.data_layer.codec.block import MAX_BLOCK_BYTES
-from prsm.data_layer.codec.car import CarLimits
 from prsm.data_layer.codec.cid import Cid, Codec
 from prsm.data_layer.network.addresses import parse_private_hosts
 from prsm.data_layer.network.block_fetch import fetch_block
@@ -333,34 +331,3 @@ def test_all_gateways_corrupt_fails_closed(server: GatewayServer) -> None:
             assert str(cid) in failed.value.message
             assert all(proxy.url in failed.value.message for proxy in proxies)
         assert all(view.banned_s > 0 and view.ban_reason and view.fetched == 0 for view in endpoints.snapshot())
-
-
-def test_an_archive_comes_as_verified_blocks() -> None:
-    leaves = {Cid.of(Codec.RAW, data): data for data in (b"a" * 100_000, b"b", b"c" * 70_000)}
-    root = dag_pb.encode([dag_pb.Link(cid, "", len(data)) for cid, data in leaves.items()], None)
-    root_cid = Cid.of(Codec.DAG_PB, root)
-    with gateway_server({root_cid: root, **leaves}) as server, fault_proxy(server.url) as proxy:
-        gateway = gateway_at(proxy.url)
-
-        def blocks(scope: str = "all") -> dict[Cid, bytes]:
-            within = time.monotonic() + 5
-            with gateway.fetch_car(root_cid, scope, limits=CarLimits(), deadline_s=within, pace=UNPACED) as came:
-                return {block.cid: bytes(block.data) for block in came}
-
-        assert blocks() == {root_cid: root, **leaves}
-        assert blocks("block") == {root_cid: root}
-        proxy.script.append(Trouble.CORRUPT)
-        with pytest.raises(StorageFault, match="lied") as lie:
-            blocks()
-        assert lie.value.fault is Fault.BAN
-        proxy.script.append(Trouble.TRUNCATE)
-        with pytest.raises(StorageFault) as cut:
-            blocks()
-        assert cut.value.fault is Fault.RETRY
-        gateway.close()
-    with gateway_server({root_cid: root}) as incomplete:
-        gateway = gateway_at(incomplete.url)
-        with pytest.raises(StorageFault) as cut:
-            blocks()
-        assert cut.value.fault is Fault.RETRY
-        gateway.close()

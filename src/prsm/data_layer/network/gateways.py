@@ -5,25 +5,20 @@
 
 import ssl
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
-from typing import Literal, Self
+from typing import Self
 
-from prsm.data_layer.codec.block import Block
-from prsm.data_layer.codec.car import BadCar, CarLimits, CarReader
-from prsm.data_layer.codec.cid import BadCid, Cid
+from prsm.data_layer.codec.cid import Cid
 from prsm.data_layer.network.addresses import LookUp, Origin, PrivateHosts, system_look_up
-from prsm.data_layer.network.classify import lied, of_status
+from prsm.data_layer.network.classify import of_status
 from prsm.data_layer.network.http_fetch import UNPACED, HttpLimits, HttpOrigin, Reply
-from prsm.data_layer.seams import Fault, Pace, StorageFault
+from prsm.data_layer.seams import Pace
 
 PROBE_CID = "bafkqaaa"
 """The empty block by its identity CID: every gateway can give it without having anything."""
 
 _RAW = "application/vnd.ipld.raw"
-_CAR = "application/vnd.ipld.car"
-
-DagScope = Literal["block", "entity", "all"]
 
 
 class Gateway:
@@ -53,26 +48,13 @@ class Gateway:
 
         Raises StorageFault; BAN for more bytes than ``into`` has room for.
         """
-        with self._get(f"/ipfs/{cid}?format=raw", _RAW, f"block {cid}", deadline_s, pace) as reply:
+        with self._get(f"/ipfs/{cid}?format=raw", f"block {cid}", deadline_s, pace) as reply:
             return reply.read_into(into)
-
-    @contextmanager
-    def fetch_car(
-        self, root: Cid, scope: DagScope, *, limits: CarLimits, deadline_s: float, pace: Pace
-    ) -> Generator[Iterator[Block]]:
-        """The blocks under ``root`` as they come, each verified; whether they belong to it is not known here.
-
-        Raises StorageFault; BAN when what comes is no archive of verified blocks within ``limits``.
-        """
-        target = f"/ipfs/{root}?format=car&dag-scope={scope}"
-        accept = f"{_CAR};version=1;order=dfs;dups=n"
-        with self._get(target, accept, f"the archive of {root}", deadline_s, pace) as reply:
-            yield self._blocks(root, reply, limits)
 
     def probe(self, deadline_s: float) -> float:
         """Seconds that a healthy answer takes now. Raises StorageFault."""
         started_s = time.monotonic()
-        with self._get(f"/ipfs/{PROBE_CID}?format=raw", _RAW, "the empty block", deadline_s, UNPACED) as reply:
+        with self._get(f"/ipfs/{PROBE_CID}?format=raw", "the empty block", deadline_s, UNPACED) as reply:
             reply.read_into(memoryview(bytearray()))
         return time.monotonic() - started_s
 
@@ -81,23 +63,11 @@ class Gateway:
         self._http.close()
 
     @contextmanager
-    def _get(self, target: str, accept: str, asked: str, deadline_s: float, pace: Pace) -> Generator[Reply]:
+    def _get(self, target: str, asked: str, deadline_s: float, pace: Pace) -> Generator[Reply]:
         with self._http.exchange(
-            "GET", target, asked=asked, deadline_s=deadline_s, pace=pace, headers={"Accept": accept}
+            "GET", target, asked=asked, deadline_s=deadline_s, pace=pace, headers={"Accept": _RAW}
         ) as reply:
             if reply.status != 200:
                 reply.pass_over()
                 raise of_status(reply.status, reply.headers, endpoint=self.name, asked=asked)
             yield reply
-
-    def _blocks(self, root: Cid, reply: Reply, limits: CarLimits) -> Iterator[Block]:
-        def read(size_bytes: int) -> bytes:
-            piece = bytearray(min(size_bytes, 64 * 1024))
-            return bytes(memoryview(piece)[: reply.read_piece(memoryview(piece))])
-
-        try:
-            yield from CarReader(read, limits)
-        except (BadCar, BadCid) as error:
-            raise lied(self.name, root, error.message) from error
-        if not reply.ended:
-            raise StorageFault(f"{self.name} sent more than the archive.", fault=Fault.RETRY, endpoint=self.name)
