@@ -331,15 +331,6 @@ async def test_a_hugging_face_model_that_loads_names_its_time(server: UpstreamSe
         await bench.executor.embed(bench.target(), EmbedCall(uuid7(), ["x"], "any", dimensions=4))
 
 
-async def test_hugging_face_provider_policy_is_a_suffix(server: UpstreamServer, client: HttpClient) -> None:
-    bench = Bench(server, client, HuggingFaceExecutor(client, policy="cheapest"), "huggingface")
-    await bench.executor.chat(bench.target("org/model"), ask())
-    await bench.executor.chat(bench.target("org/model:together"), ask())
-    assert [request["model"] for request in server.requests] == ["org/model:cheapest", "org/model:together"]
-    with pytest.raises(ConfigError):
-        HuggingFaceExecutor(client, policy="best")
-
-
 # The client itself.
 
 

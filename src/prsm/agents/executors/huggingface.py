@@ -13,24 +13,15 @@ from prsm.agents.executors.http_client import Headers, HttpClient
 from prsm.agents.executors.openai_compatible import OpenAICompatibleExecutor, checked_vectors, estimated_usage
 from prsm.agents.executors.upstream_errors import bad_answer, parse_error_body, status_error
 from prsm.agents.seams import UpstreamError
-from prsm.core.errors import ConfigError, InvalidRequest
-
-POLICIES = frozenset({"", "fastest", "cheapest", "preferred"})
+from prsm.core.errors import InvalidRequest
 
 
 class HuggingFaceExecutor:
-    """An Executor. ``policy`` picks the provider of models named without one (``model`` but not ``model:together``)."""
+    """An Executor."""
 
-    def __init__(self, client: HttpClient, *, policy: str = "") -> None:
-        if policy not in POLICIES:
-            raise ConfigError(
-                f"The Hugging Face provider policy {policy!r} is unknown.",
-                param="policy",
-                remedy="Use fastest, cheapest, preferred, or leave it empty for the account's own order.",
-            )
+    def __init__(self, client: HttpClient) -> None:
         self._client = client
-        self._policy = policy
-        self._chat = OpenAICompatibleExecutor(client, read_error=read_error, wire_model=self._with_policy)
+        self._chat = OpenAICompatibleExecutor(client, read_error=read_error)
 
     async def chat(self, target: Target, call: ChatCall) -> Completion:
         """The whole answer."""
@@ -65,9 +56,6 @@ class HuggingFaceExecutor:
     async def aclose(self) -> None:
         """Close pooled connections."""
         await self._client.aclose()
-
-    def _with_policy(self, name: str) -> str:
-        return f"{name}:{self._policy}" if self._policy and ":" not in name else name
 
 
 def read_error(status: int, headers: Headers, body: bytes, secret: str) -> UpstreamError:

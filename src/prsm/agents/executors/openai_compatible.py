@@ -31,18 +31,16 @@ _PROBE = b"prsm"
 
 
 class OpenAICompatibleExecutor:
-    """An Executor over a shared client. ``read_error`` and ``wire_model`` let a provider have its own notions."""
+    """An Executor over a shared client. ``read_error`` lets a provider have its own notions."""
 
     def __init__(
         self,
         client: HttpClient,
         *,
         read_error: ErrorReader | None = None,
-        wire_model: Callable[[str], str] | None = None,
     ) -> None:
         self._client = client
         self._read_error = read_error or default_read_error
-        self._wire_model = wire_model
         self._headers: dict[str, bytes] = {}
 
     async def chat(self, target: Target, call: ChatCall) -> Completion:
@@ -78,7 +76,7 @@ class OpenAICompatibleExecutor:
 
     async def embed(self, target: Target, call: EmbedCall) -> Embeddings:
         """One vector per text."""
-        body: Json = {"model": self._model(target), "input": call.texts, "encoding_format": "float"}
+        body: Json = {"model": target.upstream_name, "input": call.texts, "encoding_format": "float"}
         if call.dimensions is not None:
             body["dimensions"] = call.dimensions
         url = f"{target.base_url}/embeddings"
@@ -108,11 +106,8 @@ class OpenAICompatibleExecutor:
             block = self._headers[api_key] = header_block(*pairs)
         return block
 
-    def _model(self, target: Target) -> str:
-        return self._wire_model(target.upstream_name) if self._wire_model else target.upstream_name
-
     def _chat_body(self, target: Target, call: ChatCall, *, stream: bool) -> Json:
-        body: Json = {**call.options, "model": self._model(target), "messages": call.messages, "stream": stream}
+        body: Json = {**call.options, "model": target.upstream_name, "messages": call.messages, "stream": stream}
         if stream:
             body["stream_options"] = {"include_usage": True}
         if call.max_output_tokens is not None:
