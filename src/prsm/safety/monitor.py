@@ -131,7 +131,6 @@ def open_monitor(
     banned: Path | None = None,
     *,
     threads: int = THREADS,
-    max_waiting: int = MAX_WAITING,
     time_limit_s: float = TIME_LIMIT_S,
 ) -> Monitor:
     """The node's monitor over the node's one encoder; ``banned`` is the operator's file of what must never pass.
@@ -141,7 +140,7 @@ def open_monitor(
     content = _made("content", lambda: ContentDetector(encoder))
     rules = [] if banned is None else [_made("rules", lambda: RuleDetector(read_rules(banned)))]
     others = [*rules, PersonalDetector(), SecretsDetector()]
-    return Monitor(content, others, threads=threads, max_waiting=max_waiting, time_limit_s=time_limit_s)
+    return Monitor(content, others, threads=threads, time_limit_s=time_limit_s)
 
 
 def _made(name: str, make: Callable[[], T]) -> T | Absent:

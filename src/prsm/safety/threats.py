@@ -23,10 +23,10 @@ _MAX_WAITING = 10_000
 class Threats:
     """Note events, ask whether a caller may come in, list and lift. ``clock`` gives seconds since 1970."""
 
-    def __init__(self, pool: Pool, clock: Callable[[], float], law: Law | None = None) -> None:
+    def __init__(self, pool: Pool, clock: Callable[[], float]) -> None:
         self._pool = pool
         self._clock = clock
-        self._law = law or Law()
+        self._law = Law()
         self._waiting: Counter[tuple[str, Event]] = Counter()
         self._known: Mapping[str, Threat] = {}
 

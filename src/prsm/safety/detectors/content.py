@@ -21,7 +21,6 @@ from prsm.safety.detectors.content_model import (
     LOGITS,
     OUTPUTS,
     TAG_LOGITS,
-    ContentModel,
     load_content_model,
 )
 from prsm.safety.detectors.found import Find, longest
@@ -71,8 +70,8 @@ class _Row:
 class ContentDetector:
     """Scores by category, and spans of names; a session over the encoder's weights holds some 60 MB."""
 
-    def __init__(self, encoder: TextEncoder, model: ContentModel | None = None) -> None:
-        self._model = model or load_content_model()
+    def __init__(self, encoder: TextEncoder) -> None:
+        self._model = load_content_model()
         if self._model.encoder_sha256 != encoder.sha256:
             raise ConfigError("The screening model was trained on another text encoder.", remedy="Reinstall prsm.")
         self._encoder = encoder
