@@ -61,7 +61,7 @@ def alert_routes(node: Node, door: Door) -> APIRouter:
 
     @router.post("/test", summary="Send a test message every way, now.")
     async def test(_caller: Annotated[ApiKey, admin]) -> list[Tried]:
-        tried = await monitoring.try_sinks("ticket")
+        tried = await monitoring.try_sinks()
         return [Tried(sink=sink, delivered=not error, error=error) for sink, error in tried.items()]
 
     return router

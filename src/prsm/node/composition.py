@@ -40,7 +40,7 @@ from prsm.monitoring.tracing import Tracing, open_tracing
 from prsm.node.answering import Grounds, open_answering
 from prsm.node.audit import Audit
 from prsm.node.background import background, catch_up, listener, repeat
-from prsm.node.built_in import PROVIDER, built_in, served_by
+from prsm.node.built_in import built_in, served_by
 from prsm.node.catalogue import look_again, reload_models
 from prsm.node.discovery import open_discovery
 from prsm.node.gauges import expose
@@ -162,7 +162,7 @@ async def _assemble(
         statements=Statements(storage.catalog, key.public_key_hex, key.sign, now),
         learning=answering.learning,
         market=await open_market(settings, key, store, ledger, keys, metrics.tokens),
-        discovery=await open_discovery(settings, key, store, encoder, registry, PROVIDER),
+        discovery=await open_discovery(settings, key, store, encoder, registry),
         rollouts=answering.rollouts,
         liveness=answering.liveness,
         training=open_training(settings, key.node_id, account, store, ledger, keys),

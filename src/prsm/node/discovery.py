@@ -28,6 +28,7 @@ from prsm.federation.discovery.search import Search
 from prsm.federation.discovery.source_book import SourceBook, SourceConfig
 from prsm.federation.discovery.sync import Sync
 from prsm.federation.model_registry import CAPABILITIES, Model, ModelRegistry, Provider
+from prsm.node.built_in import PROVIDER
 
 SOURCE_KINDS: Final = ("huggingface", "openrouter", "openai", "vllm", "ollama", "prsm")
 """Kinds of sources that an operator may add; what runs inside the node is a source of its own."""
@@ -92,9 +93,9 @@ class Adoption:
 
 
 async def open_discovery(
-    settings: Settings, key: NodeKey, store: Database, encoder: TextEncoder, registry: ModelRegistry, provider: str
+    settings: Settings, key: NodeKey, store: Database, encoder: TextEncoder, registry: ModelRegistry
 ) -> Discovery:
-    """The parts over the tables; ``provider`` is that of the models which the node has built in."""
+    """The parts over the tables."""
 
     async def embed(texts: Sequence[str]) -> Any:
         return await asyncio.to_thread(encoder.encode, texts)
@@ -103,13 +104,13 @@ async def open_discovery(
         return (await embed([text]))[0]
 
     def built_in() -> list[Model]:
-        return [model for model in registry.catalogue.models.values() if model.provider == provider]
+        return [model for model in registry.catalogue.models.values() if model.provider == PROVIDER]
 
     index = await pgvector_index.open_index(store.pool, "listings", DIMENSION, FILTERED)
     book = SourceBook(store.pool, seal=key.seal, unseal=key.unseal)
     listings = Listings(store.pool, book)
     indexer = Indexer(store.pool, index, embed, encoder.sha256)
-    await book.ensure(SourceConfig(provider, EMBEDDED, every_s=_EMBEDDED_EVERY_S))
+    await book.ensure(SourceConfig(PROVIDER, EMBEDDED, every_s=_EMBEDDED_EVERY_S))
     await indexer.start()
     return Discovery(
         book=book,
