@@ -6,7 +6,7 @@ any is missing. What an earlier attempt left is hashed again, never believed.
 
 import os
 import threading
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -144,7 +144,7 @@ class Part:
         with disk(f"read {self.cid}"):
             return os.preadv(self._unnamed.fd, [into], offset)
 
-    def recheck(self, *, pace: Pace | None = None, progress: Callable[[int], object] | None = None) -> int:
+    def recheck(self, *, pace: Pace | None = None) -> int:
         """Hash the leaves that an earlier attempt may have written; answers how many bytes are here.
 
         Holes are passed over (SEEK_DATA). Raises what ``pace`` raises.
@@ -167,8 +167,6 @@ class Part:
                 with suppress(StorageFault):  # a sector that cannot be read is a leaf to fetch
                     if self.read(view, leaf.offset) == leaf.size_bytes and leaf.cid.names(view):
                         self._mark(leaf)
-                if progress:
-                    progress(leaf.size_bytes)
 
         if len(candidates) > 1:
             with ThreadPoolExecutor(_RECHECK_WORKERS, thread_name_prefix="recheck") as pool:

@@ -184,7 +184,7 @@ class Fetching:
     def _fetch_leaves(self) -> None:
         part = self._part
         here = part.have_bytes
-        part.recheck(pace=_Unpaced(self._stop))
+        part.recheck(pace=Bandwidth().pace(self._supply.traffic, self._stop))
         if self._salvage is not None:
             self._salvage()
         self._meter.add(done_bytes=part.have_bytes - here)
@@ -283,13 +283,3 @@ class _Attempt:
 
     def asks(self, endpoint: str) -> None:
         self.asking = endpoint
-
-
-@dataclass(frozen=True, slots=True)
-class _Unpaced:
-    """Work on our own disk that is not to be slowed down, but to end when the transfer does."""
-
-    stop: Cancellation
-
-    def take(self, size_bytes: int) -> None:
-        self.stop.check()
