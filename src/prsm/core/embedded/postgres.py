@@ -65,6 +65,8 @@ class EmbeddedPostgres(EmbeddedServer):
     name = "postgres"
     socket_name = ".s.PGSQL.5432"
     default_port = 5432
+    start_timeout_s = 300.0
+    stop_timeout_s = 30.0
 
     def __init__(
         self,
@@ -73,11 +75,9 @@ class EmbeddedPostgres(EmbeddedServer):
         settings: Mapping[str, str] | None = None,
         install: Path | None = None,
         loopback: bool = False,
-        start_timeout_s: float = 300.0,
-        stop_timeout_s: float = 30.0,
     ) -> None:
         """``settings`` override SETTINGS; ``install`` replaces the wheel's; ``loopback`` forgoes the socket."""
-        super().__init__(site, loopback=loopback, start_timeout_s=start_timeout_s, stop_timeout_s=stop_timeout_s)
+        super().__init__(site, loopback=loopback)
         self._settings = {**SETTINGS, **(settings or {})}
         self._install = install
 

@@ -27,14 +27,14 @@ class EmbeddedServer(ABC):
     name: ClassVar[str]
     socket_name: ClassVar[str]
     default_port: ClassVar[int]
+    start_timeout_s: ClassVar[float]
+    stop_timeout_s: ClassVar[float]
 
-    def __init__(self, site: Site, *, loopback: bool, start_timeout_s: float, stop_timeout_s: float) -> None:
+    def __init__(self, site: Site, *, loopback: bool) -> None:
         self.data_dir: Path = site.root / self.name / "data"
         self.log_path: Path = site.root / self.name / "server.log"
         self._site = site
         self._loopback = loopback
-        self._start_timeout_s = start_timeout_s
-        self._stop_timeout_s = stop_timeout_s
         self._process: ServerProcess | None = None
         self._endpoint: Endpoint | None = None
         self._changing = asyncio.Lock()
@@ -72,7 +72,7 @@ class EmbeddedServer(ABC):
         """Shut down in good order, by force after the time-out; returns when no process of it is left."""
         async with self._changing:
             if self._process is not None:
-                await asyncio.to_thread(self._process.end, self._stop_timeout_s)
+                await asyncio.to_thread(self._process.end, self.stop_timeout_s)
                 self._process = None
 
     async def ended(self, within_s: float) -> None:
@@ -91,7 +91,7 @@ class EmbeddedServer(ABC):
         if not await asyncio.to_thread(process.adopt):
             return None
         try:
-            await process.wait_ready(self._ask, patience_s=_ADOPT_PATIENCE_S, limit_s=self._start_timeout_s)
+            await process.wait_ready(self._ask, patience_s=_ADOPT_PATIENCE_S, limit_s=self.start_timeout_s)
         except Unavailable as error:
             _log.warning("embedded_server_broken", server=self.name, reason=error.message)
             await asyncio.to_thread(process.end, _ADOPT_PATIENCE_S)
@@ -106,10 +106,10 @@ class EmbeddedServer(ABC):
         await asyncio.to_thread(self._clear_ground, endpoint)
         await asyncio.to_thread(process.spawn)
         try:
-            await process.wait_ready(self._ask, patience_s=_START_PATIENCE_S, limit_s=self._start_timeout_s)
+            await process.wait_ready(self._ask, patience_s=_START_PATIENCE_S, limit_s=self.start_timeout_s)
         except BaseException:
             # Also when cancelled: nothing half-started stays behind.
-            await asyncio.shield(asyncio.to_thread(process.end, self._stop_timeout_s))
+            await asyncio.shield(asyncio.to_thread(process.end, self.stop_timeout_s))
             raise
         _log.info("embedded_server_started", server=self.name, pid=process.pid)
         return process

