@@ -170,8 +170,9 @@ def test_a_response_is_made_and_continued_by_its_id(client: OpenAI, upstream: Up
     assert second.output_text == "What is my name?"
     assert second.previous_response_id == first.id
     told = upstream.requests[-1]["messages"]
-    assert [m["role"] for m in told] == ["system", "user", "assistant", "user"]
-    assert "My name is Ada" in str(told[1]["content"])
+    # As OpenAI documents it: the instructions of a response are not carried over to the next one.
+    assert [m["role"] for m in told] == ["user", "assistant", "user"]
+    assert "My name is Ada" in str(told[0]["content"])
     with pytest.raises(openai.ConflictError) as refused:
         client.responses.create(model="up/echo", input="again", previous_response_id=first.id)
     assert refused.value.code == "previous_response_continued"
@@ -318,6 +319,16 @@ def test_a_session_goes_on_by_its_id(client: OpenAI, node: StartedNode, upstream
         OpenAI(base_url=node.base_url, api_key=stranger).chat.completions.create(
             model="up/echo", messages=say("x"), extra_headers={"x-prsm-session": session}
         )
+
+
+def test_the_last_system_prompt_of_a_session_is_the_one_that_counts(client: OpenAI, upstream: UpstreamServer) -> None:
+    session = {"prsm": {"session_id": str(uuid4())}}
+    for prompt in ("Be short.", "Be long.", None):
+        system: Any = [{"role": "system", "content": prompt}] if prompt else []
+        client.chat.completions.create(model="up/echo", messages=[*system, *say("Hello")], extra_body=session)
+    told = upstream.requests[-1]["messages"]
+    assert [m["role"] for m in told] == ["system", "user", "assistant", "user", "assistant", "user"]
+    assert told[0]["content"] == "Be long."
 
 
 def test_an_idempotency_key_replays_the_same_bytes_and_pays_once(client: OpenAI, node: StartedNode) -> None:

@@ -77,7 +77,10 @@ class Conversations:
         self._max_messages = max_messages
 
     async def history(self, conversation_id: UUID, principal_id: UUID) -> list[Json]:
-        """All messages so far, oldest first; empty for an id that is new. Raises PrsmError for another's."""
+        """All messages so far, oldest first behind the last system prompt; empty for an id that is new.
+
+        Raises PrsmError for another's.
+        """
         row = await self._pool.fetchrow(
             "SELECT principal_id, created_at, turns FROM conversations WHERE id = $1", conversation_id
         )
@@ -94,7 +97,9 @@ class Conversations:
             "ORDER BY seq",
             conversation_id,
         )
-        messages = [message for turn in turns for message in open_turn(turn["messages"], turn["request_id"], key)]
+        messages: list[Json] = []
+        for stored in turns:
+            messages = joined(messages, open_turn(stored["messages"], stored["request_id"], key))
         await self._keep(conversation_id, _Cached(row["created_at"], len(turns), messages), key)
         return messages
 

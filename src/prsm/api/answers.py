@@ -240,7 +240,7 @@ class Answers:
             session_id, history = uuid7(), []
         else:
             return None
-        added = fmt.call.messages
+        added = fmt.call.messages[1:] if fmt.call.instructed else fmt.call.messages
         conversations.check_room(history, added)
         return _Session(session_id, history, added, await self._node.subject_keys.key(key.principal_id))
 
@@ -327,9 +327,8 @@ def _remember(session: _Session, key: ApiKey, request_id: UUID) -> Callable[[Com
     """What keeps the turn: the messages that this request added, and the first choice of its answer."""
 
     def statement(answer: Completion) -> Statement:
-        added = [message for message in session.added if not (session.history and message["role"] == "system")]
         said = [_as_message(choice) for choice in answer.choices[:1]]
-        return turn(session.id, key.principal_id, request_id, [*added, *said], session.key)
+        return turn(session.id, key.principal_id, request_id, [*session.added, *said], session.key)
 
     return statement
 

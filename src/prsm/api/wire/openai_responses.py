@@ -51,6 +51,7 @@ def parse(body: bytes, *, max_bytes: int) -> ParsedResponses:
             options=options,
             stream=known.stream is True,
             max_output_tokens=known.max_output_tokens,
+            instructed=bool(known.instructions),
             prsm=prsm,
         ),
         echo=echo,

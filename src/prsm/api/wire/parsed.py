@@ -32,7 +32,8 @@ class ParsedCall(Struct, frozen=True):
     """One chat question, checked, in OpenAI chat form.
 
     ``options`` is everything but model, messages, stream, stream_options, prsm and the limit of output tokens, which
-    stands in ``max_output_tokens`` alone: under two names, an upstream could obey the larger one.
+    stands in ``max_output_tokens`` alone: under two names, an upstream could obey the larger one. Where ``instructed``,
+    the first message is for this request alone and no part of the conversation.
     """
 
     model: str
@@ -42,6 +43,7 @@ class ParsedCall(Struct, frozen=True):
     include_usage: bool = False
     max_output_tokens: int | None = None
     n: int = 1
+    instructed: bool = False
     prsm: PrsmExtension = PrsmExtension()
 
 
