@@ -9,7 +9,15 @@ from hypothesis import strategies as st
 
 from prsm.agents.call import ChatCall, Json, Target, Usage
 from prsm.agents.executors.anthropic import StreamReader
-from prsm.agents.executors.anthropic_wire import WireUsage, finish_reason, request_of, usage_of
+from prsm.agents.executors.anthropic_wire import (
+    WireBlock,
+    WireMessage,
+    WireUsage,
+    completion_of,
+    finish_reason,
+    request_of,
+    usage_of,
+)
 from prsm.agents.seams import UpstreamError
 from prsm.core.clock import uuid7
 from prsm.core.errors import InvalidRequest
@@ -226,3 +234,13 @@ def test_unknown_events_are_passed_over_and_errors_are_sorted() -> None:
 def test_who_counts_no_token_at_all_has_not_metered() -> None:
     assert usage_of(WireUsage()) is None
     assert usage_of(WireUsage(input_tokens=0, output_tokens=0)) is None
+
+
+def test_a_call_without_an_id_gets_one() -> None:
+    blocks = [WireBlock("tool_use", name="f"), WireBlock("tool_use", name="g")]
+    calls = completion_of(WireMessage(blocks, WireUsage())).choices[0].tool_calls
+    start = b'data: {"type":"content_block_start","index":%d,"content_block":{"type":"tool_use","name":"f","input":{}}}'
+    streamed = StreamReader().feed(b"".join(start % place + b"\n\n" for place in (0, 1)))
+    ids = {call["id"] for call in calls} | {(delta.tool_calls or [{}])[0]["id"] for delta in streamed}
+    assert len(ids) == 4
+    assert all(ids)

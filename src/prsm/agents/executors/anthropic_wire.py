@@ -5,6 +5,7 @@ not shape the answer (``user``, ``seed``, ``store``, ...) are left out.
 """
 
 from typing import Annotated, Any, cast
+from uuid import uuid4
 
 import msgspec
 
@@ -89,8 +90,12 @@ def finish_reason(stop_reason: str | None) -> str:
 
 
 def tool_call(call_id: str, name: str, arguments: str) -> Json:
-    """A tool call in OpenAI form."""
-    return {"id": call_id, "type": "function", "function": {"name": name, "arguments": arguments}}
+    """A tool call in OpenAI form; one that came without an id gets one, by which its result can be told."""
+    return {
+        "id": call_id or f"toolu_{uuid4().hex}",
+        "type": "function",
+        "function": {"name": name, "arguments": arguments},
+    }
 
 
 def _messages(messages: list[Json]) -> tuple[str, list[Json]]:
