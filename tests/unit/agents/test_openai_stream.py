@@ -72,7 +72,7 @@ def test_what_comes_in_one_read_says_the_same_as_piece_by_piece(texts: list[str]
 
 
 def test_a_run_ends_where_anything_but_the_text_differs() -> None:
-    deltas = StreamReader().feed(
+    deltas = StreamReader(choices=2).feed(
         b"".join([choice(text) for text in "abcd"]) + choice("e", "stop") + choice("f", index=1) + choice("g") * 5
     )
     assert [(d.index, d.content, d.pieces, d.finish_reason) for d in deltas] == [
@@ -124,7 +124,7 @@ def test_usage_in_every_chunk_is_told_once_and_last() -> None:
 
 
 def test_a_stream_without_done_is_whole_when_every_choice_finished() -> None:
-    reader = StreamReader()
+    reader = StreamReader(choices=2)
     reader.feed(choice("a", "stop") + choice("b", index=1))
     with pytest.raises(UpstreamError) as caught:
         reader.close()
@@ -175,7 +175,7 @@ def test_several_choices_refusals_and_logprobs_come_through() -> None:
         {"index": 0, "message": {"content": "x"}, "finish_reason": "length", "logprobs": {"content": []}},
         {"index": 1, "message": {"content": None, "refusal": "no"}, "finish_reason": "stop"},
     ]
-    completion = completion_of(json.dumps({"choices": choices}).encode())
+    completion = completion_of(json.dumps({"choices": choices}).encode(), choices=2)
     assert [c.finish_reason for c in completion.choices] == ["length", "stop"]
     assert (completion.choices[0].logprobs, completion.choices[1].refusal) == ({"content": []}, "no")
     assert completion.usage is None
@@ -377,3 +377,18 @@ def test_tokens_of_reasoning_are_told_on_as_part_of_the_output() -> None:
     request = openai_responses.parse(b'{"model":"m","input":"q"}', max_bytes=100)
     told = openai_responses.render(completion, answer_id="resp_1", created=1, model="m", prsm={}, request=request)
     assert json.loads(told)["usage"]["output_tokens_details"] == {"reasoning_tokens": 5}
+
+
+def test_only_the_choices_that_were_asked_for_are_taken() -> None:
+    def whole(*indexes: int) -> bytes:
+        said = [{"index": index, "message": {"content": str(index)}, "finish_reason": "stop"} for index in indexes]
+        return json.dumps({"choices": said}).encode()
+
+    assert [choice.content for choice in completion_of(whole(1, 0)).choices] == ["0"]
+    assert [choice.content for choice in completion_of(whole(2, 1, 0), choices=2).choices] == ["0", "1"]
+    with pytest.raises(UpstreamError, match="no choice"):
+        completion_of(whole(1))
+    reader = StreamReader()
+    came = choice("a") + choice("x", index=1) * 5 + choice("b", "stop") + choice(None, "length", index=1) + DONE
+    assert [(d.content, d.finish_reason) for d in reader.feed(came)] == [("a", None), ("b", "stop")]
+    assert {d.index for d in StreamReader(choices=2).feed(came)} == {0, 1}

@@ -50,7 +50,7 @@ class OpenAICompatibleExecutor:
         response = await self._client.post(url, self.headers(target.api_key), body)
         if response.status != 200:
             raise self._read_error(response.status, response.headers, response.body, target.api_key)
-        return completion_of(response.body, target.api_key)
+        return completion_of(response.body, target.api_key, choices=_choices(call))
 
     async def chat_stream(self, target: Target, call: ChatCall) -> AsyncIterator[list[Delta]]:
         """The answer as it comes."""
@@ -63,7 +63,7 @@ class OpenAICompatibleExecutor:
         try:
             if stream.status != 200:
                 raise self._read_error(stream.status, stream.headers, await stream.read_all(), target.api_key)
-            reader = StreamReader(target.api_key)
+            reader = StreamReader(target.api_key, choices=_choices(call))
             while not reader.done:
                 data = await stream.read()
                 deltas = reader.feed(data) if data else reader.close()
@@ -117,11 +117,15 @@ class OpenAICompatibleExecutor:
 
 
 class StreamReader:
-    """The state of one chat stream: bytes in, deltas out, no I/O. ``done`` once nothing more is to come."""
+    """The state of one chat stream: bytes in, deltas out, no I/O. ``done`` once nothing more is to come.
 
-    __slots__ = ("_calls", "_finished", "_open", "_secret", "_sse", "_usage", "done")
+    What comes beyond the ``choices`` that were asked for is left out.
+    """
 
-    def __init__(self, secret: str = "") -> None:
+    __slots__ = ("_calls", "_choices", "_finished", "_open", "_secret", "_sse", "_usage", "done")
+
+    def __init__(self, secret: str = "", *, choices: int = 1) -> None:
+        self._choices = choices
         self._sse = SseParser()
         self._secret = secret
         self._usage: Usage | None = None
@@ -164,6 +168,8 @@ class StreamReader:
                 self._usage = usage_of(chunk.usage) or self._usage
             for choice in chunk.choices:
                 index, part = choice.index, choice.delta
+                if index >= self._choices:
+                    continue
                 if choice.finish_reason:
                     self._finished = True
                     self._open &= ~(1 << index)
@@ -237,17 +243,18 @@ def _mold(event: bytes, text: str) -> tuple[bytes, bytes] | None:
     return None
 
 
-def completion_of(body: bytes, secret: str = "") -> Completion:
-    """A Completion from the bytes of a chat answer. Raises UpstreamError."""
+def completion_of(body: bytes, secret: str = "", *, choices: int = 1) -> Completion:
+    """A Completion of the ``choices`` asked for from the bytes of a chat answer. Raises UpstreamError."""
     try:
         answer = _ANSWER.decode(body)
     except _UNREADABLE as error:
         raise bad_answer("is not in the OpenAI format") from error
     if answer.error is not None:
         raise stream_error(body, secret=secret)
-    if not answer.choices:
-        raise bad_answer("holds no choice")
-    return Completion([_choice(choice) for choice in answer.choices], usage_of(answer.usage) if answer.usage else None)
+    asked = sorted((choice for choice in answer.choices if choice.index < choices), key=lambda choice: choice.index)
+    if not asked:
+        raise bad_answer("holds no choice that was asked for")
+    return Completion([_choice(choice) for choice in asked[:choices]], usage_of(answer.usage) if answer.usage else None)
 
 
 def embeddings_of(body: bytes, texts: list[str], secret: str = "") -> Embeddings:
@@ -291,6 +298,10 @@ def usage_of(usage: "_Usage") -> Usage | None:
     cached = usage.prompt_tokens_details.cached_tokens if usage.prompt_tokens_details else 0
     thought = usage.completion_tokens_details.reasoning_tokens if usage.completion_tokens_details else 0
     return Usage(read, said, min(cached or 0, read), min(thought or 0, said))
+
+
+def _choices(call: ChatCall) -> int:
+    return call.options.get("n") or 1
 
 
 def _choice(choice: "_AnswerChoice") -> Choice:
