@@ -106,6 +106,7 @@ def test_the_fields_that_are_taken_out() -> None:
         ({"metadata": {str(key): "" for key in range(17)}}, "metadata", "length <= 16"),
         ({"metadata": {"k" * 65: ""}}, "metadata", "for each key"),
         ({"functions": []}, "functions", "Use `tools`"),
+        ({"function_call": "auto"}, "function_call", "Use `tool_choice`"),
         ({"modalities": ["text", "audio"]}, "modalities", "only"),
     ],
 )

@@ -262,6 +262,7 @@ class _Request(Struct):
     reasoning_effort: str | None = None
     modalities: list[str] | None = None
     functions: list[Any] | None = None
+    function_call: Any = None
     metadata: limits.Metadata | None = None
     user: str | None = None
     store: bool | None = None
@@ -295,6 +296,10 @@ def _refuse_unable(known: _Request) -> None:
         )
     if known.functions is not None:
         raise InvalidRequest("`functions` is not supported.", param="functions", remedy="Use `tools` instead.")
+    if known.function_call is not None:
+        raise InvalidRequest(
+            "`function_call` is not supported.", param="function_call", remedy="Use `tool_choice` instead."
+        )
     if known.modalities is not None and known.modalities != ["text"]:
         raise InvalidRequest('`modalities`: only ["text"] can be answered.', param="modalities")
     choice = known.tool_choice
