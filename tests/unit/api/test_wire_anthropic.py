@@ -215,7 +215,16 @@ def test_choices_and_thinking(fields: dict[str, Any], options: Json) -> None:
                 ]
             },
             "messages[0].content[0].source.type",
-            "base64, text, url",
+            "expected one of base64, url.",
+        ),
+        (
+            {
+                "messages": [
+                    {"role": "user", "content": [{"type": "document", "source": {"type": "url", "url": "https://x"}}]}
+                ]
+            },
+            "messages[0].content[0].source.type",
+            "expected one of base64, text.",
         ),
         ({"system": 1}, "system", "expected string | array"),
         ({"temperature": 1.5}, "temperature", "<= 1"),

@@ -67,7 +67,7 @@ def convert(value: Any, type_: type[T], at: str = "", *, strict: bool = True) ->
     try:
         return msgspec.convert(value, type_, strict=strict)
     except msgspec.ValidationError as error:
-        raise _wrong_type(str(error), at, type_) from None
+        raise _wrong_type(str(error), at, type_, value) from None
 
 
 def deeper_than(value: Any, depth: int) -> bool:
@@ -139,7 +139,7 @@ def _refuse_nul(root: Any) -> None:
             stack.extend((f"{path}[{place}]", item) for place, item in enumerate(cast("list[Any]", value)))
 
 
-def _wrong_type(text: str, at: str, type_: Any) -> InvalidRequest:
+def _wrong_type(text: str, at: str, type_: Any, value: Any) -> InvalidRequest:
     """Msgspec's sentence as one of ours: ``Expected `int` >= 1 - at `$.n``` becomes ``n``: expected integer >= 1."""
     path = ""
     if found := _AT.search(text):
@@ -154,7 +154,7 @@ def _wrong_type(text: str, at: str, type_: Any) -> InvalidRequest:
         return InvalidRequest(f"`{param}` is not a known field.", param=param, code="unknown_parameter")
     if text.startswith(("Invalid value", "Invalid enum value")):
         # The sentence would repeat the caller's value, which has no bound and is no business of a log.
-        allowed = ", ".join(sorted(_allowed(type_, path)))
+        allowed = ", ".join(sorted(_allowed(type_, path, value)))
         text = f"expected one of {allowed}" if allowed else "not a value allowed here"
     words = _PYTHON_WORD.sub(lambda word: _JSON_WORDS[word[0]], text).replace("`", "")
     words = words[:1].lower() + words[1:]
@@ -162,11 +162,16 @@ def _wrong_type(text: str, at: str, type_: Any) -> InvalidRequest:
     return InvalidRequest(f"{place}: {words}.", param=param or None)
 
 
-def _allowed(type_: Any, path: str) -> set[str]:
-    """The strings that ``type_`` allows at ``path`` (``$.messages[0].role``): its literals and union tags."""
+def _allowed(type_: Any, path: str, value: Any) -> set[str]:
+    """The strings that ``type_`` allows at ``path`` (``$.messages[0].role``): its literals and union tags.
+
+    On the way there, the tags that ``value`` has tell which members of a union are meant.
+    """
     nodes = _members(inspect.type_info(type_))
     found: set[str] = set()
-    for name, _ in _STEP.findall(path):
+    for name, place in _STEP.findall(path):
+        meant = [node for node in nodes if isinstance(node, inspect.StructType) and _has_tag(node, value)]
+        nodes = meant or nodes
         inner: list[inspect.Type] = []
         for node in nodes:
             if isinstance(node, inspect.StructType) and name:
@@ -179,10 +184,23 @@ def _allowed(type_: Any, path: str) -> set[str]:
                 inner += _members(node.item_type)
             elif isinstance(node, inspect.DictType) and not name:
                 inner += _members(node.value_type)
-        nodes = inner
+        nodes, value = inner, _step_into(value, name, place)
     found.update(str(value) for node in nodes if isinstance(node, inspect.LiteralType) for value in node.values)
     return found
 
 
 def _members(node: inspect.Type) -> list[inspect.Type]:
     return list(node.types) if isinstance(node, inspect.UnionType) else [node]
+
+
+def _has_tag(node: inspect.StructType, value: Any) -> bool:
+    return (
+        node.tag_field is not None and isinstance(value, dict) and cast("Json", value).get(node.tag_field) == node.tag
+    )
+
+
+def _step_into(value: Any, name: str, place: str) -> Any:
+    """What stands in ``value`` under a name or a number; None where the path does not tell (a key of an object)."""
+    if name:
+        return cast("Json", value).get(name) if isinstance(value, dict) else None
+    return cast("list[Any]", value)[int(place)] if place.isdecimal() and isinstance(value, list) else None
