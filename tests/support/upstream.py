@@ -211,6 +211,8 @@ def _openai_whole(request: dict[str, Any]) -> dict[str, Any]:
         message["tool_calls"] = [{"id": "call_1", "type": "function", "function": tool}]
     if request["model"] == "thinker":
         message["reasoning_content"] = "let me think"
+    if request["model"] == "refuser":
+        message |= {"content": None, "refusal": text}
     return {
         "id": "chatcmpl-1",
         "object": "chat.completion",

@@ -433,7 +433,8 @@ _WHOLE = msgspec.json.Decoder(_Whole)
 
 
 def _as_message(choice: Any) -> Json:
-    message: Json = {"role": "assistant", "content": choice.content or ""}
+    # A refusal as words: not every provider reads it where OpenAI does.
+    message: Json = {"role": "assistant", "content": (choice.content or "") + (choice.refusal or "")}
     if choice.tool_calls:
         message["tool_calls"] = choice.tool_calls
     return message
