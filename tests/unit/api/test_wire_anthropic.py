@@ -22,6 +22,8 @@ from prsm.core.errors import InvalidRequest, PrsmError
 ASK: list[Any] = [{"role": "user", "content": "q"}]
 EVENT: TypeAdapter[Any] = TypeAdapter(RawMessageStreamEvent)
 PICTURE = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "AA=="}}
+TEXT = {"type": "text", "text": "t"}
+DOCUMENT = {"type": "document", "source": {"type": "text", "media_type": "text/plain", "data": "doc"}}
 PICTURE_PART = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}
 
 
@@ -123,6 +125,11 @@ def test_a_full_conversation_is_translated() -> None:
         },
     ]
     assert (call.max_output_tokens, call.options) == (9, {})
+
+
+def test_a_text_document_is_told_by_its_title() -> None:
+    shown = {**DOCUMENT, "title": "Deed", "context": None, "citations": {"enabled": False}}
+    assert parsed(messages=[{"role": "user", "content": [shown]}]).messages[0]["content"] == "Deed\n\ndoc"
 
 
 def test_options_are_translated() -> None:
@@ -232,6 +239,21 @@ def test_choices_and_thinking(fields: dict[str, Any], options: Json) -> None:
         ({"stop_sequences": "x"}, "stop_sequences", "expected array"),
         ({"tools": [{"type": "web_search_20250305", "name": "w"}]}, "tools[0].type", "web_search_20250305"),
         ({"tools": [{"name": "f"}]}, "tools[0].input_schema", "required"),
+        (
+            {"tools": [{"name": "f", "input_schema": {}, "input_examples": [{"x": 1}]}]},
+            "tools[0].input_examples",
+            "not passed on",
+        ),
+        (
+            {"messages": [{"role": "user", "content": [DOCUMENT | {"context": "c"}]}]},
+            "messages[0].content[0].context",
+            "not passed on",
+        ),
+        (
+            {"messages": [{"role": "user", "content": [TEXT, DOCUMENT | {"citations": {"enabled": True}}]}]},
+            "messages[0].content[1].citations",
+            "not passed on",
+        ),
         ({"tools": [{"name": "f", "input_schema": {}}] * 1025}, "tools", "1024"),
         ({"tool_choice": {"type": "tool"}}, "tool_choice.name", "required"),
         ({"tool_choice": {"type": "must"}}, "tool_choice.type", "any, auto, none, tool"),

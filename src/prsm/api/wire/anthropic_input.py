@@ -76,9 +76,15 @@ class _Image(Struct, tag="image", tag_field="type"):
     source: _Base64 | _Url
 
 
+class _Citations(Struct):
+    enabled: bool | None = None
+
+
 class _Document(Struct, tag="document", tag_field="type"):
     source: _Base64 | _PlainText
     title: str | None = None
+    context: str | None = None
+    citations: _Citations | None = None
 
 
 class _ToolUse(Struct, tag="tool_use", tag_field="type"):
@@ -119,6 +125,7 @@ class _Tool(Struct):
     input_schema: dict[str, Any]
     description: str | None = None
     strict: bool | None = None
+    input_examples: list[Any] | None = None
 
 
 class _ToolChoice(Struct):
@@ -136,11 +143,12 @@ def _add_user(message: _Message, at: str, messages: list[Json]) -> None:
         return
     parts: list[Json] = []
     blocks = _blocks(message.content, at, _USER_TYPES)
-    for block in convert(blocks, list[_UserBlock], f"{at}.content"):
+    for place, block in enumerate(convert(blocks, list[_UserBlock], f"{at}.content")):
+        where = f"{at}.content[{place}]"
         if isinstance(block, _ToolResult):
-            messages.append(_tool_message(block, parts))
+            messages.append(_tool_message(block, where, parts))
         else:
-            parts.append(_to_part(block))
+            parts.append(_to_part(block, where))
     if len(parts) == 1 and parts[0]["type"] == "text":
         messages.append({"role": "user", "content": parts[0]["text"]})
     elif parts:
@@ -183,26 +191,37 @@ def _blocks(content: list[Any], at: str, allowed: frozenset[str]) -> list[Any]:
     return content
 
 
-def _tool_message(block: _ToolResult, parts: list[Json]) -> Json:
+def _tool_message(block: _ToolResult, at: str, parts: list[Json]) -> Json:
     """The chat message of a tool's result; what is no text in it is appended to ``parts``."""
     if isinstance(block.content, list):
         text = "".join(part.text for part in block.content if isinstance(part, TextBlock))
-        parts += [_to_part(part) for part in block.content if not isinstance(part, TextBlock)]
+        parts += [
+            _to_part(part, f"{at}.content[{place}]")
+            for place, part in enumerate(block.content)
+            if not isinstance(part, TextBlock)
+        ]
     else:
         text = block.content or ""
     return {"role": "tool", "tool_call_id": block.tool_use_id, "content": text}
 
 
-def _to_part(block: TextBlock | _Image | _Document) -> Json:
+def _to_part(block: TextBlock | _Image | _Document, at: str) -> Json:
     if isinstance(block, TextBlock):
         return {"type": "text", "text": block.text}
+    title = None
+    if isinstance(block, _Document):
+        title = block.title
+        if block.context:
+            raise _not_passed_on(f"{at}.context", "Say it in a text block.")
+        if block.citations is not None and block.citations.enabled:
+            raise _not_passed_on(f"{at}.citations", "Ask for citations in the prompt.")
     source = block.source
     if isinstance(source, _PlainText):
-        return {"type": "text", "text": source.data}
+        return {"type": "text", "text": f"{title}\n\n{source.data}" if title else source.data}
     url = source.url if isinstance(source, _Url) else f"data:{source.media_type};base64,{source.data}"
     if isinstance(block, _Image):
         return {"type": "image_url", "image_url": {"url": url}}
-    return {"type": "file", "file": {"filename": block.title or "document", "file_data": url}}
+    return {"type": "file", "file": {"filename": title or "document", "file_data": url}}
 
 
 def _to_tool(tool: Any, at: str) -> Json:
@@ -214,12 +233,18 @@ def _to_tool(tool: Any, at: str) -> Json:
             remedy="Only tools with an `input_schema`, which the client runs, are passed on.",
         )
     known = convert(tool, _Tool, at)
+    if known.input_examples:
+        raise _not_passed_on(f"{at}.input_examples", "Give the examples in the tool's description.")
     function: Json = {"name": known.name, "parameters": known.input_schema}
     if known.description is not None:
         function["description"] = known.description
     if known.strict is not None:
         function["strict"] = known.strict
     return {"type": "function", "function": function}
+
+
+def _not_passed_on(param: str, remedy: str) -> InvalidRequest:
+    return InvalidRequest(f"`{param}` is not passed on to models.", param=param, remedy=remedy)
 
 
 _USER_TYPES = frozenset(("text", "image", "document", "tool_result"))
