@@ -24,6 +24,9 @@ from prsm.core.errors import ConfigError, Kind, PrsmError
 STATE_FILE: Final = "state.json"
 """What every whole checkpoint holds beside its tensors."""
 
+_FORMER: Final = ".former-"
+"""What the name of a checkpoint begins with while another takes its place."""
+
 _FIXED: Final = ("recipe", "plan")
 """What of ``run.json`` may not change while a run goes on."""
 
@@ -68,8 +71,7 @@ class RunFolder:
         fd = os.open(self.path / "run.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             self._take(fd)
-            for partial in self._checkpoints.glob(".*"):
-                shutil.rmtree(partial)
+            self._mend()
             yield
         finally:
             os.close(fd)
@@ -130,13 +132,16 @@ class RunFolder:
     def checkpoint(self, step: int) -> Generator[Path]:
         """A folder to fill; once left it is on the disk and has its name, or nothing of it is there."""
         partial, whole = self.partial(step), self._checkpoints / f"step-{step}"
+        former = self._checkpoints / f"{_FORMER}{whole.name}"
         partial.mkdir(exist_ok=True)
         try:
             yield partial
             _flush(partial)
-            shutil.rmtree(whole, ignore_errors=True)
+            if whole.exists():
+                whole.rename(former)
             partial.rename(whole)
             _flush_folder(self._checkpoints)
+            shutil.rmtree(former, ignore_errors=True)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
 
@@ -181,6 +186,15 @@ class RunFolder:
         """How the run ended; None while it goes on, or where it was killed."""
         said = _read(self.path / "ended.json")
         return msgspec.convert(said, Ended) if said else None
+
+    def _mend(self) -> None:
+        """Give a checkpoint its name back whose successor has none yet, and take away all else that is half."""
+        for former in self._checkpoints.glob(f"{_FORMER}*"):
+            whole = former.with_name(former.name.removeprefix(_FORMER))
+            if not whole.exists():
+                former.rename(whole)
+        for partial in [*self._checkpoints.glob(".*"), *self.path.glob(".model-*")]:
+            shutil.rmtree(partial)
 
     def _take(self, lock: int) -> None:
         try:
