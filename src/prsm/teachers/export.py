@@ -133,7 +133,7 @@ def main(given: Sequence[str] | None = None) -> int:
             model = target
         if asked.onnx:
             asked.onnx.write_bytes(decoder_model(model.shape, model.weights()))
-    except PrsmError as error:
+    except (PrsmError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
     return 0

@@ -75,3 +75,10 @@ def test_the_graph_is_written_for_other_programs(folder: Path, tmp_path: Path) -
     table = next(entry for entry in model.graph.initializer if entry.name == "embedding")
     expected = random_weights(small_shape(width=64, hidden=192))["model.embed_tokens.weight"]
     assert np.array_equal(onnx.numpy_helper.to_array(table), np.asarray(expected))
+
+
+def test_a_graph_that_cannot_be_written_is_refused(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(folder), "--onnx", str(tmp_path / "missing" / "model.onnx")]) == 1
+    assert "missing" in capsys.readouterr().err
