@@ -207,3 +207,20 @@ def test_principles_that_cannot_be_are_refused(text: str) -> None:
 def test_a_constitution_goes_through_json() -> None:
     made = read_constitution(PRINCIPLES)
     assert msgspec.json.decode(msgspec.json.encode(made), type=Constitution) == made
+
+
+class _Content:
+    """A judge that says one thing, whatever is asked."""
+
+    def __init__(self, says: str) -> None:
+        self._says = says
+
+    def answers(self, prompts: Sequence[str], *, seed: int | None = None) -> Sequence[str]:
+        return [self._says for _ in prompts]
+
+
+@pytest.mark.parametrize("says", ['"none"', "None.", '"None."', "\u201cnone\u201d", "'none'", "`none`", "**None**"])
+def test_a_judge_that_says_none_in_quotation_marks_found_nothing(says: str) -> None:
+    rules = read_constitution('[[principles]]\nname = "kind"\ntext = "Be kind."')
+    (found,) = revised(rules, ["Hello?"], ["Hello."], _Content(says), seed=1)
+    assert found.revision == "Hello."

@@ -18,6 +18,9 @@ from prsm.teachers.seams import Learner
 
 Sentence = Annotated[str, Meta(min_length=1, max_length=2_000)]
 
+_AROUND = " .\n\"'`*\u201c\u201d\u2018\u2019"
+"""What a judge may put around the word "none"."""
+
 _CRITIQUE = """Question:
 {prompt}
 
@@ -95,7 +98,7 @@ def revised(
         for prompt, answer, principle in zip(prompts, answers, principles, strict=True)
     ]
     critiques = judge.answers([_filled(constitution.critique, each) for each in asked])
-    found = [place for place, critique in enumerate(critiques) if critique.strip(" .\n").lower() not in {"", "none"}]
+    found = [place for place, critique in enumerate(critiques) if critique.strip(_AROUND).lower() not in {"", "none"}]
     again = [_filled(constitution.revision, asked[place] | {"critique": critiques[place]}) for place in found]
     written = dict(zip(found, judge.answers(again) if again else [], strict=True))
     return [
