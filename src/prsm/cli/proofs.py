@@ -4,15 +4,21 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Annotated, Any
+from uuid import UUID
 
 import typer
 from rich.progress import Progress
 
 from prsm.cli.client import NodeUnreachable
 from prsm.cli.context import context
+from prsm.core.errors import ConfigError
 from prsm.core.verifier_file import verifier_file
 
-EXIT_NOT_PROVEN = 4
+EXIT_UNUSABLE, EXIT_NOT_PROVEN = 2, 4
+_DISPROVEN = 1
+"""The verifier's exit code where a check failed; any other says that it could not be run on what was given."""
+
+_RECEIPT_REMEDY = "Name the file of a receipt, or a receipt's id: prsm receipt list."
 
 ledger_app = typer.Typer(help="The ledger: prove it.", no_args_is_help=True)
 receipt_app = typer.Typer(help="Receipts: list, get, verify.", no_args_is_help=True)
@@ -77,11 +83,22 @@ def verify_receipt(
             command += [option, str(value)]
     done = subprocess.run(command, input=_receipt_bytes(receipt), check=False)  # noqa: S603 - our own file
     if done.returncode:
-        raise typer.Exit(EXIT_NOT_PROVEN)
+        raise typer.Exit(EXIT_NOT_PROVEN if done.returncode == _DISPROVEN else EXIT_UNUSABLE)
 
 
 def _receipt_bytes(receipt: str) -> bytes:
     if receipt == "-":
         return sys.stdin.buffer.read()
     path = Path(receipt)
-    return path.read_bytes() if path.is_file() else context.client.read(f"/node/v1/receipts/{receipt}")
+    if path.is_dir():
+        raise ConfigError(f"{receipt} is a folder.", remedy=_RECEIPT_REMEDY)
+    return path.read_bytes() if path.exists() else context.client.read(f"/node/v1/receipts/{_receipt_id(receipt)}")
+
+
+def _receipt_id(given: str) -> UUID:
+    try:
+        return UUID(given)
+    except ValueError:
+        raise ConfigError(
+            f"There is no file {given}, nor is that the id of a receipt.", remedy=_RECEIPT_REMEDY
+        ) from None

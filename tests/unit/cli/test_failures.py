@@ -56,3 +56,17 @@ def test_where_no_node_ever_was_nothing_is_proven_nor_made(tmp_path: Path, what:
     assert code == 3
     assert said.endswith(f"and none was ever started in {tmp_path / 'home'}. Start it: prsm up.")
     assert not (tmp_path / "home").exists()
+
+
+def test_what_is_no_receipt_is_said_with_both_ways_to_name_one(tmp_path: Path) -> None:
+    remedy = "Name the file of a receipt, or a receipt's id: prsm receipt list."
+    missing = str(tmp_path / "missing.json")
+    said = f"prsm: There is no file {missing}, nor is that the id of a receipt. {remedy}"
+    assert prsm(tmp_path, "receipt", "verify", missing) == (2, said)
+    assert prsm(tmp_path, "receipt", "verify", str(tmp_path)) == (2, f"prsm: {tmp_path} is a folder. {remedy}")
+
+
+def test_a_request_that_cannot_be_read_disproves_no_receipt(tmp_path: Path) -> None:
+    (tmp_path / "receipt.json").write_text("{}")
+    code, said = prsm(tmp_path, "receipt", "verify", str(tmp_path / "receipt.json"), "--request", "/nope")
+    assert (code, said) == (2, "/nope cannot be read: No such file or directory.")
