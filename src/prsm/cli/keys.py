@@ -1,6 +1,7 @@
 """``prsm keys`` and ``prsm wallet``: who may ask, up to which cost, and what is left."""
 
 import json
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
@@ -31,7 +32,7 @@ def list_keys(as_json: Annotated[bool, typer.Option("--json", help="Print JSON."
             " ".join(key["scopes"]),
             format_ftns(budget.get("spent_micro") or 0),
             "none" if cap is None else format_ftns(cap),
-            "revoked" if key["revoked_at"] else "live",
+            state_of(key, datetime.now(UTC)),
         )
     print_table(table)
 
@@ -78,6 +79,14 @@ def set_cap(key_id: str, amount: Annotated[str, typer.Argument(help="FTNS over t
     cap = None if amount == "none" else parse_ftns(amount)
     context.client.call("PUT", f"/node/v1/keys/{key_id}/cap", {"cap_micro": cap})
     print(f"capped {key_id} at {amount}")
+
+
+def state_of(key: dict[str, Any], now: datetime) -> str:
+    """Whether a key still opens anything."""
+    if key["revoked_at"]:
+        return "revoked"
+    ends: str | None = key["expires_at"]
+    return "expired" if ends and datetime.fromisoformat(ends) <= now else "live"
 
 
 def wallet(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
