@@ -179,6 +179,7 @@ def test_a_tampered_receipt_exits_with_4(node: StartedNode, tmp_path: Path) -> N
 def test_the_ledger_of_a_running_node_is_proven(node: StartedNode) -> None:
     done = node.cli("ledger", "verify")
     assert done.returncode == 0, done.stdout
+    assert done.stdout.startswith("proven: ")
     assert "without a gap" in done.stdout
 
 

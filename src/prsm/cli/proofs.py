@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from uuid import UUID
 
 import typer
+from rich.console import Console
 from rich.progress import Progress
 
 from prsm.cli.client import NodeUnreachable
@@ -32,7 +33,8 @@ def _ledger() -> None:
 @ledger_app.command("verify")
 def verify_ledger() -> None:
     """Replay every posting and prove the invariants, on the running node or, if none runs, on its database."""
-    with Progress(transient=True) as progress:
+    console = Console(stderr=True)
+    with Progress(transient=True, console=console, disable=not console.is_terminal) as progress:
         task = progress.add_task("replaying the ledger", total=None)
         try:
             proof: dict[str, Any] = context.client.call("GET", "/node/v1/ledger/verify")
