@@ -51,7 +51,7 @@ def ask(
         return
     better = ""
     while better not in ("0", "1", "2"):
-        better = typer.prompt("which is better: 1, 2, or 0 for neither").strip()
+        better = input("which is better: 1, 2, or 0 for neither: ").strip()  # see ``privacy.erase``
     if better == "0":
         print("nothing is kept")
         return

@@ -11,6 +11,7 @@ from prsm.cli.context import context
 from prsm.core.errors import InvalidRequest
 
 _PRIVACY = "/node/v1/privacy"
+_YES = ("y", "yes")
 
 app = typer.Typer(help="Personal data: export, erase, consent, retention, records.", no_args_is_help=True)
 
@@ -38,7 +39,8 @@ def erase(
     out: Annotated[Path | None, typer.Option(help="A file for the certificate; else it is printed.")] = None,
 ) -> None:
     """Erase a person for good: the key to all they said is destroyed, their API keys end, their account has no name."""
-    if not yes and not typer.confirm(f"Erase {principal} for good? It cannot be undone"):
+    # Asked by Python itself: typer's question takes Ctrl-C for a failure.
+    if not yes and input(f"Erase {principal} for good? It cannot be undone [y/N]: ").strip().lower() not in _YES:
         raise InvalidRequest("Nothing was erased.")
     file = _made(out) if out else None  # a certificate that finds no place afterwards would be lost
     if other:

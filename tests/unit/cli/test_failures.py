@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -70,3 +71,17 @@ def test_a_request_that_cannot_be_read_disproves_no_receipt(tmp_path: Path) -> N
     (tmp_path / "receipt.json").write_text("{}")
     code, said = prsm(tmp_path, "receipt", "verify", str(tmp_path / "receipt.json"), "--request", "/nope")
     assert (code, said) == (2, "/nope cannot be read: No such file or directory.")
+
+
+def test_ctrl_c_at_a_question_is_a_quiet_end(tmp_path: Path) -> None:
+    asked = subprocess.Popen(
+        [sys.executable, "-m", "prsm", "--home", str(tmp_path), "privacy", "erase", "somebody"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    assert asked.stdout is not None
+    begun = b""
+    while b"[y/N]" not in begun:
+        begun += asked.stdout.read(1) or pytest.fail("it asked nothing")
+    asked.send_signal(signal.SIGINT)
+    _, said = asked.communicate(timeout=30)
+    assert (asked.returncode, said) == (130, b"")
