@@ -20,7 +20,10 @@ from prsm.api.alert_schemas import (
 from prsm.api.door import Door
 from prsm.api.user_routes import Limit
 from prsm.core.database import UNREACHABLE
+from prsm.core.errors import InvalidRequest
 from prsm.core.identity import ADMIN, ApiKey
+from prsm.monitoring.objectives.declared import shipped
+from prsm.monitoring.objectives.rules import alert_names
 from prsm.node import Node
 
 
@@ -51,6 +54,10 @@ def alert_routes(node: Node, door: Door) -> APIRouter:
 
     @router.post("/silences", status_code=201, summary="Tell nobody of some alerts for a while.")
     async def silence(new: NewSilence, caller: Annotated[ApiKey, admin]) -> SilenceShown:
+        if new.rule and new.rule not in alert_names(shipped()):
+            raise InvalidRequest(
+                f"No alert is called {new.rule}.", remedy="`prsm alerts rules` shows them all.", param="rule"
+            )
         until = datetime.now(UTC) + timedelta(seconds=new.for_s)
         by = await _name(node, caller)
         return shown_silence(await monitoring.book.silence(new.rule, new.labels, by, new.reason, until))

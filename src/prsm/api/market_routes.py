@@ -226,6 +226,10 @@ async def _whose(node: Node, caller: ApiKey, account: str) -> str:
         return own
     if not caller.is_admin:
         raise PrsmError("Only an admin sees another's figures.", kind=Kind.FORBIDDEN, code="not_an_admin")
+    if not await node.ledger.has_account(account):
+        raise PrsmError(
+            f"No account {account} was ever opened.", kind=Kind.NOT_FOUND, code="unknown_account", param="account"
+        )
     await node.audit.seen(caller.principal_id, "figures of an account", account)
     return account
 

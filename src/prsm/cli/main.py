@@ -1,6 +1,7 @@
 """The ``prsm`` command.
 
 Exit codes: 0 done, 1 refused or failed, 2 wrong usage or settings, 3 no node there, 4 not proven, 130 interrupted.
+What is written in advance, for a model that is not there yet, is done (0), with a note on standard error.
 """
 
 import gc

@@ -64,8 +64,12 @@ def ask(
 @app.command()
 def export(collection: Annotated[str, typer.Argument(help="A collection.")]) -> None:
     """Print a collection, a JSON object a line, as recipes read preferences."""
+    is_empty = True
     for each in _all(collection):
+        is_empty = False
         print(json.dumps(each, ensure_ascii=False))
+    if is_empty:
+        print(f"Nothing is collected as {collection}.", file=sys.stderr)
 
 
 @app.command()

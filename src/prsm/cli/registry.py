@@ -217,6 +217,9 @@ def history(
     if as_json:
         print(json.dumps(found, indent=2))
         return
+    if not found:
+        print(f"Nothing ever became of a model {model} here.")
+        return
     _print(
         [(each["at"][:19], each["action"], each["version"], each["by"], each["reason"]) for each in found],
         "when (UTC)", "what", "version", "by", "why",

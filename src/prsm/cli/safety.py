@@ -17,6 +17,7 @@ app = typer.Typer(help="Screening: policies, incidents, appeals, suspicious acco
 breakers_app = typer.Typer(help="Circuit breakers: list, trip, reset.", no_args_is_help=True)
 
 _SAFETY = "/node/v1/safety"
+_MODEL = "model:"
 _AS_JSON = typer.Option("--json", help="Print JSON.")
 
 
@@ -37,6 +38,8 @@ def policy(
         wanted: dict[str, Any] = {"preset": preset} if preset else {"policy": _read(file)}
         context.client.call("PUT", path, wanted | {"reason": reason})
         print(f"in force for {scope}")
+        if scope.startswith(_MODEL) and (name := scope.removeprefix(_MODEL)) not in _model_names():
+            _waits(f"No model {name} is here: the policy waits for one.")
     else:
         print(json.dumps(_shown(context.client.call("GET", f"{_SAFETY}/policies"), scope), indent=2))
 
@@ -171,6 +174,8 @@ def trip(
     """Open a breaker, on all workers and over restarts, until it is reset."""
     context.client.call("PUT", _breaker(board, name), {"reason": reason})
     print(f"{name} of {board} is open")
+    if (board == "models" and name not in _instances()) or (board == "providers" and name not in _providers()):
+        _waits(f"None of the {board} has that name: the breaker waits for one. See: prsm models list.")
 
 
 @breakers_app.command()
@@ -182,6 +187,24 @@ def reset(board: str, name: str) -> None:
 
 def _breaker(board: str, name: str) -> str:
     return f"/node/v1/breakers/{quote(board, safe='')}/{quote(name, safe='/:')}"
+
+
+def _instances() -> dict[str, Any]:
+    """The instances by their names, each with what it serves."""
+    return {model["id"]: model["prsm"]["model"] for model in context.client.call("GET", "/v1/models")["data"]}
+
+
+def _model_names() -> set[str]:
+    return {name for pair in _instances().items() for name in pair}
+
+
+def _providers() -> set[str]:
+    return {provider["name"] for provider in context.client.call("GET", "/node/v1/providers")}
+
+
+def _waits(note: str) -> None:
+    """What is written in advance is in force, and may be a typing error."""
+    print(note, file=sys.stderr)
 
 
 def _read(file: Path | None) -> Any:

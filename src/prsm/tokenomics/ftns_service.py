@@ -231,6 +231,10 @@ class Ledger:
         self._account_ids[name] = found
         return found
 
+    async def has_account(self, name: str) -> bool:
+        """Whether it was ever opened."""
+        return await self._pool.fetchval("SELECT EXISTS (SELECT FROM ledger_accounts WHERE name = $1)", name)
+
     async def balance(self, account: str) -> Balance:
         """What an account has and holds; zero for one that was never opened."""
         row = await self._pool.fetchrow(

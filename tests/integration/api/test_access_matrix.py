@@ -150,7 +150,7 @@ ROUTES: dict[str, Route] = {
     "GET /node/v1/alerts": Route("admin"),
     "POST /node/v1/alerts/test": Route("admin"),
     "POST /node/v1/alerts/{alert_id}/ack": Route("admin", body={}, thing="alert"),
-    "POST /node/v1/alerts/silences": Route("admin", 201, {"reason": "r", "for_s": 60, "rule": "None"}),
+    "POST /node/v1/alerts/silences": Route("admin", 201, {"reason": "r", "for_s": 60, "rule": "OutboxLag"}),
     "DELETE /node/v1/alerts/silences/{silence_id}": Route("admin", 204, thing="silence"),
     "GET /node/v1/models/search": Route("read", query="?q=sums"),
     "GET /node/v1/keys": Route("keys"),

@@ -286,6 +286,8 @@ async def test_a_refund_from_the_ask_to_the_statement(world: World) -> None:
     assert (earned["net_micro"], earned["earned_micro"]["owner"]) == (0, earned["refunded_micro"])
     await world.market("buyer", "GET", f"earnings?account={world.accounts['seller']}", status=403)
     assert await world.market("admin", "GET", f"earnings?account={world.accounts['seller']}") == earned
+    for path in ("earnings", "statements/2026-01"):
+        await world.market("admin", "GET", f"{path}?account=nope", status=404)
     proof = await world.send("admin", "GET", "/node/v1/ledger/verify")
     assert proof["ok"], proof
     await world.market("buyer", "GET", "statements/2026-13", status=400)

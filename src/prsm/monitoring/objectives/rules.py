@@ -17,6 +17,12 @@ def rules(objectives: Objectives) -> dict[str, Any]:
     return {"groups": [*groups, levels, {"name": "prsm-node", "rules": [_NODE_DOWN]}]}
 
 
+def alert_names(objectives: Objectives) -> set[str]:
+    """What everything that the node may tell is called."""
+    burns = {alert_name(slo, burn) for slo in objectives.slos for burn in objectives.burns}
+    return burns | {rule.name for rule in objectives.alerts}
+
+
 def alert_name(slo: Slo, burn: Burn) -> str:
     """What a burn-rate alert is called, here and in the node: ``AvailabilityBudgetBurn1h``."""
     words = "".join(word.capitalize() for word in slo.name.split("_"))
