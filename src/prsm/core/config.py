@@ -385,6 +385,14 @@ class Settings(BaseModel):
         except RuntimeError:  # nobody knows what ~ stands for
             raise ValueError from None
 
+    @field_validator("banned_file", "storage_peers_file", "teachers_folder", "alert_smtp_ca_file")
+    @classmethod
+    def _expanded(cls, path: str) -> str:
+        try:
+            return str(Path(path).expanduser()) if path else ""
+        except RuntimeError:
+            raise ValueError from None
+
     @field_validator("host")
     @classmethod
     def _one_address(cls, host: str) -> str:
@@ -438,8 +446,9 @@ def load_settings(env: Mapping[str, str], flags: Mapping[str, Any], file: Path |
 
 
 def mask_url(url: str) -> str:
-    """The address without its password: neither ``user:password@`` nor ``?password=`` is shown."""
+    """The address without its password: neither ``user:password@``, ``https://token@`` nor ``?password=`` is shown."""
     masked = re.sub(r"(?<=://)([^:/@]*):.*@", r"\1:***@", url)
+    masked = re.sub(r"(?i)(https?://)[^:/?#@\s]+@", r"\1***@", masked)
     return re.sub(r"(?i)((?:ssl)?password=)[^&]*", r"\1***", masked)
 
 

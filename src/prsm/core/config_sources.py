@@ -43,9 +43,13 @@ def gathered(
 
 
 def _config_path(env: Mapping[str, str], flags: Mapping[str, Any], file: Path | None, usual_home: Path) -> Path | None:
-    explicit = file or (Path(env[CONFIG_ENV]).expanduser() if env.get(CONFIG_ENV) else None)
-    if explicit is not None:
-        return explicit
+    if file:
+        return file
+    if named := env.get(CONFIG_ENV):
+        try:
+            return Path(named).expanduser()
+        except RuntimeError:
+            raise ConfigError(f"The settings file {named} cannot be found: whose home is meant is not known.") from None
     home = flags.get("home") or env.get(f"{ENV_PREFIX}HOME") or usual_home
     try:
         path = Path(home).expanduser().absolute() / FILE_NAME

@@ -211,7 +211,7 @@ def _ledger(settings: Settings, store: Database) -> Ledger:
 def _monitor(settings: Settings, encoder: TextEncoder) -> Monitor | None:
     if settings.screening == "off":
         return None
-    banned = Path(settings.banned_file).expanduser() if settings.banned_file else None
+    banned = Path(settings.banned_file) if settings.banned_file else None
     return open_monitor(encoder, banned, threads=settings.screening_threads, time_limit_s=settings.screening_timeout_s)
 
 
@@ -252,7 +252,7 @@ def _storage(settings: Settings, key: NodeKey, store: Database, breakers: Breake
         settings.storage_nodes,
         settings.storage_gateways,
         settings.storage_private_hosts,
-        Path(settings.storage_peers_file).expanduser() if settings.storage_peers_file else None,
+        Path(settings.storage_peers_file) if settings.storage_peers_file else None,
         settings.storage_mdns_interface,
         OwnGateway(key.node_id, settings.host, settings.port) if settings.storage_gateway_enabled else None,
     )

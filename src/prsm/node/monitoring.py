@@ -8,7 +8,6 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from prsm.core.config import Settings
@@ -167,7 +166,7 @@ def _sinks(settings: Settings, name: str) -> list[Sink]:
             settings.alert_smtp_security,
             settings.alert_smtp_user,
             settings.alert_smtp_password,
-            str(Path(settings.alert_smtp_ca_file).expanduser()) if settings.alert_smtp_ca_file else "",
+            settings.alert_smtp_ca_file,
         )
         further = settings.alert_escalation_mail_to
         sinks.append(

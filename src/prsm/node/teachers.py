@@ -58,7 +58,7 @@ class Teachers:
     def open(cls, settings: Settings) -> "Teachers":
         """The shipped ones and those in the folder of the settings; blocking. Raises ConfigError for a shipped one."""
         named = settings.teachers_folder
-        folder = Path(named).expanduser() if named else settings.home / "teachers"
+        folder = Path(named) if named else settings.home / "teachers"
         teachers = cls(
             ArithmeticTeacher.load(), folder, Shelf(settings.teachers_memory_bytes), published_folder(settings)
         )

@@ -183,10 +183,29 @@ def test_no_address_shows_its_password() -> None:
         ("postgresql://me:p@ss/w:rd@db/prsm", "postgresql://me:***@db/prsm"),
         ("postgresql://db/prsm?user=me&password=pw&sslmode=require", "postgresql://db/prsm?user=me&password=***&sslmode=require"),
         ("redis://:pw@h:6379/0", "redis://:***@h:6379/0"),
+        ("https://TOKEN@gateway/ipfs", "https://***@gateway/ipfs"),
+        ("https://a@x, https://b@y", "https://***@x, https://***@y"),
+        ("https://gateway/@ipfs", "https://gateway/@ipfs"),
     ],
 )  # fmt: skip
 def test_mask(url: str, shown: str) -> None:
     assert mask_url(url) == shown
+
+
+@pytest.mark.parametrize("name", ["banned_file", "storage_peers_file", "teachers_folder", "alert_smtp_ca_file"])
+def test_a_path_of_somebody_without_a_home_is_refused_by_name(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"The setting {name} is '~nobody-of-this-name/x'"):
+        load_settings(HOME | {f"PRSM_{name.upper()}": "~nobody-of-this-name/x"}, {})
+
+
+def test_a_settings_file_of_somebody_without_a_home_is_refused() -> None:
+    with pytest.raises(ConfigError, match="The settings file ~nobody-of-this-name/x"):
+        load_settings(HOME | {"PRSM_CONFIG": "~nobody-of-this-name/x"}, {})
+
+
+def test_a_path_in_the_home_is_known_by_its_whole_name() -> None:
+    loaded = load_settings(HOME | {"PRSM_BANNED_FILE": "~/banned.toml"}, {})
+    assert loaded.settings.banned_file == str(Path.home() / "banned.toml")
 
 
 def test_a_list_is_written_with_commas_or_as_a_list(tmp_path: Path) -> None:
