@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from prsm.cli.context import context
+from prsm.core.errors import ConfigError
 from prsm.core.money import format_ftns, parse_ftns
 
 
@@ -39,4 +40,7 @@ def ask(
 
 
 def _text(question: str) -> str:
-    return sys.stdin.read() if question == "-" else question
+    asked = sys.stdin.read() if question == "-" else question
+    if not asked.strip():
+        raise ConfigError("The question is empty.")
+    return asked

@@ -210,7 +210,9 @@ def _waits(note: str) -> None:
 def _read(file: Path | None) -> Any:
     try:
         return json.loads(file.read_text()) if file else None
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise ConfigError(f"{file} cannot be read: {error.strerror}.") from error
+    except ValueError as error:
         raise ConfigError(f"{file} cannot be read as JSON: {error}.") from error
 
 

@@ -35,7 +35,9 @@ def start(
     """
     try:
         text = recipe.read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise ConfigError(f"{recipe} cannot be read: {error.strerror}.") from None
+    except ValueError as error:
         raise ConfigError(f"{recipe} cannot be read: {error}.") from None
     wanted = {"kind": kind, "name": name or recipe.stem, "recipe": text, "budget_micro": parse_ftns(budget)}
     run = context.client.call("POST", RUNS, wanted)

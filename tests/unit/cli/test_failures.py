@@ -85,3 +85,20 @@ def test_ctrl_c_at_a_question_is_a_quiet_end(tmp_path: Path) -> None:
     asked.send_signal(signal.SIGINT)
     _, said = asked.communicate(timeout=30)
     assert (asked.returncode, said) == (130, b"")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("train", "run", "/nope"),
+        ("train", "gate", "sums@1", "--policy", "/nope"),
+        ("safety", "policy", "node", "--file", "/nope"),
+    ],
+)
+def test_a_file_that_is_not_there_is_named_once(tmp_path: Path, command: tuple[str, ...]) -> None:
+    assert prsm(tmp_path, *command) == (2, "prsm: /nope cannot be read: No such file or directory.")
+
+
+@pytest.mark.parametrize("question", ["", " \n", "-"])
+def test_an_empty_question_is_not_asked(tmp_path: Path, question: str) -> None:
+    assert prsm(tmp_path, "ask", question) == (2, "prsm: The question is empty.")

@@ -188,10 +188,10 @@ def _run_initdb(site: Site, initdb: Path, data_dir: Path, uid: int | None, *, sy
             process.kill()
             status = process.wait()
         output.seek(0)
-        said = output.read()[-600:].decode(errors="replace").strip()
+        said = output.read()[-600:].decode(errors="replace").strip().rstrip(".")
     if status:
         raise ConfigError(
-            f"initdb could not make the database (status {status}): {said}",
+            f"initdb could not make the database (status {status}): {said}.",
             remedy="Mend what it names, or name your own server in PRSM_DATABASE_URL.",
         )
 
