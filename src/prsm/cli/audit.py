@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import tempfile
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,7 +16,7 @@ from prsm.cli.proofs import EXIT_NOT_PROVEN
 from prsm.core.errors import InvalidRequest
 from prsm.core.keys import NodeKey
 from prsm.core.merkle import tiles
-from prsm.core.merkle.notes import MalformedNote, Note, VerifierKey, cosign, parse_key
+from prsm.core.merkle.notes import Checkpoint, MalformedNote, Note, VerifierKey, cosign, parse_key
 from prsm.core.merkle.tree import includes, leaf_hash
 from prsm.core.verifier_file import audit_verifier_files
 from prsm.safety.audit.witness import check_growth, read_signed, witness_key
@@ -91,22 +92,14 @@ def export(
     folder: Annotated[Path, typer.Argument(help="A folder to make; `python FOLDER/verify.py` checks it by itself.")],
 ) -> None:
     """Write the whole log into a folder, with the verifier that needs nothing else."""
-    try:
-        folder.mkdir(parents=True, mode=0o700)
-    except FileExistsError:
-        raise InvalidRequest(f"{folder} exists already; name a new folder.") from None
-    _, checkpoint = read_signed(_text(f"{_AUDIT}/checkpoint"), _log_key(""))
-    level, count = 0, checkpoint.size
-    while count:
-        for number in range(-(-count // tiles.WIDTH)):
-            width = min(tiles.WIDTH, count - number * tiles.WIDTH)
-            for kind in (None, 0) if level == 0 else (level,):
-                _save(folder, tiles.path_of(kind, number, width))
-        level, count = level + 1, count // tiles.WIDTH
-    _save_checkpoints(folder / "checkpoints.jsonl", checkpoint.size)
-    (folder / "log.key").write_text(f"{_log_key('')}\n", encoding="utf-8")
-    for name, content in audit_verifier_files().items():
-        (folder / name).write_bytes(content)
+    if folder.exists():
+        raise InvalidRequest(f"{folder} exists already; name a new folder.")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as drafts:
+        draft = Path(drafts) / folder.name
+        draft.mkdir(mode=0o700)
+        checkpoint = _write_log(draft)
+        draft.rename(folder)
     print(f"{checkpoint.size} entries of {checkpoint.origin} in {folder}; check them: python {folder / 'verify.py'}")
 
 
@@ -135,6 +128,22 @@ def witness(
     if mine.public_key_hex == key.public_key_hex:
         print("This home's key is the log's own: keep the file where the node's operator cannot write, "
               "or witness from another node's home: prsm --home DIR audit witness.")  # fmt: skip
+
+
+def _write_log(folder: Path) -> Checkpoint:
+    _, checkpoint = read_signed(_text(f"{_AUDIT}/checkpoint"), _log_key(""))
+    level, count = 0, checkpoint.size
+    while count:
+        for number in range(-(-count // tiles.WIDTH)):
+            width = min(tiles.WIDTH, count - number * tiles.WIDTH)
+            for kind in (None, 0) if level == 0 else (level,):
+                _save(folder, tiles.path_of(kind, number, width))
+        level, count = level + 1, count // tiles.WIDTH
+    _save_checkpoints(folder / "checkpoints.jsonl", checkpoint.size)
+    (folder / "log.key").write_text(f"{_log_key('')}\n", encoding="utf-8")
+    for name, content in audit_verifier_files().items():
+        (folder / name).write_bytes(content)
+    return checkpoint
 
 
 def _log_key(given: str) -> VerifierKey:

@@ -102,3 +102,9 @@ def test_a_file_that_is_not_there_is_named_once(tmp_path: Path, command: tuple[s
 @pytest.mark.parametrize("question", ["", " \n", "-"])
 def test_an_empty_question_is_not_asked(tmp_path: Path, question: str) -> None:
     assert prsm(tmp_path, "ask", question) == (2, "prsm: The question is empty.")
+
+
+def test_an_export_that_breaks_off_leaves_nothing_in_the_way_of_the_next(tmp_path: Path) -> None:
+    for _ in range(2):
+        assert prsm(tmp_path / "home", "audit", "export", str(tmp_path / "log"))[0] == 3
+    assert not list(tmp_path.glob("*log*"))
