@@ -118,3 +118,14 @@ def test_a_port_that_is_taken_is_named(own_node: StartedNode, tmp_path: Path) ->
     assert done.returncode == 2
     assert str(own_node.port) in done.stderr
     assert "--port" in done.stderr
+
+
+def test_a_terminal_that_goes_away_stops_the_node_in_good_order(tmp_path: Path) -> None:
+    folder = tmp_path / "[bold]a home"
+    folder.mkdir()
+    with started_node(folder) as node:
+        said = node.log_path.read_text()
+        assert f"(kept in {node.home / 'operator.key'})" in said
+        assert f"PRSM node is up at {node.url}   (docs: {node.url}/docs, metrics: {node.url}/metrics)\n" in said
+        assert node.stop(signal.SIGHUP) == 0
+        assert node.server_pid("postgres") is None

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from prsm import __version__
@@ -113,7 +112,7 @@ def up() -> None:
     gc.enable()
     settings = context.settings
     logs.configure(settings.log_level, settings.log_format)
-    run_node(settings, lambda key: announce(Console(), settings, key))
+    run_node(settings, lambda key: announce(screen(), settings, key))
 
 
 @app.command()

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from prsm.api.main import serve
 from prsm.cli.client import KEY_FILE
-from prsm.cli.workers import run_workers
+from prsm.cli.workers import on_hang_up, run_workers
 from prsm.core.cancellation import end_tasks
 from prsm.core.config import Settings
 from prsm.core.errors import ConfigError, PrsmError
@@ -24,11 +24,12 @@ from prsm.node import Node, open_node, servers
 Ready = Callable[[str], None]
 _LISTEN_TRIES = 2_400  # two minutes: several workers start side by side on a busy machine
 
-console = Console(stderr=True)
+
+console = Console(stderr=True, markup=False, highlight=False, emoji=False, soft_wrap=True)
 
 
 def run_node(settings: Settings, ready: Ready) -> None:
-    """Run a node until SIGINT or SIGTERM; ``ready`` is called with the operator's key once it listens."""
+    """Run a node until SIGINT, SIGTERM or SIGHUP; ``ready`` is called with the operator's key once it listens."""
     uvloop.run(_run(settings, ready))
 
 
@@ -36,7 +37,8 @@ def announce(console: Console, settings: Settings, key: str) -> None:
     """Say where the node is and how to ask it."""
     address = settings.address
     body = '{"model": "auto", "messages": [{"role": "user", "content": "What is 127 + 385?"}]}'
-    console.print(f"\n[bold]PRSM node is up at {address}[/bold]   (docs: {address}/docs, metrics: {address}/metrics)")
+    where = f"\nPRSM node is up at {address}   (docs: {address}/docs, metrics: {address}/metrics)"
+    console.print(where, style="bold", soft_wrap=True)
     console.print(f"API key: {key}   (kept in {settings.home / KEY_FILE})\n", soft_wrap=True)
     console.print("Ask it:")
     console.print(
@@ -63,6 +65,7 @@ async def _run(settings: Settings, ready: Ready) -> None:
     loop = asyncio.get_running_loop()
     for name in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(name, task.cancel)
+    on_hang_up(loop, task.cancel)
     _check_port_free(settings)
     try:
         async with servers(settings) as (postgres, valkey):
@@ -129,7 +132,7 @@ async def _operator_key(node: Node, path: Path) -> str:
         try:
             await node.identities.authenticate(token)
         except PrsmError:
-            console.print(f"[yellow]The key in {path} is not this database's; a new one replaces it.[/yellow]")
+            console.print(f"The key in {path} is not this database's; a new one replaces it.", style="yellow")
         else:
             return token
     principal = await node.enrolment.principal("operator", "admin")

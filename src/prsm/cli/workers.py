@@ -13,7 +13,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import cast
 
@@ -93,6 +93,24 @@ async def run_workers(settings: Settings, postgres_url: str, valkey_url: str, re
     raise failed.exceptions[0]
 
 
+def on_hang_up(loop: asyncio.AbstractEventLoop, then: Callable[[], object]) -> None:
+    """Call ``then`` when the terminal goes away, unless that is ignored (nohup).
+
+    What is written to the terminal goes nowhere from then on: an error there would break off the stop.
+    """
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+        return
+    shown = [stream for stream in (1, 2) if os.isatty(stream)]
+
+    def left() -> None:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for stream in shown:
+            os.dup2(nowhere, stream)
+        then()
+
+    loop.add_signal_handler(signal.SIGHUP, left)
+
+
 def as_env(settings: Settings) -> dict[str, str]:
     """All settings as variables, or a worker would read from the settings file what its parent was told otherwise."""
     return {ENV_PREFIX + name.upper(): _written(value) for name, value in settings.model_dump(mode="json").items()}
@@ -150,6 +168,7 @@ async def _work(settings: Settings) -> None:
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGINT, lambda: None)  # the terminal sends it to all; the parent decides
     loop.add_signal_handler(signal.SIGTERM, task.cancel)
+    on_hang_up(loop, lambda: None)
     with contextlib.suppress(asyncio.CancelledError):
         async with open_node(settings, settings.database_url, settings.redis_url) as node:
             await serve(node, ready=lambda: os.write(sys.stdout.fileno(), _UP))
