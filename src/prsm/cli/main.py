@@ -39,7 +39,7 @@ from prsm.cli import (
 )
 from prsm.cli.client import NodeUnreachable
 from prsm.cli.context import context
-from prsm.cli.screen import print_table
+from prsm.cli.screen import print_table, screen
 from prsm.core.config import load_settings
 from prsm.core.errors import ConfigError, PrsmError
 from prsm.monitoring import logs
