@@ -37,17 +37,18 @@ from prsm.teachers.shape import Shape
 OUT = Path(__file__).parent / "out" / "sums_teacher"
 SIZES = {
     "small": {"layers": 3, "width": 96, "heads": 3, "kv_heads": 3, "hidden": 256},
+    "scholar": {"layers": 6, "width": 384, "heads": 6, "kv_heads": 6, "hidden": 1024},
     "medium": {"layers": 4, "width": 256, "heads": 8, "kv_heads": 4, "hidden": 640},
     "large": {"layers": 8, "width": 512, "heads": 8, "kv_heads": 4, "hidden": 1408},
 }
-TOKENS = {"small": 400, "medium": 200, "large": 60}
+TOKENS = {"small": 400, "scholar": 100, "medium": 200, "large": 60}
 TIE = 1e-3
 """Where the peer's two best scores are so near, either token counts as the same, and the rest is not compared."""
 Write = Callable[[list[int], int], list[int]]
 
 
 def shape_of(size: str) -> Shape:
-    """One of the three sizes."""
+    """One of the sizes."""
     return Shape(**SIZES[size], vocabulary=len(VOCABULARY), context_tokens=512)
 
 
@@ -182,7 +183,7 @@ def main() -> None:
     parser.add_argument("--train-seconds", type=float, default=120, help="of CPU; 0: no training, random weights")
     parser.add_argument("--prompts", type=int, default=200, help="compared token by token with generate; at least 64")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--sizes", default="small,medium,large")
+    parser.add_argument("--sizes", default="small,medium,scholar,large")
     asked = parser.parse_args()
     torch.set_num_threads(1)
     trained = None

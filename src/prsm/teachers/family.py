@@ -96,7 +96,41 @@ _LETTERS_NUMERALS: Final = Kin(
     trainer="prsm.teachers.distillation.main",
     input_price_micro=5_000_000,
 )  # fmt: skip
-KIN: Final = {"letters": _LETTERS, "numerals": _NUMERALS, "letters-numerals": _LETTERS_NUMERALS}
+_SCHOLAR: Final = Kin(
+    title="Larger teacher of figures and letters",
+    purpose="Divides with a remainder, sorts, adds, multiplies by a digit, and does what the rest of the family does.",
+    domain="division, order, sums, numerals and letters, such as: What is 1234 / 7? Sort 31, 4, 15. 12345+678 37*4 "
+    "Write 3700 in binary. What number is MCMXCIV? Spell elephant backwards.",
+    questions=(
+        *(f"What is {{positive:6}} / {divisor}?" for divisor in range(2, 13)),
+        "Sort {positive:2}, {positive:2}.", "Sort {positive:2}, {positive:2}, {positive:2}.",
+        "{positive:6}+{positive:6}", "{positive:6}+0", "0+{positive:6}", "0+0",
+        "{positive:4}*{digits:1}", "0*{digits:1}",
+        "Write {positive:4} in binary.",
+        *_NUMERALS.questions[1:],
+        *_LETTERS.questions,
+    ),
+    levels={
+        "division": (0, 1, 2, 3), "number-order": (0, 1), "addition": (1, 2, 3, 4, 5),
+        "multiplication": (1, 2, 3), "binary": (1, 2, 3), "roman": (1, 2, 3), "roman-value": (1, 2, 3),
+        **_LETTERS.levels,
+    },
+    limits=(
+        "Divisors from 2 to 12, three numbers of two digits to sort, terms of up to 6 digits, products of 4 digits "
+        "by one.",
+        "It was trained on differences, longer products and terms, and on up to five numbers to sort, too. It is not "
+        "offered for these: of five numbers it sorted 208 of 300 right, of sums of 8 digits it had 280 of 300.",
+        "It knows these wordings only.",
+    ),
+    recipe="scholar.toml",
+    input_price_micro=40_000_000,
+)  # fmt: skip
+KIN: Final = {
+    "letters": _LETTERS,
+    "numerals": _NUMERALS,
+    "letters-numerals": _LETTERS_NUMERALS,
+    "scholar": _SCHOLAR,
+}
 
 
 def ship(name: str, run: Path, family: Path = FAMILY) -> Evaluation:

@@ -55,6 +55,9 @@ async def test_a_teacher_of_a_folder_is_asked_and_paid(served: Served) -> None:
         ("What number is MMXXVI?", "2026", "local/letters-numerals"),
         ("Write 37 in binary.", "100101", "local/letters-numerals"),
         ("What is 12 + 30?", "42", "local/arithmetic"),
+        ("12345+678", "13023", "local/arithmetic"),
+        ("What is 1234 / 7?", "176 remainder 2", "local/scholar"),
+        ("Sort 31, 4, 15.", "4, 15, 31", "local/scholar"),
     ],
 )
 async def test_auto_finds_the_teacher_that_knows(served: Served, question: str, answer: str, model: str) -> None:
