@@ -18,6 +18,7 @@ from prsm.core.subject_keys import SubjectKey, SubjectKeys, Unreadable
 from prsm.tokenomics.orders import Statement
 
 _CACHE_TTL_S = 3600
+_PROMPTS = ("system", "developer")
 
 
 class _Cached(msgspec.Struct, array_like=True):
@@ -54,11 +55,12 @@ def open_turn(stored: str, request_id: UUID, key: SubjectKey) -> list[Json]:
 def joined(history: list[Json], messages: list[Json]) -> list[Json]:
     """What a model is sent of a conversation: a system prompt that comes with ``messages`` replaces the one before.
 
-    It stands first: behind the history it would part a tool's result from its call, which providers refuse.
+    It stands first: behind the history it would part a tool's result from its call, which providers refuse. Newer
+    models of OpenAI call it the developer's.
     """
-    if not history or not messages or messages[0]["role"] != "system":
+    if not history or not messages or messages[0]["role"] not in _PROMPTS:
         return [*history, *messages]
-    said = history[1:] if history[0]["role"] == "system" else history
+    said = history[1:] if history[0]["role"] in _PROMPTS else history
     return [messages[0], *said, *messages[1:]]
 
 

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from prsm.agents.call import ChatCall, Json
-from prsm.agents.conversations import size_bytes
+from prsm.agents.conversations import joined, size_bytes
 from prsm.agents.plan import Ask, Caller, make_plan, question_of
 from prsm.agents.routers.explain import Explanation, explanation
 from prsm.agents.routers.model_router import candidates
@@ -117,7 +117,7 @@ async def _ask(node: Node, request: Request, caller: ApiKey, call: ParsedCall, b
     return Ask(
         caller=Caller(caller.id, account_of(caller.principal_id)),
         call=ChatCall(
-            uuid7(), [*history, *call.messages], call.model, call.stream, call.max_output_tokens, call.options
+            uuid7(), joined(history, call.messages), call.model, call.stream, call.max_output_tokens, call.options
         ),
         request_digest="",
         body_bytes=body_bytes,

@@ -17,6 +17,8 @@ RESULT: Json = {"role": "tool", "tool_call_id": "a", "content": "42"}
 def test_a_new_system_prompt_stands_first_in_place_of_the_old_one() -> None:
     assert joined([FIRST, ASKED, CALLED], [SECOND, RESULT]) == [SECOND, ASKED, CALLED, RESULT]
     assert joined([ASKED, CALLED], [SECOND, RESULT]) == [SECOND, ASKED, CALLED, RESULT]
+    newer = {**SECOND, "role": "developer"}
+    assert joined([FIRST, ASKED], [newer, ASKED]) == [newer, ASKED, ASKED]
 
 
 def test_without_one_the_old_one_holds() -> None:
