@@ -123,7 +123,9 @@ def test_a_port_that_is_taken_is_named(own_node: StartedNode, tmp_path: Path) ->
 def test_a_terminal_that_goes_away_stops_the_node_in_good_order(tmp_path: Path) -> None:
     folder = tmp_path / "[bold]a home"
     folder.mkdir()
+    ignored = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup the node would rightly ignore it
     with started_node(folder) as node:
+        signal.signal(signal.SIGHUP, ignored)
         said = node.log_path.read_text()
         assert f"(kept in {node.home / 'operator.key'})" in said
         assert f"PRSM node is up at {node.url}   (docs: {node.url}/docs, metrics: {node.url}/metrics)\n" in said

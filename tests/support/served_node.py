@@ -1,6 +1,7 @@
 """A served node with an admin, a user and a provider behind it, for tests over HTTP and by its command."""
 
 import asyncio
+import gc
 import os
 import sys
 from collections.abc import AsyncIterator
@@ -84,6 +85,7 @@ class Served:
 @asynccontextmanager
 async def serve_node(home: Path, postgres_url: str, valkey_url: str, **values: Any) -> AsyncIterator[Served]:
     """A node in this process, without limits on the rate; ``values`` are further settings."""
+    looks = gc.get_threshold()
     settings = Settings(
         home=home, port=free_port(), database_timeout_ms=20_000, rate_limit_per_minute=1_000_000,
         rate_limit_burst=1_000_000, **values,
@@ -108,3 +110,7 @@ async def serve_node(home: Path, postgres_url: str, valkey_url: str, **values: A
             serving.cancel()
             await asyncio.gather(serving, return_exceptions=True)
     await upstream.stop()
+    # A node sets aside what its start made, for good; here it would keep every test's node in memory.
+    gc.unfreeze()
+    gc.set_threshold(*looks)
+    gc.collect()

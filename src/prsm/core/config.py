@@ -361,7 +361,7 @@ class Settings(BaseModel):
         "Each sub-folder is a teacher, offered as local/NAME; empty: home/teachers.",
     )
     teachers_memory_bytes: int = _whole(
-        512 * _MIB, _MIB, 1 << 40, "Memory that teachers of folders may take together; the least used makes room."
+        512 * _MIB, 64 * _MIB, 1 << 40, "Memory that teachers of folders may take together; the least used makes room."
     )
     teachers_input_price_micro: int = _whole(
         20 * MICRO_PER_FTNS, 0, MAX_AMOUNT_MICRO, "Micro-FTNS per million tokens read, where teacher.json has no price."

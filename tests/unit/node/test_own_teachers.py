@@ -15,7 +15,7 @@ from prsm.node.teachers import Teachers
 from prsm.teachers.runtime.folder import ModelFolder
 from prsm.teachers.runtime.shelf import MEMORY_PER_WEIGHT_BYTE, Shelf
 
-SHIPPED = ["arithmetic", "letters", "letters-numerals", "numerals"]
+SHIPPED = ["arithmetic", "letters", "letters-numerals", "numerals", "scholar"]
 SCORE = {"evaluation": "sums#seed=1", "right": 970, "items": 1000}
 
 
@@ -110,9 +110,9 @@ def test_the_least_used_network_makes_room(tmp_path: Path) -> None:
 
 
 def test_a_teacher_that_is_too_large_is_broken(settings: Settings) -> None:
-    write_teacher(settings.home / "teachers" / "large", small_shape(layers=8, width=128, hidden=256))
+    write_teacher(settings.home / "teachers" / "large", small_shape(layers=6, width=256, hidden=1024))
     write_teacher(settings.home / "teachers" / "small")
-    teachers = Teachers.open(settings.model_copy(update={"teachers_memory_bytes": 4 << 20}))
+    teachers = Teachers.open(settings.model_copy(update={"teachers_memory_bytes": 64 << 20}))
     assert list(teachers.broken) == ["large"]
     assert "teachers_memory_bytes" in teachers.broken["large"]
     assert "small" in teachers.by_name
