@@ -17,7 +17,7 @@ from prsm.agents.answer_digest import AnswerAssembler, output_digest, vectors_di
 from prsm.agents.answer_stream import WHOLE, AnswerStream, Ending, Render, Stream, too_long
 from prsm.agents.attempts import Attempts
 from prsm.agents.billing import Bill, Biller, Metered
-from prsm.agents.call import ChatCall, Completion, Delta, EmbedCall, Embeddings, Target
+from prsm.agents.call import ChatCall, Completion, Delta, EmbedCall, Embeddings, Target, Usage
 from prsm.agents.guard import Guard, StreamGuard
 from prsm.agents.learning.observation import Observe, unobserved
 from prsm.agents.learning.outcomes import Ended
@@ -309,7 +309,7 @@ class AnswerPath:
         usage = completion.usage
         metered = Metered(
             usage or estimated_usage(plan.ask, completion.choices),
-            "node" if ending.charged else ending.again.metered_by if ending.again else "upstream" if usage else "node",
+            _metered_by(usage, ending),
             output_digest(completion.choices),
             ending.completed,
             ending.segments,
@@ -344,6 +344,15 @@ class AnswerPath:
 async def _close(answer: tuple[Stream, list[Delta]]) -> None:
     """End a stream that nobody wants any more."""
     await answer[0].aclose()
+
+
+def _metered_by(usage: Usage | None, ending: Ending) -> str:
+    """Who counted the tokens: the node where it charges for a part or nobody else did, else who gave the answer."""
+    if ending.charged:
+        return "node"
+    if ending.again:
+        return ending.again.metered_by
+    return "upstream" if usage else "node"
 
 
 def _screened(policy: str, read: Verdict | None, said: Verdict | None) -> Screened:
